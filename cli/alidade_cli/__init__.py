@@ -1,0 +1,1 @@
+"""The alidade command: a local cluster, apply and wait, status, logs and chat."""

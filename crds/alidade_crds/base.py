@@ -1,0 +1,47 @@
+"""The base class of every type users write, and how a rule among fields is attached to it."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+# Bounds on free text keep the API server's estimate of a CEL rule's cost finite; they are far above honest use.
+Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+"""The name of an object of the same namespace (RFC 1123)."""
+Uri = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+Text = Annotated[str, StringConstraints(max_length=4096)]
+Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", max_length=32)]
+"""A Kubernetes quantity, such as `16`, `500m` or `200Gi`."""
+
+
+class Spec(BaseModel):
+    """A block of fields as users write it: camelCase in YAML, unknown fields refused."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The block as it stands in YAML, without what is unset."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Report(BaseModel):
+    """A block that the platform writes (status, progress, results): fields of a newer version are passed over."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The block as it stands in YAML, without what is unset."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def rules(*cel: tuple[str, str]) -> dict[str, Any]:
+    """`json_schema_extra` that carries CEL rules, each a pair (rule, message), into the generated schema."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in cel]}
+
+
+def spec_config(*cel: tuple[str, str]) -> ConfigDict:
+    """The configuration of a `Spec` class that also carries CEL rules."""
+    return ConfigDict(json_schema_extra=rules(*cel))
+
+
+__all__ = ["Field", "Name", "Quantity", "Report", "Spec", "Text", "Uri", "rules", "spec_config"]

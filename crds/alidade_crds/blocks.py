@@ -1,0 +1,354 @@
+"""Blocks that several kinds share: model, dataset, adapter, training, deepspeed, compute, checkpoint, output, tracking."""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from alidade_crds.base import Name, Quantity, Spec, Text, Uri, spec_config
+
+
+class ModelSource(StrEnum):
+    """The kinds whose output can be a model."""
+
+    FINE_TUNE_JOB = "FineTuneJob"
+    REWARD_MODEL = "RewardModel"
+    ALIGNMENT_RUN = "AlignmentRun"
+
+
+class ResourceRef(Spec):
+    """A resource of the same namespace whose model is taken once it has succeeded."""
+
+    kind: ModelSource = Field(description="Kind of the resource whose output is the model.")
+    name: Name = Field(description="Its name, in the same namespace.")
+
+
+class ModelInit(Spec):
+    """A model from scratch, with random weights; its tokenizer is trained on the dataset."""
+
+    model_config = spec_config(
+        ("self.hiddenSize % self.heads == 0", "hiddenSize must be a multiple of heads"),
+        (
+            "!has(self.kvHeads) || self.heads % self.kvHeads == 0",
+            "heads must be a multiple of kvHeads (grouped-query attention shares each key-value head evenly)",
+        ),
+    )
+
+    architecture: Literal["llama"] = Field("llama", description="Architecture of the network.")
+    hidden_size: int = Field(ge=8, le=16384, description="Width of the residual stream, in units.")
+    layers: int = Field(ge=1, le=256, description="Number of transformer blocks.")
+    heads: int = Field(ge=1, le=256, description="Attention heads per block.")
+    kv_heads: int | None = Field(
+        None, ge=1, le=256, description="Key-value heads per block; default: as many as heads."
+    )
+    intermediate_size: int | None = Field(
+        None,
+        ge=8,
+        le=65536,
+        description="Width of the feed-forward layer; default: 8/3 of hiddenSize, to a multiple of 8.",
+    )
+    vocab_size: int = Field(ge=300, le=262144, description="Most entries that the trained tokenizer may have.")
+    context_length: int = Field(512, ge=16, le=131072, description="Longest sequence, in tokens.")
+    tie_embeddings: bool = Field(True, description="Whether input embeddings and output head share their weights.")
+
+
+class Model(Spec):
+    """Where the weights come from: exactly one of uri, from, init."""
+
+    model_config = spec_config(
+        (
+            "[has(self.uri), has(self.from), has(self.init)].filter(given, given).size() == 1",
+            "exactly one of uri, from, init must be set",
+        ),
+        (
+            "!has(self.uri) || self.uri.matches('^(hf|s3|gs|pvc|file)://.+')",
+            "uri must start with hf://, s3://, gs://, pvc:// or file://",
+        ),
+    )
+
+    uri: Uri | None = Field(
+        None,
+        description="A model in Hugging Face format: hf://ORG/NAME[@REVISION], s3://…, gs://…, pvc://CLAIM/PATH, "
+        "or file:///PATH (local cluster only).",
+    )
+    from_: ResourceRef | None = Field(
+        None, alias="from", description="The output of another resource of this namespace."
+    )
+    init: ModelInit | None = Field(None, description="A new model with random weights.")
+    parameters: str | None = Field(
+        None,
+        pattern=r"^[0-9]+(\.[0-9]+)?[MBT]$",
+        max_length=16,
+        description="Size of the model at uri, such as 7B or 350M, for the memory estimate when its name does not tell.",
+    )
+    trust_remote_code: bool = Field(False, description="Whether code that comes with the model may run.")
+
+
+class DataFormat(StrEnum):
+    """Shapes of records: LMFlow's JSON types and the hub's usual column names."""
+
+    AUTO = "auto"
+    TEXT_ONLY = "text_only"
+    TEXT2TEXT = "text2text"
+    CONVERSATION = "conversation"
+    PAIRED_CONVERSATION = "paired_conversation"
+    PREFERENCE = "preference"
+    PROMPTS = "prompts"
+
+
+class Validation(Spec):
+    """Held-out data: exactly one of uri, fraction."""
+
+    model_config = spec_config(("has(self.uri) != has(self.fraction)", "exactly one of uri, fraction must be set"))
+
+    uri: Uri | None = Field(None, description="A file or folder of held-out records, in the dataset's format.")
+    fraction: float | None = Field(
+        None, gt=0, lt=1, description="Share of the dataset's records that is held out, chosen by the seed."
+    )
+
+
+class MixedDataset(Spec):
+    """A further dataset mixed into the first."""
+
+    uri: Uri = Field(description="A file or folder of records.")
+    format: DataFormat = Field(DataFormat.AUTO, description="Shape of its records.")
+    weight: float = Field(ge=0, le=1000, description="Samples drawn from it for each sample of the first dataset.")
+
+
+class Dataset(Spec):
+    """What is trained on, and how a record becomes tokens."""
+
+    model_config = spec_config(
+        (
+            "self.uri.matches('^(hf|s3|gs|pvc|configmap|file)://.+')",
+            "uri must start with hf://, s3://, gs://, pvc://, configmap:// or file://",
+        )
+    )
+
+    uri: Uri = Field(
+        description="A file or folder of .json, .jsonl, .parquet or .csv: hf://ORG/NAME[@REVISION], s3://…, gs://…, "
+        "pvc://CLAIM/PATH, configmap://NAME/KEY, or file:///PATH (local cluster only)."
+    )
+    format: DataFormat = Field(DataFormat.AUTO, description="Shape of the records; auto recognises it.")
+    template: Text = Field(
+        "auto",
+        description="How a conversation becomes text: auto (the tokenizer's own, else chatml), alpaca, llama2, chatml, "
+        "none, or an inline Jinja template.",
+    )
+    max_length: int = Field(
+        1024, ge=8, le=131072, description="Longest sequence, in tokens; longer records are counted and reported."
+    )
+    packing: bool = Field(True, description="Whether several records share one sequence, without seeing one another.")
+    validation: Validation | None = Field(None, description="Held-out data on which the loss is measured.")
+    mix: list[MixedDataset] = Field([], max_length=16, description="Further datasets mixed in.")
+
+
+class AdapterType(StrEnum):
+    """How much of the network is trained."""
+
+    NONE = "none"
+    LORA = "lora"
+    QLORA = "qlora"
+
+
+class Adapter(Spec):
+    """Low-rank adaptation (Hu et al. 2021), or none for all weights."""
+
+    type: AdapterType = Field(
+        AdapterType.NONE, description="none trains all weights; lora and qlora train low-rank additions."
+    )
+    rank: int = Field(8, ge=1, le=1024, description="Rank of the additions.")
+    alpha: float = Field(16, gt=0, le=4096, description="Scale: the additions are multiplied by alpha/rank.")
+    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the additions' input, a probability.")
+    target_modules: Literal["auto"] | list[Name | str] = Field(
+        "auto",
+        description="Modules that get additions: auto (every linear layer of the blocks), or a list of name endings such as q_proj.",
+        json_schema_extra={"x-alidade-string-or-list": True},
+    )
+    train_embeddings: bool = Field(
+        False, description="Whether embeddings and output head are trained whole beside the additions."
+    )
+
+
+class EarlyStopping(Spec):
+    """Ends training when a metric has not got better for a number of evaluations."""
+
+    metric: Literal["eval_loss"] = Field("eval_loss", description="Metric that is watched; lower is better.")
+    patience: int = Field(3, ge=1, le=1000, description="Evaluations without an improvement that are waited for.")
+
+
+class Schedule(StrEnum):
+    """Course of the learning rate after the warm-up."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
+class Precision(StrEnum):
+    """Number format of the computation."""
+
+    BF16 = "bf16"
+    FP32 = "fp32"
+
+
+class Training(Spec):
+    """Optimisation: AdamW with a warm-up and a schedule."""
+
+    epochs: float = Field(3, gt=0, le=10000, description="Passes over the dataset; a fraction stops within one.")
+    max_steps: int | None = Field(
+        None, ge=1, description="Optimizer steps after which training ends even within an epoch."
+    )
+    learning_rate: float = Field(2e-5, gt=0, le=1, description="Peak learning rate of AdamW.")
+    schedule: Schedule = Field(Schedule.COSINE, description="Course of the learning rate after the warm-up.")
+    warmup_ratio: float = Field(
+        0.03, ge=0, lt=1, description="Share of the steps in which the learning rate rises from 0."
+    )
+    weight_decay: float = Field(0.1, ge=0, le=1, description="Decoupled weight decay of AdamW.")
+    max_grad_norm: float = Field(1.0, gt=0, le=1000, description="Norm to which gradients are clipped.")
+    global_batch_size: int = Field(64, ge=1, le=65536, description="Sequences per optimizer step over all processes.")
+    micro_batch_size: Literal["auto"] | int = Field(
+        "auto",
+        description="Sequences per forward pass and process; auto takes the largest that the memory estimate allows.",
+        json_schema_extra={"x-alidade-int-or-auto": {"minimum": 1, "maximum": 4096}},
+    )
+    precision: Precision = Field(
+        Precision.BF16, description="Number format of the computation; bf16 is slower than fp32 on most CPUs."
+    )
+    gradient_checkpointing: bool = Field(
+        True, description="Whether activations are computed again in the backward pass to save memory."
+    )
+    seed: int = Field(0, ge=0, le=4294967295, description="Seed of initial weights, shuffling and dropout.")
+    neftune_alpha: float | None = Field(
+        None, gt=0, le=100, description="Scale of the noise on embeddings (NEFTune, Jain et al. 2023)."
+    )
+    early_stopping: EarlyStopping | None = Field(None, description="Ends training early; needs dataset.validation.")
+    evaluate_every_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Optimizer steps between two evaluations on dataset.validation; default: once per epoch.",
+    )
+
+
+class Offload(StrEnum):
+    """What DeepSpeed keeps in host memory."""
+
+    NONE = "none"
+    OPTIMIZER = "optimizer"
+    ALL = "all"
+
+
+class DeepSpeed(Spec):
+    """How optimizer states, gradients and weights are spread over the processes (ZeRO, Rajbhandari et al. 2020)."""
+
+    zero_stage: int = Field(
+        2, ge=0, le=3, description="0 spreads nothing, 1 optimizer states, 2 also gradients, 3 also weights."
+    )
+    offload: Offload = Field(
+        Offload.NONE, description="What is kept in host memory: none, optimizer, or all (weights too; stage 3)."
+    )
+    config: dict[str, Any] = Field({}, description="Raw DeepSpeed configuration, merged last.")
+
+
+class Compute(Spec):
+    """Where the job runs and what it gets there."""
+
+    node_pool: Name | None = Field(None, description="A pool of the operator's configuration; default: its first.")
+    workers: int = Field(1, ge=1, le=1024, description="Pods.")
+    gpus_per_worker: int = Field(0, ge=0, le=64, description="GPUs of each pod; 0 trains on the CPU.")
+    processes_per_worker: int | None = Field(
+        None, ge=1, le=64, description="Training processes of each pod; default: one for each GPU, or one on the CPU."
+    )
+    cpu: Quantity | None = Field(None, description="CPU request of each pod, in cores.")
+    memory: Quantity | None = Field(None, description="Memory request and limit of each pod, in bytes.")
+    image: str | None = Field(
+        None, max_length=512, description="Container image; default: the release's trainer image."
+    )
+    queue: Name | None = Field(None, description="Kueue local queue that admits the job.")
+    priority_class_name: Name | None = Field(None, description="PriorityClass of the pods.")
+
+
+class Checkpoint(Spec):
+    """What is kept to resume from; a restarted worker always resumes from the newest complete one."""
+
+    every_steps: int = Field(200, ge=1, description="Optimizer steps between two checkpoints.")
+    keep: int = Field(2, ge=1, le=100, description="Newest complete checkpoints that are kept.")
+
+
+class Output(Spec):
+    """Where the model goes."""
+
+    model_config = spec_config(
+        ("self.uri.matches('^(s3|gs|pvc|file)://.+')", "uri must start with s3://, gs://, pvc:// or file://")
+    )
+
+    uri: Uri = Field(description="A folder: pvc://CLAIM/PATH, s3://…, gs://…, or file:///PATH (local cluster only).")
+
+
+class MlflowTracking(Spec):
+    """Metrics go to an MLflow server."""
+
+    uri: Uri = Field(description="Tracking server.")
+    experiment: str | None = Field(None, max_length=256, description="Experiment; default: the namespace.")
+
+
+class WandbTracking(Spec):
+    """Metrics go to Weights & Biases."""
+
+    project: str = Field(max_length=256, description="Project.")
+    secret_name: Name = Field(description="Secret with the key WANDB_API_KEY.")
+
+
+class TensorboardTracking(Spec):
+    """Metrics are written as TensorBoard events beside the model."""
+
+
+class Tracking(Spec):
+    """Experiment tracker: exactly one."""
+
+    model_config = spec_config(
+        (
+            "[has(self.mlflow), has(self.wandb), has(self.tensorboard)].filter(given, given).size() == 1",
+            "exactly one of mlflow, wandb, tensorboard must be set",
+        )
+    )
+
+    mlflow: MlflowTracking | None = Field(None, description="An MLflow server.")
+    wandb: WandbTracking | None = Field(None, description="Weights & Biases.")
+    tensorboard: TensorboardTracking | None = Field(None, description="TensorBoard events beside the model.")
+
+
+class Vocabulary(Spec):
+    """New pieces for the tokenizer."""
+
+    extend_with: "VocabularySource" = Field(description="Where the new pieces come from.")
+
+
+class VocabularySource(Spec):
+    """Exactly one of uri, trainOnDataset."""
+
+    model_config = spec_config(
+        (
+            "has(self.uri) != (has(self.trainOnDataset) && self.trainOnDataset)",
+            "exactly one of uri, trainOnDataset must be set",
+        )
+    )
+
+    uri: Uri | None = Field(None, description="A sentencepiece or BPE vocabulary file.")
+    train_on_dataset: bool | None = Field(None, description="Whether the pieces are trained on the dataset.")
+    size: int | None = Field(None, ge=16, le=262144, description="Pieces to train.")
+
+
+class ContextScaling(StrEnum):
+    """How positions beyond the trained context are represented."""
+
+    LINEAR = "linear"
+    NTK = "ntk"
+    YARN = "yarn"
+
+
+class Context(Spec):
+    """A context longer than the base model's."""
+
+    length: int = Field(ge=16, le=4194304, description="Longest sequence after training, in tokens.")
+    scaling: ContextScaling = Field(ContextScaling.LINEAR, description="How rotary positions are stretched.")

@@ -1,0 +1,153 @@
+"""What operator and trainer say to each other: one job document in, one progress and one result document out.
+
+Each document carries `version`; a reader refuses a version it does not know instead of guessing.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from alidade_crds.base import Report, Spec
+from alidade_crds.blocks import (
+    Adapter,
+    Checkpoint,
+    Context,
+    Dataset,
+    DeepSpeed,
+    ModelInit,
+    Tracking,
+    Training,
+    Vocabulary,
+)
+from alidade_crds.jobs import RankingLoss
+from alidade_crds.status import ModelInfo
+
+JOB_VERSION = "alidade.dev/job/v1"
+PROGRESS_VERSION = "alidade.dev/progress/v1"
+RESULT_VERSION = "alidade.dev/result/v1"
+
+# The environment of a training container; paths are told, never assumed.
+JOB_ENV = "ALIDADE_JOB"
+VOLUMES_ENV = "ALIDADE_VOLUMES"
+SCRATCH_ENV = "ALIDADE_SCRATCH"
+TERMINATION_LOG_ENV = "ALIDADE_TERMINATION_LOG"
+PORT_ENV = "ALIDADE_PORT"
+POD_IP_ENV = "POD_IP"
+
+# Kubernetes cuts a termination message at this length, in bytes.
+TERMINATION_MESSAGE_LIMIT = 4096
+
+
+class ExitCode:
+    """How a training container ends."""
+
+    SUCCEEDED = 0
+    FAILED = 1  # final: trying again would fail again
+    RETRY = 75  # EX_TEMPFAIL: the next attempt resumes from the newest complete checkpoint
+    TERMINATED = 143  # SIGTERM was obeyed and a checkpoint saved
+
+
+class Stage(StrEnum):
+    """What a job does."""
+
+    PRETRAIN = "pretrain"
+    SFT = "sft"
+    REWARD = "reward"
+
+
+class Owner(Report):
+    """The resource that a job belongs to."""
+
+    kind: str = Field(description="Its kind.")
+    namespace: str = Field(description="Its namespace.")
+    name: str = Field(description="Its name.")
+    uid: str = Field(description="Its uid.")
+
+
+class JobModel(Spec):
+    """The model with references resolved: exactly one of uri, init."""
+
+    uri: str | None = Field(None, description="A model in Hugging Face format.")
+    digest: str | None = Field(None, description="Expected digest of the model at uri, when the platform made it.")
+    init: ModelInit | None = Field(None, description="A new model with random weights.")
+    trust_remote_code: bool = Field(False, description="Whether code that comes with the model may run.")
+
+
+class JobDocument(Spec):
+    """All that a training job is told. It holds no secret: those come by environment from Secrets."""
+
+    version: Literal["alidade.dev/job/v1"] = "alidade.dev/job/v1"
+    owner: Owner
+    stage: Stage
+    model: JobModel
+    dataset: Dataset
+    adapter: Adapter = Adapter()
+    training: Training = Training()
+    deepspeed: DeepSpeed = DeepSpeed()
+    checkpoint: Checkpoint = Checkpoint()
+    vocabulary: Vocabulary | None = None
+    context: Context | None = None
+    loss: RankingLoss | None = None
+    tracking: Tracking | None = None
+    output: str = Field(
+        description="Folder for model/, checkpoints/, report.html, metrics.jsonl and result.json, as a URI."
+    )
+    peak_tflops: float | None = Field(
+        None, description="Peak of one GPU in the training precision, for the MFU metric."
+    )
+
+
+class ProgressDocument(Report):
+    """How far a job is; answered by rank 0 at GET /progress."""
+
+    version: Literal["alidade.dev/progress/v1"] = "alidade.dev/progress/v1"
+    state: Literal["starting", "loading", "tokenizing", "training", "evaluating", "saving", "finished"]
+    step: int = Field(0, ge=0, description="Optimizer steps done.")
+    total_steps: int = Field(0, ge=0, description="Optimizer steps in all.")
+    epoch: float = Field(0.0, ge=0, description="Passes over the dataset done.")
+    loss: float | None = Field(None, description="Mean training loss since the last report, in nats per token.")
+    eval_loss: float | None = Field(None, description="Newest loss on held-out data, in nats per token.")
+    learning_rate: float | None = Field(None, description="Learning rate of the last step.")
+    tokens_per_second: float | None = Field(None, description="Tokens trained on per second, over all processes.")
+    eta_s: float | None = Field(None, ge=0, description="Seconds left at the present speed.")
+    resumed_from_step: int | None = Field(None, description="Step of the checkpoint this attempt started from.")
+    updated_at: datetime = Field(description="When this was true.")
+
+
+class Failure(Report):
+    """Why a job ended without a model."""
+
+    reason: str = Field(max_length=128, description="One CamelCase word (alidade_crds.reasons.FailureReason).")
+    message: str = Field(max_length=3000, description="Field or file, what was found, what to do.")
+    retryable: bool = Field(description="Whether another attempt could succeed without a change by the user.")
+
+
+class ResultDocument(Report):
+    """How a job ended; the container's termination message, and result.json beside the model."""
+
+    version: Literal["alidade.dev/result/v1"] = "alidade.dev/result/v1"
+    outcome: Literal["succeeded", "failed", "terminated"]
+    model: ModelInfo | None = Field(None, description="The model that came out.")
+    metrics: dict[str, float] = Field({}, description="Final metrics; snake_case names with units.")
+    failure: Failure | None = Field(None, description="Why there is no model.")
+    step: int | None = Field(None, description="Last optimizer step done.")
+    report_uri: str | None = Field(None, description="The HTML report.")
+    warnings: list[str] = Field([], description="What a person should know, such as records that were left out.")
+
+    def to_termination_message(self) -> str:
+        """The document as JSON of at most 4096 bytes: warnings, then metrics are left out when it is longer."""
+        for shortened in (
+            self,
+            self.model_copy(update={"warnings": []}),
+            self.model_copy(update={"warnings": [], "metrics": {}}),
+        ):
+            text = shortened.model_dump_json(by_alias=True, exclude_none=True)
+            if len(text.encode()) <= TERMINATION_MESSAGE_LIMIT:
+                return text
+        assert self.failure is not None, "model and report alone stay below the limit"
+        cut = self.failure.model_copy(update={"message": self.failure.message[:600]})
+        return self.model_copy(update={"warnings": [], "metrics": {}, "failure": cut}).model_dump_json(
+            by_alias=True, exclude_none=True
+        )

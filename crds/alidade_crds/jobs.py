@@ -1,0 +1,147 @@
+"""FineTuneJob and RewardModel: resources that are one training job each."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from alidade_crds.base import Spec, spec_config
+from alidade_crds.blocks import (
+    Adapter,
+    Checkpoint,
+    Compute,
+    Context,
+    Dataset,
+    DeepSpeed,
+    Model,
+    Output,
+    Tracking,
+    Training,
+    Vocabulary,
+)
+from alidade_crds.status import JobStatus
+
+
+class Method(StrEnum):
+    """What a FineTuneJob learns from."""
+
+    PRETRAIN = "pretrain"
+    SFT = "sft"
+
+
+class RunPolicy(Spec):
+    """When a job is stopped, retried and removed."""
+
+    suspend: bool = Field(
+        False, description="Whether the job's pods are taken away; training goes on from its checkpoint when unset."
+    )
+    backoff_limit: int = Field(
+        3, ge=0, le=100, description="Failed attempts that are tried again before the job fails."
+    )
+    active_deadline_seconds: int | None = Field(
+        None, ge=1, description="Seconds from the first launch after which the job fails, suspended time not counted."
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        None, ge=0, description="Seconds after the end when the resource is deleted; the model stays. Default: never."
+    )
+
+
+class TrainingJobSpec(RunPolicy):
+    """The blocks that every training job has."""
+
+    model: Model = Field(description="Where the weights come from.")
+    dataset: Dataset = Field(description="What is trained on.")
+    adapter: Adapter = Field(default_factory=Adapter, description="LoRA, or all weights.")
+    training: Training = Field(default_factory=Training, description="Optimisation.")
+    deepspeed: DeepSpeed = Field(default_factory=DeepSpeed, description="How training is spread over processes.")
+    compute: Compute = Field(default_factory=Compute, description="Where the job runs.")
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="What is kept to resume from.")
+    output: Output | None = Field(None, description="Where the model goes; default: the workspace volume.")
+    tracking: Tracking | None = Field(None, description="Experiment tracker.")
+
+
+def frozen(field: str, *, required: bool = True) -> tuple[str, str]:
+    """The rule that a field keeps the value it was created with: a running job could not take up another one."""
+    same = f"self.{field} == oldSelf.{field}"
+    rule = same if required else f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {same})"
+    return rule, f"{field} cannot change after creation; apply the resource under a new name, or delete it first"
+
+
+# `compute` and the run policy may change: they are taken up by the next attempt. `deepspeed.config` is free-form, which CEL
+# cannot compare; the operator keeps the job document of the first launch.
+FROZEN_RULES = (
+    *(frozen(field) for field in ("model", "dataset", "adapter", "training", "checkpoint")),
+    frozen("deepspeed.zeroStage"),
+    frozen("deepspeed.offload"),
+    frozen("output", required=False),
+)
+
+
+EARLY_STOPPING_RULE = (
+    "!has(self.training.earlyStopping) || has(self.dataset.validation)",
+    "training.earlyStopping needs dataset.validation",
+)
+
+
+class FineTuneJobSpec(TrainingJobSpec):
+    """One job that pretrains a model or fine-tunes it on demonstrations."""
+
+    model_config = spec_config(
+        *FROZEN_RULES,
+        frozen("method"),
+        frozen("vocabulary", required=False),
+        frozen("context", required=False),
+        EARLY_STOPPING_RULE,
+    )
+
+    method: Method = Field(
+        Method.SFT, description="pretrain learns every token of plain text, sft the answers of demonstrations."
+    )
+    vocabulary: Vocabulary | None = Field(None, description="New pieces for the tokenizer.")
+    context: Context | None = Field(None, description="A longer context.")
+
+
+class RankingLoss(Spec):
+    """Pairwise ranking loss (InstructGPT, eq. 1; Llama 2, section 3.2.2)."""
+
+    type: Literal["ranking"] = Field("ranking", description="Kind of loss.")
+    margin: Literal["none", "fromStrength"] = Field(
+        "none", description="Whether a stronger preference asks for a wider margin."
+    )
+    center: float = Field(0.01, ge=0, le=10, description="Weight of the term that keeps rewards around 0.")
+
+
+class RewardTraining(Training):
+    """Optimisation of a reward model: one epoch, since more overfit (Llama 2, section 3.2.2)."""
+
+    epochs: float = Field(1, gt=0, le=10000, description="Passes over the dataset; a fraction stops within one.")
+    learning_rate: float = Field(1e-5, gt=0, le=1, description="Peak learning rate of AdamW.")
+
+
+class RewardModelSpec(TrainingJobSpec):
+    """One job that trains a reward model on preferences."""
+
+    model_config = spec_config(*FROZEN_RULES, EARLY_STOPPING_RULE)
+
+    training: RewardTraining = Field(default_factory=RewardTraining, description="Optimisation; one epoch by default.")
+    loss: RankingLoss = Field(default_factory=RankingLoss, description="What is minimised.")
+
+
+class FineTuneJobStatus(JobStatus):
+    """What a FineTuneJob has come to."""
+
+
+class RewardModelStatus(JobStatus):
+    """What a RewardModel has come to."""
+
+
+__all__ = [
+    "FineTuneJobSpec",
+    "FineTuneJobStatus",
+    "Method",
+    "RankingLoss",
+    "RewardModelSpec",
+    "RewardModelStatus",
+    "RunPolicy",
+    "TrainingJobSpec",
+]

@@ -1,0 +1,90 @@
+"""Blocks that every kind's status has: conditions, progress, the model that came out."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from alidade_crds.base import Report, Uri
+
+
+class Condition(Report):
+    """One fact about a resource (metav1.Condition)."""
+
+    type: str = Field(max_length=316, description="The fact, in CamelCase.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: str = Field(max_length=1024, description="Why, as one CamelCase word that programs may rely on.")
+    message: str = Field(max_length=32768, description="Why, as a sentence for people, with what to do.")
+    observed_generation: int | None = Field(None, ge=0, description="Generation of the resource that was looked at.")
+    last_transition_time: datetime = Field(description="When status last changed.")
+
+
+class Progress(Report):
+    """How far training is."""
+
+    step: int = Field(ge=0, description="Optimizer steps done.")
+    total_steps: int = Field(ge=0, description="Optimizer steps in all.")
+    epoch: float = Field(ge=0, description="Passes over the dataset done.")
+    loss: float | None = Field(None, description="Mean training loss since the last report, in nats per token.")
+    eval_loss: float | None = Field(None, description="Newest loss on the held-out data, in nats per token.")
+    learning_rate: float | None = Field(None, description="Learning rate of the last step.")
+    tokens_per_second: float | None = Field(None, description="Tokens trained on per second, over all processes.")
+    eta: str | None = Field(None, max_length=32, description="Time left at the present speed, such as 1h3m.")
+    updated_at: datetime = Field(description="When this was read from the job.")
+
+
+class ModelInfo(Report):
+    """The model that a resource has made."""
+
+    uri: Uri = Field(description="Folder of the model in Hugging Face format.")
+    digest: str = Field(max_length=128, description="sha256 over the digests of its files.")
+    base_model: str | None = Field(None, max_length=1024, description="Model that training started from.")
+    parameters: int = Field(ge=0, description="Weights in all.")
+    trainable_parameters: int = Field(ge=0, description="Weights that were trained.")
+    hidden_size: int | None = Field(None, ge=0, description="Width of the residual stream, in units.")
+    layers: int | None = Field(None, ge=0, description="Transformer blocks.")
+    vocab_size: int | None = Field(None, ge=0, description="Entries of the tokenizer.")
+
+
+class FailureInfo(Report):
+    """The newest failed attempt."""
+
+    attempt: int = Field(ge=1, description="Which attempt, from 1.")
+    reason: str = Field(max_length=256, description="One CamelCase word.")
+    message: str = Field(max_length=4096, description="What happened and what to do.")
+    exit_code: int | None = Field(None, description="Exit code of the process.")
+    at: datetime = Field(description="When it was noticed.")
+
+
+class ChildRef(Report):
+    """An object that this resource owns."""
+
+    kind: str = Field(max_length=63, description="Its kind.")
+    name: str = Field(max_length=253, description="Its name, in the same namespace.")
+    uid: str | None = Field(None, max_length=64, description="Its uid.")
+
+
+class JobStatus(Report):
+    """What every kind that runs a training job reports."""
+
+    observed_generation: int | None = Field(
+        None, ge=0, description="Generation of the resource that this status describes."
+    )
+    phase: str | None = Field(None, max_length=32, description="Summary for people; programs read the conditions.")
+    conditions: list[Condition] = Field(
+        [],
+        max_length=32,
+        description="The facts.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    progress: Progress | None = Field(None, description="How far training is.")
+    model: ModelInfo | None = Field(None, description="The model, once there is one.")
+    metrics: dict[str, float] = Field({}, description="Final metrics.")
+    attempts: int = Field(0, ge=0, description="Times the job was launched.")
+    last_failure: FailureInfo | None = Field(None, description="The newest failed attempt.")
+    started_at: datetime | None = Field(None, description="When the first pod ran.")
+    finished_at: datetime | None = Field(None, description="When the job succeeded or failed for good.")
+    gpu_hours: float | None = Field(None, ge=0, description="GPUs times hours held, over all attempts.")
+    cost: str | None = Field(None, max_length=64, description="gpuHours at the node pool's price, with the currency.")
+    job_ref: ChildRef | None = Field(None, description="The training job of the present attempt.")
+    report_uri: Uri | None = Field(None, description="The HTML report beside the model.")

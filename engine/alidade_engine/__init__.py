@@ -1,0 +1,1 @@
+"""Loads a model, renders a conversation, scores and samples: what trainer, eval and serving share."""

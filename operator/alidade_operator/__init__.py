@@ -1,0 +1,1 @@
+"""The Alidade operator: watches the resources, plans, applies, reports."""

@@ -1,0 +1,1 @@
+"""Trains language models from one job document: pretraining and supervised fine-tuning under DeepSpeed."""
