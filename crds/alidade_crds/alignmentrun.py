@@ -14,7 +14,6 @@ from alidade_crds.blocks import (
     Dataset,
     DeepSpeed,
     Model,
-    ModelSource,
     Output,
     Training,
 )
@@ -249,7 +248,9 @@ class StageStatus(Report):
     """One stage of a run."""
 
     name: str = Field(max_length=63, description="Stage.")
-    kind: ModelSource | Literal["Alignment", "Evaluation", "Gate", "ModelServe"] = Field(description="What runs it.")
+    kind: Literal["FineTuneJob", "RewardModel", "Alignment", "Evaluation", "Gate", "ModelServe"] = Field(
+        description="What runs it."
+    )
     ref: str | None = Field(None, max_length=253, description="Name of the resource.")
     phase: str = Field(max_length=32, description="Summary.")
     reused: bool = Field(False, description="Whether an earlier result with the same inputs was taken.")

@@ -1,11 +1,11 @@
-"""Blocks that several kinds share: model, dataset, adapter, training, deepspeed, compute, checkpoint, output, tracking."""
+"""Blocks that several kinds share, from `model` and `dataset` to `compute` and `output`."""
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from alidade_crds.base import Name, Quantity, Spec, Text, Uri, spec_config
+from alidade_crds.base import Name, Quantity, Spec, Text, Uri, rules, spec_config
 
 
 class ModelSource(StrEnum):
@@ -79,7 +79,7 @@ class Model(Spec):
         None,
         pattern=r"^[0-9]+(\.[0-9]+)?[MBT]$",
         max_length=16,
-        description="Size of the model at uri, such as 7B or 350M, for the memory estimate when its name does not tell.",
+        description="Size of the model at uri, such as 7B or 350M, for the memory estimate when its name tells none.",
     )
     trust_remote_code: bool = Field(False, description="Whether code that comes with the model may run.")
 
@@ -160,10 +160,11 @@ class Adapter(Spec):
     rank: int = Field(8, ge=1, le=1024, description="Rank of the additions.")
     alpha: float = Field(16, gt=0, le=4096, description="Scale: the additions are multiplied by alpha/rank.")
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the additions' input, a probability.")
-    target_modules: Literal["auto"] | list[Name | str] = Field(
-        "auto",
-        description="Modules that get additions: auto (every linear layer of the blocks), or a list of name endings such as q_proj.",
-        json_schema_extra={"x-alidade-string-or-list": True},
+    target_modules: list[Annotated[str, StringConstraints(min_length=1, max_length=128)]] = Field(
+        ["auto"],
+        min_length=1,
+        max_length=64,
+        description="Modules that get additions, by the end of their names; auto takes the blocks' linear layers.",
     )
     train_embeddings: bool = Field(
         False, description="Whether embeddings and output head are trained whole beside the additions."
@@ -207,10 +208,15 @@ class Training(Spec):
     weight_decay: float = Field(0.1, ge=0, le=1, description="Decoupled weight decay of AdamW.")
     max_grad_norm: float = Field(1.0, gt=0, le=1000, description="Norm to which gradients are clipped.")
     global_batch_size: int = Field(64, ge=1, le=65536, description="Sequences per optimizer step over all processes.")
-    micro_batch_size: Literal["auto"] | int = Field(
+    micro_batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
         "auto",
         description="Sequences per forward pass and process; auto takes the largest that the memory estimate allows.",
-        json_schema_extra={"x-alidade-int-or-auto": {"minimum": 1, "maximum": 4096}},
+        json_schema_extra=rules(
+            (
+                "type(self) == int ? (self >= 1 && self <= 4096) : self == 'auto'",
+                "must be auto or a number from 1 to 4096",
+            )
+        ),
     )
     precision: Precision = Field(
         Precision.BF16, description="Number format of the computation; bf16 is slower than fp32 on most CPUs."

@@ -1,9 +1,9 @@
 """Evaluation: measures models, or a served endpoint, and says which is better."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from alidade_crds.base import Name, Report, Spec, Uri, spec_config
 from alidade_crds.blocks import Compute, DataFormat, Model, Output
@@ -57,7 +57,9 @@ class Suite(Spec):
     format: DataFormat = Field(DataFormat.AUTO, description="Shape of its records.")
     limit: int | None = Field(None, ge=1, description="Most samples that are measured.")
     reward_model: Model | None = Field(None, description="Reward model of the reward and arena suites.")
-    tasks: list[str] = Field([], max_length=64, description="Tasks of lm-evaluation-harness.")
+    tasks: list[Annotated[str, StringConstraints(min_length=1, max_length=128)]] = Field(
+        [], max_length=64, description="Tasks of lm-evaluation-harness."
+    )
     few_shot: int = Field(0, ge=0, le=64, description="Examples in front of each harness question.")
     max_new_tokens: int = Field(256, ge=1, le=32768, description="Longest answer, in tokens.")
 

@@ -60,23 +60,6 @@ class TrainingJobSpec(RunPolicy):
     tracking: Tracking | None = Field(None, description="Experiment tracker.")
 
 
-def frozen(field: str, *, required: bool = True) -> tuple[str, str]:
-    """The rule that a field keeps the value it was created with: a running job could not take up another one."""
-    same = f"self.{field} == oldSelf.{field}"
-    rule = same if required else f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {same})"
-    return rule, f"{field} cannot change after creation; apply the resource under a new name, or delete it first"
-
-
-# `compute` and the run policy may change: they are taken up by the next attempt. `deepspeed.config` is free-form, which CEL
-# cannot compare; the operator keeps the job document of the first launch.
-FROZEN_RULES = (
-    *(frozen(field) for field in ("model", "dataset", "adapter", "training", "checkpoint")),
-    frozen("deepspeed.zeroStage"),
-    frozen("deepspeed.offload"),
-    frozen("output", required=False),
-)
-
-
 EARLY_STOPPING_RULE = (
     "!has(self.training.earlyStopping) || has(self.dataset.validation)",
     "training.earlyStopping needs dataset.validation",
@@ -86,13 +69,7 @@ EARLY_STOPPING_RULE = (
 class FineTuneJobSpec(TrainingJobSpec):
     """One job that pretrains a model or fine-tunes it on demonstrations."""
 
-    model_config = spec_config(
-        *FROZEN_RULES,
-        frozen("method"),
-        frozen("vocabulary", required=False),
-        frozen("context", required=False),
-        EARLY_STOPPING_RULE,
-    )
+    model_config = spec_config(EARLY_STOPPING_RULE)
 
     method: Method = Field(
         Method.SFT, description="pretrain learns every token of plain text, sft the answers of demonstrations."
@@ -121,7 +98,7 @@ class RewardTraining(Training):
 class RewardModelSpec(TrainingJobSpec):
     """One job that trains a reward model on preferences."""
 
-    model_config = spec_config(*FROZEN_RULES, EARLY_STOPPING_RULE)
+    model_config = spec_config(EARLY_STOPPING_RULE)
 
     training: RewardTraining = Field(default_factory=RewardTraining, description="Optimisation; one epoch by default.")
     loss: RankingLoss = Field(default_factory=RankingLoss, description="What is minimised.")

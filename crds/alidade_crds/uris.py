@@ -13,7 +13,7 @@ class UriError(ValueError):
 
 @dataclass(frozen=True)
 class Location:
-    """A parsed URI: `root` is the claim, ConfigMap, bucket or repository, `path` what follows, `revision` only for hf."""
+    """A parsed URI: root is the claim, ConfigMap, bucket or repository, path what follows, revision only for hf."""
 
     scheme: Scheme
     root: str
@@ -34,9 +34,7 @@ def parse_uri(uri: str) -> Location:
     """
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme not in SCHEMES:
-        raise UriError(
-            f"{uri!r} is not an address this platform reads; start it with one of {', '.join(s + '://' for s in SCHEMES)}"
-        )
+        raise UriError(f"{uri!r} is not an address; start it with one of {', '.join(s + '://' for s in SCHEMES)}")
     if any(part == ".." for part in rest.split("/")):
         raise UriError(f"{uri!r} climbs out of its volume with '..'; write the path without it")
     if any(ord(char) < 32 for char in rest):

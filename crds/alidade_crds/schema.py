@@ -1,0 +1,88 @@
+"""Structural schemas (Kubernetes' dialect of OpenAPI v3.0) from pydantic models."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+# JSON Schema keywords that mean the same in a structural schema.
+_KEPT = (
+    "description", "type", "format", "enum", "pattern", "minimum", "maximum", "multipleOf",
+    "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "required",
+)  # fmt: skip
+_INT64 = 2**31
+
+
+def structural_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The structural schema of a model: no references, nothing but what the API server takes."""
+    document = model.model_json_schema(by_alias=True)
+    return _convert(document, document.get("$defs", {}))
+
+
+def _convert(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    node = _resolve(node, definitions)
+    options = [_resolve(option, definitions) for option in node.get("anyOf", [])]
+    if options:
+        return _convert_union(node, options, definitions)
+    result = {key: node[key] for key in _KEPT if key in node}
+    result.update({key: value for key, value in node.items() if key.startswith("x-kubernetes-")})
+    if "const" in node:
+        result["enum"] = [node["const"]]
+    for bound in ("Minimum", "Maximum"):
+        if f"exclusive{bound}" in node:
+            result[bound.lower()] = node[f"exclusive{bound}"]
+            result[f"exclusive{bound}"] = True
+    if node.get("default") is not None:
+        result["default"] = node["default"]
+    if result.get("type") == "integer":
+        result["format"] = "int64" if node.get("maximum", _INT64) >= _INT64 else "int32"
+    if result.get("type") == "array":
+        result["items"] = _convert(node["items"], definitions)
+        result.setdefault("x-kubernetes-list-type", "atomic")
+    if result.get("type") == "object":
+        result.update(_object(node, definitions))
+    return result
+
+
+def _object(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    if "properties" in node:
+        required = node.get("required", [])
+        return {
+            "properties": {
+                name: _with_default(_convert(value, definitions), required=name in required)
+                for name, value in node["properties"].items()
+            }
+        }
+    values = node.get("additionalProperties")
+    if isinstance(values, dict):
+        return {"additionalProperties": _convert(values, definitions)}
+    return {"x-kubernetes-preserve-unknown-fields": True}
+
+
+def _with_default(schema: dict[str, Any], *, required: bool) -> dict[str, Any]:
+    """An optional block defaults to an empty one, so that the defaults inside it are filled in."""
+    if schema.get("type") == "object" and not required and not schema.get("nullable"):
+        return {**schema, "default": schema.get("default", {})}
+    return schema
+
+
+def _convert_union(node: dict[str, Any], options: list[dict[str, Any]], definitions: dict[str, Any]) -> dict[str, Any]:
+    outer = {key: value for key, value in node.items() if key != "anyOf"}
+    some = [option for option in options if option.get("type") != "null"]
+    if len(some) == 1:
+        return _convert({**some[0], **outer}, definitions) | {"nullable": True}
+    kinds = {option["type"] for option in some}
+    assert kinds == {"string", "integer"}, f"a structural schema has no union of {sorted(kinds)}"
+    kept = {
+        key: value
+        for key, value in outer.items()
+        if key.startswith("x-kubernetes-") or key in ("description", "default")
+    }
+    return {**kept, "x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}
+
+
+def _resolve(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    reference = node.get("$ref")
+    if reference is None:
+        return node
+    rest = {key: value for key, value in node.items() if key != "$ref"}
+    return {**definitions[reference.removeprefix("#/$defs/")], **rest}
