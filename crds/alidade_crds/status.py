@@ -84,6 +84,9 @@ class JobStatus(Report):
     last_failure: FailureInfo | None = Field(None, description="The newest failed attempt.")
     started_at: datetime | None = Field(None, description="When the first pod ran.")
     finished_at: datetime | None = Field(None, description="When the job succeeded or failed for good.")
+    active_seconds: float | None = Field(
+        None, ge=0, description="Seconds that launched attempts had before the present one, suspended time not counted."
+    )
     gpu_hours: float | None = Field(None, ge=0, description="GPUs times hours held, over all attempts.")
     cost: str | None = Field(None, max_length=64, description="gpuHours at the node pool's price, with the currency.")
     job_ref: ChildRef | None = Field(None, description="The training job of the present attempt.")
