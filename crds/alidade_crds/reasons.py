@@ -53,6 +53,7 @@ class Reason(Word):
     REFERENCE_PENDING = "ReferencePending", "A referenced resource does not exist yet or has not finished."
     REFERENCE_FAILED = "ReferenceFailed", "A referenced resource has failed."
     REFERENCE_CYCLE = "ReferenceCycle", "Resources refer to one another in a circle."
+    TRAINING_OPERATOR_MISSING = "TrainingOperatorMissing", "The cluster does not know PyTorchJobs."
 
     WITHIN_MEMORY = "WithinMemory", "The estimate is within the memory there is."
     EXCEEDS_MEMORY = "ExceedsMemory", "The estimate is above the memory there is; the message says what would fit."
@@ -97,3 +98,4 @@ class FailureReason(Word):
     KILLED = "Killed", "The process was killed from outside."
     EVICTED = "Evicted", "The pod was evicted from its node."
     IMAGE_MISSING = "ImageMissing", "The container image cannot be pulled."
+    RESULT_LOST = "ResultLost", "The process ended well, but its result could not be read."
