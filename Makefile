@@ -1,0 +1,51 @@
+# make demo   runs the main job: a local cluster, a FineTuneJob, a model that answers
+# make test   passes the tests
+# Both make what they need: .venv (Python packages, pinned by constraints.txt) and .tools (kubectl, helm).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+KUBECTL := .tools/bin/kubectl
+PACKAGES := crds operator engine trainer local cli
+EDITABLE := $(foreach package,$(PACKAGES),--editable ./$(package))
+export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$(PATH)
+
+.PHONY: demo test lint generate check clean help
+
+help: ## Says what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+demo: $(VENV)/.ready $(KUBECTL) ## Trains a small model on the bundled questions and lets it answer
+	@examples/kbqa/demo.sh
+
+# The quick ones first; whatever fails there fails before the long ones begin.
+test: $(VENV)/.ready $(KUBECTL) ## Runs the tests
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.ready ## Style, types, walls between packages, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python crds/generate.py --check
+
+generate: $(VENV)/.ready ## Writes the CRDs and the reference pages from the types
+	$(BIN)/python crds/generate.py
+
+check: lint test ## What CI runs
+
+clean: ## Removes what make made
+	rm -rf $(VENV) .tools .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# DeepSpeed is a source distribution that looks for torch while it is built: it comes after torch, without isolation.
+$(VENV)/.ready: constraints.txt pyproject.toml $(foreach package,$(PACKAGES),$(package)/pyproject.toml)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip==$(shell sed -n 's/^pip==//p' constraints.txt)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch setuptools wheel ninja hatchling editables packaging py-cpuinfo
+	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation deepspeed
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation $(EDITABLE) --group dev
+	@touch $@
+
+$(KUBECTL): tools/kubectl.py $(VENV)/.ready
+	$(BIN)/python tools/kubectl.py .tools/bin
+	@touch $@

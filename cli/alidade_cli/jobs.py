@@ -1,0 +1,77 @@
+"""Commands about training jobs: wait, logs."""
+
+import time
+
+import click
+
+from alidade_cli.errors import CommandFailed
+from alidade_cli.kube import Cluster, Resource, condition, is_true
+from alidade_crds.crd import Kind
+
+# Often enough to look alive, rarely enough to cost an API server nothing.
+_POLL_INTERVAL_S = 1.0
+
+
+def wait_for(cluster: Cluster, kind: Kind, name: str, *, timeout_s: float | None) -> Resource:
+    """The resource once it has succeeded, with a progress bar meanwhile.
+
+    CommandFailed with the condition's message when it fails, and after timeout_s.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns) as progress:
+        bar = progress.add_task(f"{kind.kind} {name}", total=None, note="")
+        while True:
+            resource = cluster.read(kind, name)
+            done = resource.get("status", {}).get("progress", {})
+            progress.update(bar, completed=done.get("step", 0), total=done.get("totalSteps"), note=_note(resource))
+            if is_true(resource, "Succeeded"):
+                return resource
+            if is_true(resource, "Failed"):
+                raise CommandFailed(f"{kind.kind} {name} failed: {_message(resource, 'Failed')}")
+            if deadline is not None and time.monotonic() > deadline:
+                raise CommandFailed(
+                    f"{kind.kind} {name} has not finished after {timeout_s:g} s; {_why_not_yet(resource)}"
+                )
+            time.sleep(_POLL_INTERVAL_S)
+
+
+def _note(resource: Resource) -> str:
+    status = resource.get("status", {})
+    done = status.get("progress", {})
+    parts = [status.get("phase", "Pending")]
+    if (loss := done.get("loss")) is not None:
+        parts.append(f"loss {loss:.3f}")
+    if (speed := done.get("tokensPerSecond")) is not None:
+        parts.append(f"{speed:,.0f} tok/s")
+    return ", ".join(parts)
+
+
+def _why_not_yet(resource: Resource) -> str:
+    for condition_type in ("Accepted", "Fits", "Launched"):
+        found = condition(resource, condition_type)
+        if found is not None and found["status"] == "False":
+            return f"{condition_type} is False: {found['message']}"
+    return f"it is {resource.get('status', {}).get('phase', 'not looked at by an operator yet')}"
+
+
+def _message(resource: Resource, condition_type: str) -> str:
+    found = condition(resource, condition_type)
+    return str(found["message"]) if found else ""
+
+
+def print_logs(cluster: Cluster, kind: Kind, name: str, *, follow: bool) -> None:
+    """Prints the log of the job's first process: the master's container of the present attempt."""
+    resource = cluster.read(kind, name)
+    job = resource.get("status", {}).get("jobRef", {}).get("name")
+    if job is None:
+        raise CommandFailed(f"{kind.kind} {name} has not been launched; {_why_not_yet(resource)}")
+    pods = cluster.pods(f"training.kubeflow.org/job-name={job},training.kubeflow.org/job-role=master")
+    if not pods:
+        raise CommandFailed(f"the pods of {job} are gone, and their logs with them; the report beside the model stays")
+    for line in cluster.log_lines(pods[0].metadata.name, "pytorch", follow=follow):
+        click.echo(line)

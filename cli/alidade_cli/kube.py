@@ -1,0 +1,137 @@
+"""The resources of a cluster, read through the kubernetes client."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from alidade_cli.errors import CommandFailed
+from alidade_crds import GROUP, VERSION
+from alidade_crds.crd import KINDS, Kind
+
+Resource = dict[str, Any]
+
+
+def kind_named(word: str) -> Kind:
+    """The kind that a word of the command line means: FineTuneJob, finetunejobs, ftj."""
+    for kind in KINDS:
+        if word.lower() in (kind.singular, kind.plural, kind.short_name):
+            return kind
+    known = ", ".join(f"{kind.kind} ({kind.short_name})" for kind in KINDS)
+    raise CommandFailed(f"{word!r} is not a kind of Alidade; the kinds are {known}")
+
+
+def parse_target(target: str) -> tuple[Kind, str]:
+    """Kind and name of `KIND/NAME`; a bare NAME is a FineTuneJob."""
+    word, slash, name = target.partition("/")
+    if not slash:
+        return kind_named("FineTuneJob"), word
+    if not name:
+        raise CommandFailed(f"{target!r} names no resource; write KIND/NAME, such as ftj/kbqa-sft")
+    return kind_named(word), name
+
+
+def kubeconfig_path() -> Path | None:
+    """The kubeconfig that kubectl would take: $KUBECONFIG, else ~/.kube/config; None when there is none."""
+    named = os.environ.get("KUBECONFIG")
+    path = Path(named.split(os.pathsep)[0]) if named else Path.home() / ".kube" / "config"
+    return path if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster and the namespace that commands look at."""
+
+    kubeconfig: Path
+    namespace: str
+
+    @classmethod
+    def connect(cls, namespace: str | None, fallback: Path | None) -> "Cluster":
+        """The cluster of the kubeconfig; where there is none, the local cluster's (`fallback`)."""
+        from kubernetes import config
+
+        path = kubeconfig_path() or fallback
+        if path is None or not path.is_file():
+            raise CommandFailed(
+                "no cluster: set KUBECONFIG, or start a cluster on this machine with `alidade up` and take its kubeconfig"
+            )
+        try:
+            config.load_kube_config(str(path))
+            _, active = config.list_kube_config_contexts(str(path))
+        except config.ConfigException as error:
+            raise CommandFailed(f"{path} is not a kubeconfig that can be used: {error}") from error
+        return cls(path, namespace or active["context"].get("namespace", "default"))
+
+    @cached_property
+    def _objects(self) -> Any:
+        from kubernetes import client
+
+        return client.CustomObjectsApi()
+
+    @cached_property
+    def _core(self) -> Any:
+        from kubernetes import client
+
+        return client.CoreV1Api()
+
+    def read(self, kind: Kind, name: str) -> Resource:
+        """One resource; CommandFailed when there is none."""
+        from kubernetes.client import ApiException
+
+        try:
+            found: Resource = self._objects.get_namespaced_custom_object(
+                GROUP, VERSION, self.namespace, kind.plural, name
+            )
+        except ApiException as error:
+            raise CommandFailed(self._sentence(error, f"{kind.kind} {name}")) from error
+        except _connection_errors() as error:
+            raise CommandFailed(f"the cluster of {self.kubeconfig} does not answer: {_last_cause(error)}") from error
+        return found
+
+    def pods(self, selector: str) -> list[Any]:
+        """Pods of the namespace by label."""
+        found: list[Any] = self._core.list_namespaced_pod(self.namespace, label_selector=selector).items
+        return found
+
+    def log_lines(self, pod: str, container: str, *, follow: bool) -> Iterator[str]:
+        """A container's log, line by line, to its end."""
+        stream = self._core.read_namespaced_pod_log(
+            pod, self.namespace, container=container, follow=follow, _preload_content=False
+        )
+        for line in stream:
+            yield line.decode(errors="replace").rstrip("\n")
+
+    def _sentence(self, error: Any, what: str) -> str:
+        if error.status == 404:
+            return f"there is no {what} in namespace {self.namespace}; `kubectl get alidade -A` lists what there is"
+        if error.status in (401, 403):
+            return f"you may not read {what} in namespace {self.namespace}: {error.reason}"
+        return f"{what} cannot be read: {error.status} {error.reason}"
+
+
+def _connection_errors() -> tuple[type[Exception], ...]:
+    from urllib3.exceptions import HTTPError
+
+    return (HTTPError, OSError)
+
+
+def _last_cause(error: BaseException) -> str:
+    reason = getattr(error, "reason", None) or error
+    return str(reason).rsplit(": ", 1)[-1]
+
+
+def condition(resource: Resource, condition_type: str) -> dict[str, Any] | None:
+    """A condition of a resource's status."""
+    for entry in resource.get("status", {}).get("conditions", []):
+        if entry["type"] == condition_type:
+            found: dict[str, Any] = entry
+            return found
+    return None
+
+
+def is_true(resource: Resource, condition_type: str) -> bool:
+    """Whether a condition holds."""
+    found = condition(resource, condition_type)
+    return found is not None and found["status"] == "True"

@@ -1,0 +1,139 @@
+"""The `alidade` command, also as the kubectl plugin `kubectl alidade`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from alidade_cli import local_cluster
+from alidade_cli.jobs import print_logs, wait_for
+from alidade_cli.kube import Cluster, parse_target
+from alidade_cli.models import chat as chat_with
+from alidade_cli.models import save_report
+
+_namespace = click.option("--namespace", "-n", help="Namespace; default: the kubeconfig's.")
+_name = click.option("--name", default=local_cluster.DEFAULT_NAME, show_default=True, help="Which local cluster.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="alidade-cli", prog_name="alidade")
+def alidade() -> None:
+    """Fine-tunes, aligns, evaluates and serves language models on Kubernetes, from YAML."""
+
+
+@alidade.command()
+@_name
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the API server; default: any free one.")
+@click.option("--no-operator", is_flag=True, help="Start the cluster alone, to run an operator of your own.")
+@click.option("--foreground", is_flag=True, help="Stay, and stop the cluster with ctrl-c.")
+def up(name: str, port: int, *, no_operator: bool, foreground: bool) -> None:
+    """Start a cluster on this machine: API server, controllers, kubelet, operator."""
+    sys.exit(local_cluster.up(name, port=port, operator=not no_operator, foreground=foreground))
+
+
+@alidade.command()
+@_name
+@click.option("--purge", is_flag=True, help="Delete the cluster's objects, models and logs too.")
+def down(name: str, *, purge: bool) -> None:
+    """Stop the cluster on this machine; its objects and volumes stay."""
+    local_cluster.down(name, purge=purge)
+
+
+@alidade.command()
+@_name
+@click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
+def status(name: str, output: str) -> None:
+    """Say what runs on this machine."""
+    sys.exit(local_cluster.print_status(name, as_json=output == "json"))
+
+
+@alidade.command()
+@_name
+def env(name: str) -> None:
+    """Print the shell line that points kubectl to the cluster: eval "$(alidade env)"."""
+    click.echo(f"export KUBECONFIG={local_cluster.kubeconfig(name)}")
+
+
+@alidade.command()
+@click.argument("target")
+@_namespace
+@click.option("--timeout", type=click.FloatRange(min=0), help="Seconds after which to give up; default: never.")
+@click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
+def wait(target: str, namespace: str | None, timeout: float | None, output: str) -> None:
+    """Wait until TARGET (ftj/NAME) has succeeded, with a progress bar; exit 1 when it fails."""
+    kind, name = parse_target(target)
+    resource = wait_for(_connect(namespace), kind, name, timeout_s=timeout)
+    if output == "json":
+        click.echo(json.dumps(resource.get("status", {})))
+    else:
+        _print_result(resource)
+
+
+@alidade.command()
+@click.argument("target")
+@_namespace
+@click.option("--follow", "-f", is_flag=True, help="Stay and print what comes.")
+def logs(target: str, namespace: str | None, *, follow: bool) -> None:
+    """Print the log of the training job of TARGET (ftj/NAME)."""
+    kind, name = parse_target(target)
+    print_logs(_connect(namespace), kind, name, follow=follow)
+
+
+@alidade.command()
+@click.argument("target")
+@_namespace
+@click.option(
+    "--prompt", "-p", "prompts", multiple=True, help="A question to answer; can be repeated. Default: ask here."
+)
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option(
+    "--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Longest answer, in tokens."
+)
+def chat(target: str, namespace: str | None, prompts: tuple[str, ...], temperature: float, max_new_tokens: int) -> None:
+    """Ask the finished model of TARGET (ftj/NAME) on this machine."""
+    kind, name = parse_target(target)
+    cluster = _connect(namespace)
+    sys.exit(chat_with(cluster, kind, name, prompts=prompts, temperature=temperature, max_new_tokens=max_new_tokens))
+
+
+@alidade.command()
+@click.argument("target")
+@_namespace
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="File to copy the page to.")
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
+def report(target: str, namespace: str | None, save: Path | None, *, show: bool) -> None:
+    """Save or open the HTML report of TARGET (ftj/NAME)."""
+    kind, name = parse_target(target)
+    path = save_report(_connect(namespace), kind, name, save)
+    click.echo(path)
+    if show:
+        click.launch(path.as_uri())
+
+
+def _connect(namespace: str | None) -> Cluster:
+    return Cluster.connect(namespace, fallback=local_cluster.kubeconfig(local_cluster.DEFAULT_NAME))
+
+
+def _print_result(resource: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    status = resource["status"]
+    table = Table(show_header=False, box=None)
+    for label, value in (
+        ("model", status.get("model", {}).get("uri")),
+        ("digest", status.get("model", {}).get("digest")),
+        ("report", status.get("reportUri")),
+        ("attempts", status.get("attempts")),
+        *sorted(status.get("metrics", {}).items()),
+    ):
+        if value is not None:
+            table.add_row(label, f"{value:.6g}" if isinstance(value, float) else str(value))
+    Console().print(table)
+
+
+def main() -> None:
+    """The console script."""
+    alidade()
