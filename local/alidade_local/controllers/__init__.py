@@ -1,0 +1,1 @@
+"""The controllers of the local cluster, with the semantics of the originals."""

@@ -1,0 +1,129 @@
+"""The node agent: it runs the pods that are bound to the node `local` as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from alidade_local.client import AlreadyExistsError, ApiClient, ApiError, UnreachableError
+from alidade_local.informer import Informers
+from alidade_local.kubelet.node import NODE_NAME, KubeletSettings, Node, node_capacity, node_document, node_status
+from alidade_local.kubelet.pod import PodRunner
+from alidade_local.kubelet.processes import ProcessIdentity, kill_group, kill_marked
+from alidade_local.kubelet.volumes import prune_pod_folders, remove_pod_folder
+from alidade_local.objects import Key, Object, is_deleting, key_of, uid_of
+from alidade_local.resources import NODES, PODS
+
+log = logging.getLogger(__name__)
+
+FINISHED_PHASES = ("Succeeded", "Failed")
+SHUTDOWN = ("Terminated", "Pod was terminated in response to imminent node shutdown.")
+RETRY_S = 1.0
+
+
+def end_leftover_processes(settings: KubeletSettings) -> int:
+    """SIGKILL the containers that an earlier kubelet of this folder left running; returns how many processes.
+
+    A recorded process id is trusted only together with the start time recorded with it.
+    """
+    ended = 0
+    for record in settings.pods_dir.glob("*/*/process.json"):
+        identity = ProcessIdentity.load(record)
+        if identity is not None and identity.is_alive():
+            kill_group(identity.pid)
+            ended += 1
+        record.unlink(missing_ok=True)
+    return ended + kill_marked(settings.marker())
+
+
+class Kubelet:
+    """Runs the node's pods until it is stopped. Create it before the informers are started."""
+
+    def __init__(self, client: ApiClient, informers: Informers, settings: KubeletSettings) -> None:
+        self._client = client
+        self._settings = settings
+        self._node = Node(client, informers, settings)
+        self._runners: dict[str, PodRunner] = {}
+        self._removals: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Register the node and run pods, until cancelled; `stop` ends the pods."""
+        recorder = asyncio.create_task(self._node.events.run())
+        try:
+            await self._register()
+            await self._node.pods.synced.wait()
+            prune_pod_folders(self._settings.pods_dir, [uid_of(pod) for pod in self._node.pods.all()])
+            self._node.pods.listen(self._on_pod)
+            await asyncio.Event().wait()
+        finally:
+            recorder.cancel()
+
+    async def stop(self) -> None:
+        """End all pods with their grace periods, as a node does that shuts down, and write their last status.
+
+        Pods whose containers are always restarted stay as they are and go on at the next start.
+        """
+        self._stopping = True
+        runners = [runner for runner in self._runners.values() if not runner.task.done()]
+        for runner in runners:
+            spec = runner.pod["spec"]
+            grace_s = min(float(spec.get("terminationGracePeriodSeconds", 30)), self._settings.max_shutdown_s)
+            restarts = (spec.get("restartPolicy") or "Always") == "Always"
+            runner.stop(grace_s, failure=None if restarts else SHUTDOWN)
+        if runners:
+            await asyncio.wait([runner.task for runner in runners], timeout=self._settings.max_shutdown_s + 5.0)
+        await self._node.events.flush()
+
+    async def _register(self) -> None:
+        while True:
+            try:
+                try:
+                    await self._client.create(NODES, node_document())
+                except AlreadyExistsError:
+                    await self._client.patch(NODES, Key("", NODE_NAME), node_document())
+                status = {"status": node_status(node_capacity())}
+                await self._client.patch(NODES, Key("", NODE_NAME), status, subresource="status")
+                return
+            except (ApiError, UnreachableError) as error:
+                log.warning("the node could not be registered: %s", error)
+            await asyncio.sleep(RETRY_S)
+
+    def _on_pod(self, before: Object | None, after: Object | None) -> None:
+        if after is None:
+            if before is not None:
+                self._on_gone(before)
+        elif after["spec"].get("nodeName") == NODE_NAME:
+            self._on_present(after)
+
+    def _on_present(self, pod: Object) -> None:
+        runner = self._runners.get(uid_of(pod))
+        if runner is not None and not runner.is_finished:
+            runner.update(pod)
+        elif is_deleting(pod):
+            self._spawn(self._remove(pod))
+        elif runner is None and not self._stopping and (pod.get("status") or {}).get("phase") not in FINISHED_PHASES:
+            self._runners[uid_of(pod)] = PodRunner(self._node, pod)
+
+    def _on_gone(self, pod: Object) -> None:
+        """The pod's object is gone: what is left of it here goes too."""
+        runner = self._runners.pop(uid_of(pod), None)
+        self._spawn(self._clean_up(pod, runner))
+
+    async def _clean_up(self, pod: Object, runner: PodRunner | None) -> None:
+        if runner is not None:
+            runner.stop(0)
+            await asyncio.wait([runner.task])
+        remove_pod_folder(self._settings.pods_dir / uid_of(pod))
+
+    async def _remove(self, pod: Object) -> None:
+        """Take a pod in which nothing runs out of the API."""
+        try:
+            await self._client.delete(PODS, key_of(pod), uid=uid_of(pod), grace_period_s=0)
+        except (ApiError, UnreachableError) as error:
+            log.warning("pod %s could not be removed: %s", key_of(pod), error)
+
+    def _spawn(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)  # type: ignore[arg-type]
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)

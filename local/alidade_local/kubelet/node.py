@@ -1,0 +1,170 @@
+"""What all pods of the node share: settings, the API, addresses, and a signal when the cluster changed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from alidade_local.client import ApiClient
+from alidade_local.events import EventRecorder
+from alidade_local.informer import Informers
+from alidade_local.kubelet.addresses import AddressPool
+from alidade_local.kubelet.names import ServiceNames
+from alidade_local.objects import Object, format_time, is_deleting
+from alidade_local.resources import CLAIMS, CONFIG_MAPS, PODS, SECRETS, SERVICES
+
+NODE_NAME = "local"
+HOST_IP = "127.0.0.1"
+# What containers inherit from the environment of `alidade up`; everything else is theirs to set.
+INHERITED_VARIABLES = (
+    "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "HF_ENDPOINT", "OMP_NUM_THREADS",
+)  # fmt: skip
+MAX_PODS = 250
+
+
+@dataclass(frozen=True)
+class KubeletSettings:
+    """How the kubelet runs pods.
+
+    data_dir: the cluster's folder; pods live in `pods/<uid>`, claims in `volumes/<namespace>/<claim>`.
+    first_backoff_s, last_backoff_s: pauses before a crashing container is run again, doubling between the two.
+    backoff_reset_s: a container that ran this long crashes as if for the first time.
+    max_shutdown_s: most seconds that a pod's grace period may last when the cluster stops.
+    """
+
+    data_dir: Path
+    first_backoff_s: float = 10.0
+    last_backoff_s: float = 300.0
+    backoff_reset_s: float = 600.0
+    max_shutdown_s: float = 30.0
+    executables: Path = field(default_factory=lambda: Path(sys.executable).parent)
+
+    @property
+    def pods_dir(self) -> Path:
+        return self.data_dir / "pods"
+
+    @property
+    def volumes_dir(self) -> Path:
+        return self.data_dir / "volumes"
+
+    def marker(self, *parts: str) -> str:
+        """What marks the processes of this cluster (no parts), of one pod, of one run of a container."""
+        return "/".join([f"{self.data_dir.resolve()}:", *parts, ""])
+
+
+class Node:
+    """The node's shared parts, handed to every pod and container."""
+
+    def __init__(self, client: ApiClient, informers: Informers, settings: KubeletSettings) -> None:
+        self.client = client
+        self.settings = settings
+        self.events = EventRecorder(client, "kubelet")
+        self.addresses = AddressPool(str(settings.data_dir.resolve()))
+        self.pods = informers.of(PODS)
+        self._services = informers.of(SERVICES)
+        self._claims = informers.of(CLAIMS)
+        self._config_maps = informers.of(CONFIG_MAPS)
+        self._secrets = informers.of(SECRETS)
+        self._change = asyncio.Event()
+        for resource in (PODS, SERVICES, CLAIMS, CONFIG_MAPS, SECRETS):
+            informers.of(resource).listen(self._signal)
+
+    @property
+    def names(self) -> ServiceNames:
+        return ServiceNames(services=self._services.all(), pods=self.pods.all())
+
+    def config_maps(self, namespace: str) -> dict[str, Object]:
+        return {document["metadata"]["name"]: document for document in self._config_maps.all(namespace)}
+
+    def secrets(self, namespace: str) -> dict[str, Object]:
+        return {document["metadata"]["name"]: document for document in self._secrets.all(namespace)}
+
+    def bound_claims(self, namespace: str) -> frozenset[str]:
+        return frozenset(
+            claim["metadata"]["name"]
+            for claim in self._claims.all(namespace)
+            if (claim.get("status") or {}).get("phase") == "Bound" and not is_deleting(claim)
+        )
+
+    async def wait_for_change(self) -> None:
+        """Return after the next change to a pod, Service, claim, ConfigMap or Secret."""
+        await self._change.wait()
+
+    def base_environment(self, pod: Object) -> dict[str, str]:
+        """The variables every container starts from."""
+        inherited = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
+        path = os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin")
+        return inherited | {
+            "PATH": f"{self.settings.executables}:{path}",
+            "HOSTNAME": pod["spec"].get("hostname") or pod["metadata"]["name"],
+        }
+
+    def _signal(self, before: Object | None, after: Object | None) -> None:
+        if before is not None and after is not None and before.get("spec") == after.get("spec"):
+            same_ip = (before.get("status") or {}).get("podIP") == (after.get("status") or {}).get("podIP")
+            same_phase = (before.get("status") or {}).get("phase") == (after.get("status") or {}).get("phase")
+            if same_ip and same_phase and before.get("data") == after.get("data"):
+                return
+        self._change.set()
+        self._change = asyncio.Event()
+
+
+def node_capacity() -> dict[str, str]:
+    """What this machine has: cores, memory, and how many pods the node takes."""
+    memory_kib = os.sysconf("SC_PHYS_PAGES") * (os.sysconf("SC_PAGE_SIZE") // 1024)
+    return {
+        "cpu": str(len(os.sched_getaffinity(0))),
+        "memory": f"{memory_kib}Ki",
+        "pods": str(MAX_PODS),
+    }
+
+
+def node_document() -> Object:
+    """The Node object that the kubelet registers."""
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    labels = {
+        "kubernetes.io/hostname": NODE_NAME,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": architecture,
+        "node-role.kubernetes.io/control-plane": "",
+    }
+    return {"metadata": {"name": NODE_NAME, "labels": labels}, "spec": {}}
+
+
+def node_status(capacity: Mapping[str, str]) -> Object:
+    """The status of a node that is ready."""
+    now = format_time(datetime.now(UTC))
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "KubeletReady",
+        "message": "the process kubelet is running",
+        "lastHeartbeatTime": now,
+        "lastTransitionTime": now,
+    }
+    return {
+        "capacity": dict(capacity),
+        "allocatable": dict(capacity),
+        "addresses": [{"type": "InternalIP", "address": HOST_IP}, {"type": "Hostname", "address": NODE_NAME}],
+        "conditions": [ready],
+        "nodeInfo": {
+            "architecture": platform.machine(),
+            "bootID": "",
+            "containerRuntimeVersion": "process://1",
+            "kernelVersion": platform.release(),
+            "kubeProxyVersion": "",
+            "kubeletVersion": "v1.32.0-alidade",
+            "machineID": "",
+            "operatingSystem": "linux",
+            "osImage": platform.platform(terse=True),
+            "systemUUID": "",
+        },
+    }
