@@ -1,0 +1,225 @@
+import json
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+CONFIG_MAP_LIMIT = 1024 * 1024  # bytes; etcd's and the API server's limit for a ConfigMap's data
+FILES = ("train.json", "heldout.json", "corpus.json", "ranking.json", "preferences.json")
+
+
+@pytest.fixture(scope="module")
+def data(kbqa: Path) -> dict[str, Any]:
+    return {name: json.loads((kbqa / "data" / name).read_text(encoding="utf-8")) for name in FILES}
+
+
+@pytest.fixture(scope="module")
+def answers(make_data: ModuleType, kbqa: Path) -> dict[str, Any]:
+    """The fact behind every question that the templates can ask."""
+    facts = make_data.read_facts(kbqa / "facts.tsv")
+    templates = make_data.read_templates(kbqa / "templates.tsv")
+    asked = make_data.questions(facts, templates, "train") + make_data.questions(facts, templates, "heldout")
+    return {question.text: question.fact for question in asked}
+
+
+def write_sources(folder: Path, facts: str, templates: str) -> list[str]:
+    (folder / "facts.tsv").write_text(f"language\tpredicate\tsubject\tobject\n{facts}", encoding="utf-8")
+    (folder / "templates.tsv").write_text(f"language\tpredicate\tuse\ttext\n{templates}", encoding="utf-8")
+    return [
+        *("--facts", str(folder / "facts.tsv")),
+        *("--templates", str(folder / "templates.tsv")),
+        *("--output", str(folder / "data")),
+    ]
+
+
+CAPITALS = "en\tcapital\tFrance\tParis\nen\tcapital\tJapan\tTokyo\nen\tcapital\tPeru\tLima\n"
+CAPITAL_TEMPLATES = (
+    "en\tcapital\tstatement\tThe capital of {subject} is {object}.\n"
+    "en\tcapital\ttrain\tWhat is the capital of {subject}?\n"
+    "en\tcapital\theldout\tTell me the capital of {subject}.\n"
+    "en\tcurrency\tstatement\tOne pays in {object} in {subject}.\n"
+    "en\tcurrency\ttrain\tHow does one pay in {subject}?\n"
+    "en\tcurrency\theldout\tName the currency of {subject}.\n"
+)
+SOURCES = (CAPITALS + "en\tcurrency\tFrance\teuro\nen\tcurrency\tJapan\tyen\n", CAPITAL_TEMPLATES)
+
+
+def test_the_committed_files_are_what_the_script_makes(
+    make_data: ModuleType, kbqa: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make_data.main(["--output", str(tmp_path)]) == 0
+    stale = [name for name in FILES if (tmp_path / name).read_bytes() != (kbqa / "data" / name).read_bytes()]
+    assert stale == [], "run: python examples/kbqa/make_data.py"
+    assert sorted(path.name for path in (kbqa / "data").iterdir()) == sorted(FILES)
+
+
+def test_all_files_together_fit_into_one_config_map(kbqa: Path) -> None:
+    assert sum((kbqa / "data" / name).stat().st_size for name in FILES) < CONFIG_MAP_LIMIT
+
+
+def test_every_predicate_has_statements_and_train_and_heldout_templates(make_data: ModuleType, kbqa: Path) -> None:
+    templates = make_data.read_templates(kbqa / "templates.tsv")
+    kinds = {fact.kind for fact in make_data.read_facts(kbqa / "facts.tsv")}
+    for kind in kinds:
+        texts = {use: templates.get((*kind, use), []) for use in make_data.USES}
+        assert len(texts["statement"]) * len(texts["heldout"]) >= 1, kind
+        assert len(texts["train"]) >= 3, kind
+        assert not set(texts["train"]) & set(texts["heldout"]), kind
+    assert {template[:2] for template in templates} == kinds
+
+
+def test_a_question_has_one_answer(make_data: ModuleType, kbqa: Path) -> None:
+    facts = make_data.read_facts(kbqa / "facts.tsv")
+    templates = make_data.read_templates(kbqa / "templates.tsv")
+    found: dict[str, set[str]] = {}
+    for use in ("train", "heldout"):
+        for question in make_data.questions(facts, templates, use):
+            found.setdefault(question.text, set()).add(question.fact.object)
+    assert {text: objects for text, objects in found.items() if len(objects) > 1} == {}
+
+
+def test_what_is_said_in_both_languages_agrees_in_number(make_data: ModuleType, kbqa: Path) -> None:
+    counts = Counter(fact.kind for fact in make_data.read_facts(kbqa / "facts.tsv"))
+    only_in_one = {"provincial_capital", "abbreviation", "mountain_province", "author"}
+    for language, predicate in counts:
+        if predicate not in only_in_one:
+            assert counts["zh", predicate] == counts["en", predicate], (language, predicate)
+
+
+def test_heldout_questions_are_new_questions_about_facts_of_the_training_data(data: dict[str, Any]) -> None:
+    trained = {instance["input"] for instance in data["train.json"]["instances"]}
+    known = {instance["output"] for instance in data["train.json"]["instances"]}
+    for instance in data["heldout.json"]["instances"]:
+        assert instance["input"] not in trained
+        assert instance["output"] in known
+
+
+def test_answers_are_those_of_the_facts(data: dict[str, Any], answers: dict[str, Any]) -> None:
+    for name in ("train.json", "heldout.json"):
+        for instance in data[name]["instances"]:
+            assert answers[instance["input"]].object == instance["output"]
+
+
+def test_a_ranking_has_one_right_answer_among_wrong_ones_of_the_same_predicate(
+    data: dict[str, Any], answers: dict[str, Any]
+) -> None:
+    objects: dict[tuple[str, str], set[str]] = {}
+    for fact in answers.values():
+        objects.setdefault(fact.kind, set()).add(fact.object)
+    for instance in data["ranking.json"]["instances"]:
+        fact = answers[instance["input"]]
+        texts = [candidate["text"] for candidate in instance["output"]]
+        assert [c["text"] for c in instance["output"] if c["score"] == 1.0] == [fact.object]
+        assert len(texts) == len(set(texts)) >= 4
+        assert set(texts) <= objects[fact.kind]
+
+
+def test_preferences_choose_the_right_answer_and_a_wider_margin_means_another_predicate(
+    data: dict[str, Any], answers: dict[str, Any], make_data: ModuleType
+) -> None:
+    objects: dict[tuple[str, str], set[str]] = {}
+    for fact in answers.values():
+        objects.setdefault(fact.kind, set()).add(fact.object)
+    margins = Counter()
+    for pair in data["preferences.json"]["instances"]:
+        fact = answers[pair["prompt"]]
+        assert pair["chosen"] == fact.object != pair["rejected"]
+        if pair["margin"] == make_data.SAME_PREDICATE_MARGIN:
+            assert pair["rejected"] in objects[fact.kind]
+        margins[pair["margin"]] += 1
+    assert margins == {make_data.SAME_PREDICATE_MARGIN: 360, make_data.OTHER_PREDICATE_MARGIN: 120}
+
+
+def test_types_and_keys_are_those_of_lmflow(data: dict[str, Any]) -> None:
+    keys = {
+        "train.json": ("text2text", {"input", "output"}),
+        "heldout.json": ("text2text", {"input", "output"}),
+        "corpus.json": ("text_only", {"text"}),
+        "ranking.json": ("text_to_scored_textlist", {"input", "output"}),
+        "preferences.json": ("paired_text_to_text", {"prompt", "chosen", "rejected", "margin"}),
+    }
+    for name, (type_name, fields) in keys.items():
+        assert data[name]["type"] == type_name
+        assert all(set(instance) == fields for instance in data[name]["instances"]), name
+
+
+def test_another_seed_gives_another_order_of_the_same_pairs(
+    make_data: ModuleType, tmp_path: Path, data: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make_data.main(["--output", str(tmp_path), "--seed", "1"]) == 0
+    other = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))["instances"]
+    first = data["train.json"]["instances"]
+    assert other != first
+    assert sorted(pair["input"] for pair in other) == sorted(pair["input"] for pair in first)
+
+
+def test_the_size_of_one_file_leaves_the_others_alone(
+    make_data: ModuleType, tmp_path: Path, kbqa: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make_data.main(["--output", str(tmp_path), "--ranking", "10"]) == 0
+    changed = [name for name in FILES if (tmp_path / name).read_bytes() != (kbqa / "data" / name).read_bytes()]
+    assert changed == ["ranking.json"]
+
+
+def test_own_facts_and_templates_can_be_used(
+    make_data: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make_data.main(write_sources(tmp_path, *SOURCES)) == 0
+    corpus = json.loads((tmp_path / "data" / "corpus.json").read_text(encoding="utf-8"))
+    assert corpus["instances"][0] == {"text": "The capital of France is Paris."}
+    assert "corpus.json: 5 instances" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("facts", "templates", "message"),
+    [
+        (
+            CAPITALS + "en\tcapital\tFrance\tLyon\n",
+            CAPITAL_TEMPLATES,
+            "facts.tsv:5: capital of France is already given in line 2",
+        ),
+        (
+            "en\tcapital\tFrance\n",
+            CAPITAL_TEMPLATES,
+            "facts.tsv:2: 4 fields separated by tabs are needed, found 'en\\tcapital\\tFrance'",
+        ),
+        (
+            CAPITALS,
+            "en\tcapital\ttest\tWhere is {subject}?\n",
+            "templates.tsv:2: use is 'test'; it is one of statement, train, heldout",
+        ),
+        (
+            CAPITALS,
+            "en\tcapital\ttrain\tIs {object} in {subject}?\n",
+            "templates.tsv:2: 'Is {object} in {subject}?' must name {subject}, and {object} only in a statement",
+        ),
+        (
+            CAPITALS,
+            "en\tcapital\ttrain\tWhere is {subject}?\n",
+            "templates.tsv: no statement template for en capital; add a line",
+        ),
+        (
+            CAPITALS[: CAPITALS.index("en\tcapital\tJapan")],
+            CAPITAL_TEMPLATES,
+            "facts.tsv: en capital has a single object, 'Paris': "
+            "no wrong answer can be drawn; add a fact with another one",
+        ),
+    ],
+)
+def test_a_broken_source_is_named_with_its_line(
+    make_data: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], facts: str, templates: str, message: str
+) -> None:
+    assert make_data.main(write_sources(tmp_path, facts, templates)) == 1
+    assert capsys.readouterr().err == f"make_data: {message}\n"
+
+
+@pytest.mark.parametrize("flag", ["--heldout", "--ranking", "--preferences", "--candidates"])
+def test_sizes_below_the_least_are_refused(
+    make_data: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        make_data.main(["--output", str(tmp_path), flag, "0"])
+    assert stop.value.code == 2
+    assert flag in capsys.readouterr().err
