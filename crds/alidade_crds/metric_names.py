@@ -1,49 +1,62 @@
 """Names of the Prometheus metrics that dashboards, alerts and rules may rely on."""
 
-from enum import StrEnum
+from alidade_crds.words import Word
 
 
-class OperatorMetric(StrEnum):
-    """What the operator exports at /metrics; the comment of each says type, labels and unit."""
+class OperatorMetric(Word):
+    """What the operator exports at /metrics; type, labels and unit are said with each."""
 
-    RECONCILES = "alidade_operator_reconciles_total"
-    """Counter (kind, outcome): resources looked at; outcome is changed, unchanged or error."""
-    RECONCILE_DURATION = "alidade_operator_reconcile_duration_seconds"
-    """Histogram (kind): time from taking a resource off the queue to the end of its writes, in seconds."""
-    QUEUE_DEPTH = "alidade_operator_queue_depth"
-    """Gauge: resources that wait for a worker."""
-    QUEUE_WAIT = "alidade_operator_queue_wait_seconds"
-    """Histogram: time a resource waited for a worker, in seconds."""
-    API_CALLS = "alidade_operator_api_calls_total"
-    """Counter (verb, resource, code): calls of the Kubernetes API."""
-    RESOURCES = "alidade_operator_resources"
-    """Gauge (kind, phase): resources there are."""
-    WATCH_EVENTS = "alidade_operator_watch_events_total"
-    """Counter (resource): changes the API server told of."""
-    RESYNC_REPAIRS = "alidade_operator_resync_repairs_total"
-    """Counter (resource): objects that the watch had lost and a full listing brought right."""
-    PROGRESS_READS = "alidade_operator_progress_reads_total"
-    """Counter (outcome): reads of a job's progress; outcome is read, unreachable or malformed."""
-    LEADER = "alidade_operator_leader"
-    """Gauge: 1 while this replica holds the lease, else 0."""
+    RECONCILES = (
+        "alidade_operator_reconciles_total",
+        "Counter (kind, outcome): resources looked at; outcome is changed, unchanged or error.",
+    )
+    RECONCILE_DURATION = (
+        "alidade_operator_reconcile_duration_seconds",
+        "Histogram (kind): time from taking a resource off the queue to the end of its writes, in seconds.",
+    )
+    QUEUE_DEPTH = "alidade_operator_queue_depth", "Gauge: resources that wait for a worker."
+    QUEUE_WAIT = "alidade_operator_queue_wait_seconds", "Histogram: time a resource waited for a worker, in seconds."
+    API_CALLS = "alidade_operator_api_calls_total", "Counter (verb, resource, code): calls of the Kubernetes API."
+    RESOURCES = "alidade_operator_resources", "Gauge (kind, phase): resources there are."
+    WATCH_EVENTS = "alidade_operator_watch_events_total", "Counter (resource): changes the API server told of."
+    RESYNC_REPAIRS = (
+        "alidade_operator_resync_repairs_total",
+        "Counter (resource): objects that the watch had lost and a full listing brought right.",
+    )
+    PROGRESS_READS = (
+        "alidade_operator_progress_reads_total",
+        "Counter (outcome): reads of a job's progress; outcome is read, unreachable or malformed.",
+    )
+    LEADER = "alidade_operator_leader", "Gauge: 1 while this replica holds the lease, else 0."
 
 
-class JobMetric(StrEnum):
-    """Gauges (namespace, name, kind) that the operator mirrors from the progress of running jobs; gone when a job ends."""
+class JobMetric(Word):
+    """Gauges (namespace, name, kind) mirrored from the progress of running jobs; gone when a job ends."""
 
-    STEP = "alidade_job_step"
-    """Optimizer steps done."""
-    TOTAL_STEPS = "alidade_job_total_steps"
-    """Optimizer steps in all."""
-    EPOCH = "alidade_job_epoch"
-    """Passes over the dataset done."""
-    LOSS = "alidade_job_loss"
-    """Mean training loss since the last report, in nats per token."""
-    EVAL_LOSS = "alidade_job_eval_loss"
-    """Newest loss on the held-out data, in nats per token."""
-    LEARNING_RATE = "alidade_job_learning_rate"
-    """Learning rate of the last step."""
-    TOKENS_PER_SECOND = "alidade_job_tokens_per_second"
-    """Tokens trained on per second, over all processes."""
-    ATTEMPTS = "alidade_job_attempts"
-    """Times the job was launched."""
+    STEP = "alidade_job_step", "Optimizer steps done."
+    TOTAL_STEPS = "alidade_job_total_steps", "Optimizer steps in all."
+    EPOCH = "alidade_job_epoch", "Passes over the dataset done."
+    LOSS = "alidade_job_loss", "Mean training loss since the last report, in nats per token."
+    EVAL_LOSS = "alidade_job_eval_loss", "Newest loss on the held-out data, in nats per token."
+    LEARNING_RATE = "alidade_job_learning_rate", "Learning rate of the last step."
+    TOKENS_PER_SECOND = "alidade_job_tokens_per_second", "Tokens trained on per second, over all processes."
+    ATTEMPTS = "alidade_job_attempts", "Times the job was launched."
+
+
+class TrainerMetric(Word):
+    """What rank 0 of a training job exports at /metrics."""
+
+    STEP = "alidade_trainer_step", "Gauge: optimizer steps done."
+    TOTAL_STEPS = "alidade_trainer_total_steps", "Gauge: optimizer steps in all."
+    EPOCH = "alidade_trainer_epoch", "Gauge: passes over the dataset done."
+    LOSS = "alidade_trainer_loss", "Gauge: mean training loss since the last report, in nats per token."
+    EVAL_LOSS = "alidade_trainer_eval_loss", "Gauge: newest loss on the held-out data, in nats per token."
+    LEARNING_RATE = "alidade_trainer_learning_rate", "Gauge: learning rate of the last step."
+    GRAD_NORM = "alidade_trainer_grad_norm", "Gauge: norm of the gradient before clipping."
+    TOKENS = "alidade_trainer_tokens_total", "Counter: tokens trained on, over all processes."
+    TOKENS_PER_SECOND = "alidade_trainer_tokens_per_second", "Gauge: tokens trained on per second, over all processes."
+    STEP_DURATION = "alidade_trainer_step_duration_seconds", "Histogram: time of an optimizer step, in seconds."
+    MEMORY = "alidade_trainer_memory_bytes", "Gauge (kind): memory of rank 0; kind is resident or gpu_peak."
+    MFU = "alidade_trainer_mfu_ratio", "Gauge: share of the GPU's peak arithmetic that training uses."
+    CHECKPOINT_STEP = "alidade_trainer_checkpoint_step", "Gauge: step of the newest complete checkpoint."
+    CHECKPOINT_TIME = "alidade_trainer_checkpoint_timestamp_seconds", "Gauge: when it was completed, in Unix time."

@@ -1,27 +1,6 @@
-"""Condition types and reasons: the words that programs may rely on, each with its meaning.
+"""Condition types and reasons: the words that programs may rely on."""
 
-The meanings stand beside the words so that the reference page is made from them.
-"""
-
-from enum import StrEnum
-
-
-class Word(StrEnum):
-    """A word with its meaning: `NAME = "Word", "meaning"`."""
-
-    meaning: str
-
-    def __new__(cls, value: str, meaning: str) -> "Word":
-        """The member `value`, which carries its meaning."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.meaning = meaning
-        return member
-
-
-def documented_members(words: type[Word]) -> dict[str, str]:
-    """Every word of an enumeration with its meaning."""
-    return {member.value: member.meaning for member in words}
+from alidade_crds.words import Word
 
 
 class ConditionType(Word):

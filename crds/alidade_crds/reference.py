@@ -1,11 +1,15 @@
-"""The API reference as Markdown, from the same schemas that the API server gets."""
+"""Reference pages as Markdown, from the types that the programs themselves use."""
 
 import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from alidade_crds import API_VERSION, reasons
+from pydantic import BaseModel
+
+from alidade_crds import API_VERSION, contract, metric_names, reasons
 from alidade_crds.crd import KINDS, Kind, crd_manifest
+from alidade_crds.schema import structural_schema
+from alidade_crds.words import Word, documented_members
 
 _HEAD = f"""# API reference
 
@@ -15,7 +19,7 @@ Generated from the types in `crds/alidade_crds`. All kinds are namespaced, of `{
 
 
 def api_reference() -> str:
-    """Every field of every kind: type, default, bounds, meaning."""
+    """Every field of every kind: type, default, bounds, meaning, and the rules among fields."""
     return "\n".join([_HEAD, *(_kind_section(kind) for kind in KINDS)])
 
 
@@ -25,11 +29,10 @@ def _kind_section(kind: Kind) -> str:
     for block in ("spec", "status"):
         schema = root["properties"][block]
         lines += [f"### {kind.kind} {block}", "", "| field | type | default | meaning |", "|---|---|---|---|"]
-        lines += list(_rows(schema, prefix=""))
-        lines.append("")
-        messages = [rule["message"] for path, rule in _validations(schema, block)]
-        if messages and block == "spec":
-            lines += ["Rules:", "", *(f"- {path}: {rule['message']}" for path, rule in _validations(schema, block)), ""]
+        lines += [*_rows(schema, prefix=""), ""]
+        rules = [f"- {path}: {rule['message']}" for path, rule in _validations(schema, block)]
+        if rules:
+            lines += ["Rules:", "", *rules, ""]
     return "\n".join(lines)
 
 
@@ -46,11 +49,14 @@ def _rows(schema: dict[str, Any], prefix: str) -> Iterator[str]:
 
 
 def _default(schema: dict[str, Any]) -> str:
-    if "default" not in schema or schema["default"] == {}:
-        return ""
-    return (
-        f"`{schema['default']}`" if not isinstance(schema["default"], bool) else f"`{str(schema['default']).lower()}`"
+    default = schema.get("default", {})
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    # A block's default is told by its own fields.
+    in_blocks = isinstance(default, dict) or (
+        isinstance(default, list) and any(isinstance(item, dict) for item in default)
     )
+    return "" if in_blocks else f"`{default}`"
 
 
 def _type(schema: dict[str, Any]) -> str:
@@ -79,22 +85,70 @@ def _validations(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[
 
 def reasons_reference() -> str:
     """Every condition type with the fact it states, and every reason."""
-    lines = [
+    head = [
         "# Conditions and reasons",
         "",
         "Generated from `crds/alidade_crds/reasons.py`. Programs may rely on these words; messages are for people.",
-        "",
-        "## Condition types",
-        "",
-        "| type | the fact |",
-        "|---|---|",
     ]
-    facts = reasons.documented_members(reasons.ConditionType)
-    lines += [f"| `{member}` | {_cell(text)} |" for member, text in facts.items()]
-    for title, enum in (
-        ("Reasons of conditions", reasons.Reason),
-        ("Reasons of failed attempts", reasons.FailureReason),
-    ):
-        lines += ["", f"## {title}", "", _cell(inspect.getdoc(enum) or ""), "", "| reason | meaning |", "|---|---|"]
-        lines += [f"| `{member}` | {_cell(text)} |" for member, text in reasons.documented_members(enum).items()]
+    sections = {
+        "Condition types": reasons.ConditionType,
+        "Reasons of conditions": reasons.Reason,
+        "Reasons of failed attempts": reasons.FailureReason,
+    }
+    return _words_page(head, sections, "word")
+
+
+def metrics_reference() -> str:
+    """Every Prometheus metric with its meaning."""
+    head = [
+        "# Metrics",
+        "",
+        "Generated from `crds/alidade_crds/metric_names.py`. The operator answers at `/metrics` of its metrics port, a",
+        "training job at `/metrics` of its first worker's port 8080.",
+    ]
+    sections = {
+        "Operator": metric_names.OperatorMetric,
+        "Jobs, as the operator sees them": metric_names.JobMetric,
+        "Training processes": metric_names.TrainerMetric,
+    }
+    return _words_page(head, sections, "metric")
+
+
+def _words_page(head: list[str], sections: dict[str, type[Word]], column: str) -> str:
+    lines = list(head)
+    for title, words in sections.items():
+        lines += ["", f"## {title}", "", _cell(inspect.getdoc(words) or ""), "", f"| {column} | meaning |", "|---|---|"]
+        lines += [f"| `{word}` | {_cell(meaning)} |" for word, meaning in documented_members(words).items()]
     return "\n".join(lines) + "\n"
+
+
+def contract_reference() -> str:
+    """The documents that operator and trainer exchange, field by field."""
+    lines = [
+        "# Job contract",
+        "",
+        "Generated from `crds/alidade_crds/contract.py`. The operator writes the job document into a ConfigMap; rank 0 of",
+        "the trainer answers the progress document at `GET /progress`; the result document is the container's termination",
+        "message and `result.json` beside the model. Each carries its `version`; a reader refuses one it does not know.",
+        "",
+        "| exit code | meaning |",
+        "|---|---|",
+        f"| {contract.ExitCode.SUCCEEDED} | the model is complete |",
+        f"| {contract.ExitCode.FAILED} | final: another attempt would fail again |",
+        f"| {contract.ExitCode.RETRY} | the next attempt resumes from the newest complete checkpoint |",
+        f"| {contract.ExitCode.TERMINATED} | SIGTERM was obeyed and a checkpoint saved |",
+        "",
+    ]
+    for document in (contract.JobDocument, contract.ProgressDocument, contract.ResultDocument):
+        lines += [f"## {document.__name__}", "", _cell(inspect.getdoc(document) or ""), "", *fields_table(document), ""]
+    return "\n".join(lines)
+
+
+def settings_reference(title: str, introduction: str, settings: type[BaseModel]) -> str:
+    """A page about a settings file: every field with type, default and effect."""
+    return "\n".join([f"# {title}", "", introduction, "", *fields_table(settings), ""])
+
+
+def fields_table(model: type[BaseModel]) -> list[str]:
+    """A Markdown table of a model's fields, those of blocks inside it too."""
+    return ["| field | type | default | meaning |", "|---|---|---|---|", *_rows(structural_schema(model), prefix="")]
