@@ -127,9 +127,9 @@ def contract_reference() -> str:
     lines = [
         "# Job contract",
         "",
-        "Generated from `crds/alidade_crds/contract.py`. The operator writes the job document into a ConfigMap; rank 0 of",
-        "the trainer answers the progress document at `GET /progress`; the result document is the container's termination",
-        "message and `result.json` beside the model. Each carries its `version`; a reader refuses one it does not know.",
+        "Generated from `crds/alidade_crds/contract.py`. The operator writes the job document into a ConfigMap; the",
+        "trainer's rank 0 answers the progress document at `GET /progress`; the result document is the container's",
+        "termination message and `result.json` beside the model. A reader refuses a `version` it does not know.",
         "",
         "| exit code | meaning |",
         "|---|---|",
