@@ -1,0 +1,202 @@
+"""Models: loaded from a folder in Hugging Face format, made anew, and told apart by digest."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from alidade_crds.blocks import ModelInit
+from alidade_crds.reasons import FailureReason
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from alidade_engine.failures import JobFailure
+from alidade_engine.tokenization import load_tokenizer, train_tokenizer
+
+PAD_TOKEN = "<|pad|>"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def load_config(path: Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The configuration in a model's folder.
+
+    Raises JobFailure: ModelNotFound when there is no such folder or no config.json in it, ModelInvalid when it cannot be
+    read, ModelUnsafe when the model brings code and trust_remote_code is off.
+    """
+    if not path.exists():
+        raise JobFailure(FailureReason.MODEL_NOT_FOUND, f"{path} does not exist; check model.uri.")
+    if not path.is_dir():
+        raise JobFailure(
+            FailureReason.MODEL_NOT_FOUND, f"{path} is a file; model.uri names the folder that holds config.json."
+        )
+    if not (path / "config.json").is_file():
+        found = ", ".join(sorted(item.name for item in path.iterdir())[:8]) or "nothing"
+        raise JobFailure(
+            FailureReason.MODEL_NOT_FOUND,
+            f"{path} has no config.json (it holds {found}); model.uri names a folder in Hugging Face format.",
+        )
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            path, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # whatever the library raises on a damaged or unknown configuration
+        if "trust_remote_code" in str(error):
+            raise JobFailure(
+                FailureReason.MODEL_UNSAFE,
+                f"The model in {path} brings code of its own; read it, then set model.trustRemoteCode: true.",
+            ) from error
+        raise JobFailure(
+            FailureReason.MODEL_INVALID, f"config.json in {path} cannot be used: {_first_line(error)}"
+        ) from error
+    return config
+
+
+def load_model(
+    path: Path, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False, **options: Any
+) -> PreTrainedModel:
+    """The causal language model in a folder, from safetensors only; options go to `from_pretrained`.
+
+    Raises JobFailure: as `load_config`; ModelUnsafe when all its weights are pickles; ModelInvalid when a file is damaged
+    or weights are missing.
+    """
+    config = load_config(path, trust_remote_code=trust_remote_code)
+    check_weights(path)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise JobFailure(
+            FailureReason.MODEL_INVALID, f"The model in {path} cannot be loaded: {_first_line(error)}"
+        ) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise JobFailure(
+            FailureReason.MODEL_INVALID,
+            f"The model in {path} lacks {len(missing)} of its weights, such as {missing[0]}; it would start with random "
+            "numbers there. Copy the folder again, or correct config.json.",
+        )
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def check_weights(path: Path) -> None:
+    """Raises JobFailure unless the folder's weights are whole safetensors files."""
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        pickles = sorted(item.name for pattern in _PICKLES for item in path.glob(pattern))
+        if pickles:
+            raise JobFailure(
+                FailureReason.MODEL_UNSAFE,
+                f"{path} holds its weights only as pickles ({', '.join(pickles[:3])}), which can run any code when opened. "
+                "Convert them where you trust them: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER), "
+                "and name the new folder in model.uri.",
+            )
+        raise JobFailure(FailureReason.MODEL_NOT_FOUND, f"{path} has no weights (*.safetensors).")
+    for file in files:
+        try:
+            with safe_open(str(file), framework="pt") as opened:
+                opened.keys()
+        except (SafetensorError, OSError) as error:
+            raise JobFailure(
+                FailureReason.MODEL_INVALID,
+                f"{file} is damaged or incomplete ({_first_line(error)}); copy it again.",
+            ) from error
+
+
+def init_model(init: ModelInit, tokenizer: PreTrainedTokenizerBase, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A Llama with random weights (torch's generator decides them) and as many embeddings as the tokenizer has entries."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=init.hidden_size,
+        intermediate_size=init.intermediate_size or _multiple_of_8(init.hidden_size * 8 / 3),
+        num_hidden_layers=init.layers,
+        num_attention_heads=init.heads,
+        num_key_value_heads=init.kv_heads or init.heads,
+        max_position_embeddings=init.context_length,
+        tie_word_embeddings=init.tie_embeddings,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    return model.to(dtype)  # type: ignore[no-any-return]
+
+
+def _multiple_of_8(width: float) -> int:
+    """Rounded up, since matrix units want it."""
+    return -(-int(width) // 8) * 8
+
+
+def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> bool:
+    """Sees to a pad token that is not EOS, in tokenizer, configuration and embeddings; tells whether one was added.
+
+    With pad = EOS the end token would be masked out of the loss, and a reward model would read the token before it.
+    An unused entry of the tokenizer is taken where there is one, so that embeddings need not grow.
+    """
+    added = False
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        vocabulary = tokenizer.get_vocab()
+        spare = [name for name in ("<|pad|>", "<pad>", "<|finetune_right_pad_id|>", "[PAD]") if name in vocabulary]
+        added = not spare
+        tokenizer.add_special_tokens({"pad_token": spare[0] if spare else PAD_TOKEN})
+    if model is not None:
+        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        model.config.pad_token_id = tokenizer.pad_token_id
+        if model.generation_config is not None:
+            model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return added
+
+
+def model_digest(folder: Path) -> str:
+    """`sha256:…` over the names and sha256 digests of the folder's files, sorted by name; the same bytes, the same digest.
+
+    README.md and lineage.json, which speak about the model and its digest, are not part of it.
+    """
+    total = hashlib.sha256()
+    for file in sorted(item for item in folder.rglob("*") if item.is_file()):
+        name = file.relative_to(folder).as_posix()
+        if name in ("README.md", "lineage.json", "digest"):
+            continue
+        total.update(f"{file_digest(file)}  {name}\n".encode())
+    return f"sha256:{total.hexdigest()}"
+
+
+def file_digest(file: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+__all__ = [
+    "check_weights",
+    "ensure_pad_token",
+    "file_digest",
+    "init_model",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "model_digest",
+    "train_tokenizer",
+]

@@ -1,0 +1,35 @@
+"""Samples put together into sequences of full length, none of them cut."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def best_fit(lengths: NDArray[np.int64], capacity: int) -> list[list[int]]:
+    """Bins of indices into lengths, each bin's lengths summing to at most capacity.
+
+    Best-fit decreasing (Ding et al. 2024, "Fewer Truncations Improve Language Modeling", section 3): the longest first, each
+    into the fullest bin that has room. Ties keep the order of the indices, so the result is a function of the lengths.
+    Raises ValueError for a length above the capacity.
+    """
+    if lengths.size and int(lengths.max()) > capacity:
+        raise ValueError(f"a length of {int(lengths.max())} does not fit into {capacity}")
+    bins: list[list[int]] = []
+    with_room: list[list[int]] = [[] for _ in range(capacity + 1)]  # by room left: numbers of bins
+    rooms = 0  # bit r is set while a bin with room r is known, so that the smallest room >= length is two operations
+    for index in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[index])
+        fitting = rooms >> length
+        if fitting:
+            room = length + (fitting & -fitting).bit_length() - 1
+            number = with_room[room].pop()
+            if not with_room[room]:
+                rooms &= ~(1 << room)
+            bins[number].append(index)
+        else:
+            room, number = capacity, len(bins)
+            bins.append([index])
+        left = room - length
+        if left:
+            with_room[left].append(number)
+            rooms |= 1 << left
+    return bins

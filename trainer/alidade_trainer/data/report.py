@@ -1,0 +1,95 @@
+"""What became of a dataset's records, in numbers that a model card and a result can carry."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+# Places shown for each reason that records are left out for.
+EXAMPLES_SHOWN = 5
+
+
+@dataclass
+class Dropped:
+    """Records left out for one reason, with the places of the first."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, place: object) -> None:
+        """Counts one more."""
+        self.count += 1
+        if len(self.examples) < EXAMPLES_SHOWN:
+            self.examples.append(str(place))
+
+
+@dataclass
+class SourceReport:
+    """One address of records.
+
+    shape: the shape its records have; files: sha256 of each; digest: of all of them.
+    records: examples read; kept: those with tokens to learn that are short enough; duplicates: kept ones that repeat another.
+    """
+
+    uri: str
+    shape: str
+    files: dict[str, str]
+    digest: str
+    records: int = 0
+    kept: int = 0
+    duplicates: int = 0
+    dropped: dict[str, Dropped] = field(default_factory=dict)
+    held_out_files: list[str] = field(default_factory=list)
+
+    def drop(self, reason: str, place: object) -> None:
+        """Counts a record that is left out."""
+        self.dropped.setdefault(reason, Dropped()).add(place)
+
+    def sentences(self) -> list[str]:
+        """What a person should know."""
+        said = [
+            f"{self.uri}: {item.count} of {self.records} records are left out: {reason} ({', '.join(item.examples)}"
+            f"{', …' if item.count > len(item.examples) else ''})."
+            for reason, item in sorted(self.dropped.items())
+        ]
+        if self.duplicates:
+            said.append(f"{self.uri}: {self.duplicates} of {self.kept} records repeat another.")
+        if self.held_out_files:
+            said.append(
+                f"{self.uri}: {', '.join(self.held_out_files)} left out, held-out data by name; name the file itself to use it."
+            )
+        return said
+
+
+@dataclass
+class SplitReport:
+    """Training or held-out data after selection: tokens are of one pass, answer_tokens those that carry loss."""
+
+    samples: int = 0
+    sequences: int = 0
+    tokens: int = 0
+    answer_tokens: int = 0
+    longest_sample: int = 0
+    mean_sample: float = 0.0
+    packing_efficiency: float = 1.0
+
+
+@dataclass
+class DataReport:
+    """What became of all data of a job; packing_efficiency is the share of places that hold a token."""
+
+    stage: str
+    template: str | None
+    max_length: int
+    packing: bool
+    sources: list[SourceReport]
+    train: SplitReport
+    validation: SplitReport | None
+    warnings: list[str]
+
+    @property
+    def digest(self) -> str:
+        """The digest of the files trained on first."""
+        return self.sources[0].digest
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self)

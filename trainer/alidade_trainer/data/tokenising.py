@@ -1,0 +1,184 @@
+"""Examples of one address as samples of tokens, each checked, counted and named when it is left out."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from alidade_crds.blocks import DataFormat
+from alidade_crds.contract import Stage
+from alidade_crds.reasons import FailureReason
+from alidade_engine.models import file_digest
+from alidade_engine.templates import RenderError, check_agreement, encode_texts, render_batch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from alidade_trainer.data.formats import Conversation, Example, Messages, Preference, Prompt, Text, read_examples
+from alidade_trainer.data.records import DataFiles, Position, find_files, read_files
+from alidade_trainer.data.report import SourceReport
+from alidade_trainer.data.sequences import SampleBuilder, Samples
+from alidade_trainer.failures import JobFailure
+from alidade_trainer.sources import Locations
+
+_BATCH = 512  # records tokenised at once: enough for the tokenizer's threads, little memory
+
+NO_ANSWER = "no turn of the assistant with text in it"
+NO_TEXT = "no text"
+
+
+@dataclass(frozen=True)
+class TokenisedSource:
+    """Samples of one address; keys: (samples,) uint64, equal for samples of equal records."""
+
+    samples: Samples
+    keys: NDArray[np.uint64]
+    report: SourceReport
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How records become samples: stage, longest sample in tokens, and the Jinja source of the template."""
+
+    stage: Stage
+    max_length: int
+    template: str
+
+
+class OpenedSource:
+    """One address of records: its files are found and their examples can be read, as often as wanted."""
+
+    def __init__(self, locations: Locations, uri: str, wanted: DataFormat, *, field: str = "dataset.uri") -> None:
+        self.uri = uri
+        self.field = field
+        self._wanted = wanted
+        self._path: Path = locations.resolve_data(uri, field=field)
+        self._files: DataFiles = find_files(self._path)
+
+    def examples(self) -> Iterator[tuple[Example, Position]]:
+        """Examples with their places. Raises JobFailure as `read_files` and `read_examples` do."""
+        return read_examples(read_files(self._files), self._wanted)
+
+    def report(self) -> SourceReport:
+        """The files and their digests; nothing is counted yet."""
+        digests = {self._files.name(file): file_digest(file) for file in self._files.files}
+        total = hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode())
+        held_out = [self._files.name(file) for file in self._files.held_out]
+        return SourceReport(self.uri, "", digests, f"sha256:{total.hexdigest()}", held_out_files=held_out)
+
+
+def tokenise(source: OpenedSource, tokenizer: PreTrainedTokenizerBase, rules: Rules) -> TokenisedSource:
+    """All samples of an address.
+
+    Raises JobFailure: DataMalformed for records that the stage cannot learn from, TemplateFailed naming the record that the
+    template cannot render.
+    """
+    work = _Work(source, tokenizer, rules)
+    examples = source.examples()
+    while batch := list(islice(examples, _BATCH)):
+        work.take(batch)
+    return work.finish()
+
+
+class _Work:
+    def __init__(self, source: OpenedSource, tokenizer: PreTrainedTokenizerBase, rules: Rules) -> None:
+        self._tokenizer = tokenizer
+        self._rules = rules
+        self._field = source.field
+        self._builder = SampleBuilder()
+        self._keys: list[int] = []
+        self._seen: set[int] = set()
+        self._agreed = False
+        self.report = source.report()
+
+    def take(self, batch: list[tuple[Example, Position]]) -> None:
+        texts: list[tuple[str, Position]] = []
+        chats: list[tuple[Messages, Position]] = []
+        for example, position in batch:
+            self.report.records += 1
+            self._sort(example, position, texts, chats)
+        for (_, position), ids in zip(texts, encode_texts(self._tokenizer, [text for text, _ in texts]), strict=True):
+            self._add_text(ids, position)
+        self._add_chats(chats)
+
+    def finish(self) -> TokenisedSource:
+        return TokenisedSource(self._builder.build(), np.array(self._keys, dtype=np.uint64), self.report)
+
+    def _sort(
+        self,
+        example: Example,
+        position: Position,
+        texts: list[tuple[str, Position]],
+        chats: list[tuple[Messages, Position]],
+    ) -> None:
+        self.report.shape = self.report.shape or type(example).__name__.lower()
+        if isinstance(example, Text):
+            if example.text.strip():
+                texts.append((example.text, position))
+            else:
+                self.report.drop(NO_TEXT, position)
+        elif isinstance(example, Conversation | Prompt) and self._rules.stage is Stage.SFT:
+            if any(turn["role"] == "assistant" and turn["content"].strip() for turn in example.messages):
+                chats.append((example.messages, position))
+            else:
+                self.report.drop(NO_ANSWER, position)
+        else:
+            raise self._unusable(example, position)
+
+    def _unusable(self, example: Example, position: Position) -> JobFailure:
+        found = "preferences" if isinstance(example, Preference) else "prompts with answers"
+        need = (
+            "sft learns from prompts with answers; train a RewardModel on preferences"
+            if self._rules.stage is Stage.SFT
+            else "pretrain learns from plain text ({\"text\": …}); use method: sft for prompts with answers"
+        )
+        return JobFailure(FailureReason.DATA_MALFORMED, f"{self._field}: {position} holds {found}; {need}.")
+
+    def _add_text(self, ids: list[int], position: Position) -> None:
+        limit = self._rules.max_length
+        key = self._key(ids)
+        if self._rules.stage is Stage.SFT and len(ids) > limit:
+            self.report.drop(self._too_long(), position)
+            return
+        for start in range(0, len(ids), limit):
+            block = ids[start : start + limit]
+            if len(block) > 1:  # a single token has nothing to be predicted from
+                self._builder.add(block, [True] * len(block))
+                self._keys.append(key)
+        self._keep(key)
+
+    def _add_chats(self, chats: list[tuple[Messages, Position]]) -> None:
+        try:
+            if chats and not self._agreed:
+                check_agreement(self._tokenizer, chats[0][0], self._rules.template)
+                self._agreed = True
+            rendered = render_batch(self._tokenizer, [messages for messages, _ in chats], self._rules.template)
+        except RenderError as error:
+            raise JobFailure(
+                FailureReason.TEMPLATE_FAILED,
+                f"dataset.template cannot render {chats[error.index][1]}: {error.message.rstrip('.')}.",
+            ) from error
+        for (_, position), item in zip(chats, rendered, strict=True):
+            if len(item.input_ids) > self._rules.max_length:
+                self.report.drop(self._too_long(), position)
+            elif not any(item.answer_mask[1:]):
+                self.report.drop(NO_ANSWER, position)
+            else:
+                key = self._key(item.input_ids)
+                self._builder.add(item.input_ids, item.answer_mask)
+                self._keys.append(key)
+                self._keep(key)
+
+    def _too_long(self) -> str:
+        return f"longer than maxLength, {self._rules.max_length} tokens"
+
+    def _keep(self, key: int) -> None:
+        self.report.kept += 1
+        self.report.duplicates += key in self._seen
+        self._seen.add(key)
+
+    @staticmethod
+    def _key(ids: list[int]) -> int:
+        digest = hashlib.blake2b(np.asarray(ids, dtype=np.int32).tobytes(), digest_size=8).digest()
+        return int.from_bytes(digest, "big")

@@ -1,0 +1,225 @@
+"""Where an address of a model, of data or of an output lies on this machine; what is remote is fetched first."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+from alidade_crds.contract import SCRATCH_ENV, VOLUMES_ENV
+from alidade_crds.reasons import FailureReason
+from alidade_crds.uris import Location, UriError, parse_uri
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from alidade_trainer.failures import JobFailure
+
+# What a model folder needs; pickles are never fetched.
+MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt", "*.py"]
+DATA_FILES = ["*.json", "*.jsonl", "*.parquet", "*.csv"]
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Locations:
+    """The folders that volumes are mounted under and that scratch files go to.
+
+    volumes: parent of one folder per claim, and of `configmaps/NAME`.
+    scratch: a folder that may be lost when the pod ends.
+    """
+
+    volumes: Path
+    scratch: Path
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Locations":
+        """The folders that a training container is told by ALIDADE_VOLUMES and ALIDADE_SCRATCH."""
+        return cls(Path(environment.get(VOLUMES_ENV, "/volumes")), Path(environment.get(SCRATCH_ENV, "/scratch")))
+
+    def resolve_data(self, uri: str, *, field: str = "dataset.uri") -> Path:
+        """The file or folder of records at an address, fetched when it is remote.
+
+        Raises JobFailure: DataNotFound when nothing is there, or it cannot be reached (retryable when a network is at fault).
+        """
+        location = _parse(uri, field)
+        if location.scheme == "hf":
+            return self._fetch_hub(_as_dataset(location), field, repo_type="dataset", patterns=DATA_FILES)
+        path = self._local_or_fetched(location, field, FailureReason.DATA_NOT_FOUND)
+        if not path.exists():
+            raise JobFailure(FailureReason.DATA_NOT_FOUND, self._absent(location, path, field))
+        return path
+
+    def resolve_model(self, uri: str, *, field: str = "model.uri") -> Path:
+        """The folder of a model at an address, fetched when it is remote; whether it is whole, the engine's loader tells.
+
+        Raises JobFailure: ModelNotFound when nothing is there, or it cannot be reached.
+        """
+        location = _parse(uri, field)
+        if location.scheme == "hf":
+            return self._fetch_hub(location, field, repo_type="model", patterns=MODEL_FILES)
+        path = self._local_or_fetched(location, field, FailureReason.MODEL_NOT_FOUND)
+        if not path.exists():
+            raise JobFailure(FailureReason.MODEL_NOT_FOUND, self._absent(location, path, field))
+        return path
+
+    def resolve_output(self, uri: str, *, field: str = "output.uri") -> Path:
+        """The local folder that results are written to, made when absent; for s3:// and gs:// it is uploaded by `publish`.
+
+        Raises JobFailure: VolumeReadOnly when it cannot be written, DataNotFound when the claim is not mounted.
+        """
+        location = _parse(uri, field)
+        if location.scheme in ("hf", "configmap"):
+            raise JobFailure(
+                FailureReason.CONFIG_INVALID, f"{field} is {uri}; outputs go to pvc://, s3://, gs:// or file://."
+            )
+        path = self.scratch / "output" / location.root / location.path if is_remote(uri) else self._local(location)
+        if location.scheme == "pvc" and not (self.volumes / location.root).is_dir():
+            raise JobFailure(FailureReason.DATA_NOT_FOUND, self._absent(location, path, field))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / ".alidade-write"
+            probe.touch()
+            probe.unlink(missing_ok=True)
+        except OSError as error:
+            raise JobFailure(
+                FailureReason.VOLUME_READ_ONLY,
+                f"{field} is {uri}, where nothing can be written ({error.strerror}); use a volume that the pod may write.",
+            ) from error
+        return path
+
+    def publish(self, local: Path, uri: str, *, field: str = "output.uri") -> None:
+        """Uploads a folder to an s3:// or gs:// address; does nothing for addresses that `resolve_output` writes in place."""
+        if not is_remote(uri):
+            return
+        location = _parse(uri, field)
+        filesystem = _filesystem(location, field)
+        _reach(lambda: filesystem.put(f"{local}/", f"{location.root}/{location.path}/", recursive=True), uri, field)
+
+    def _local(self, location: Location) -> Path:
+        if location.scheme == "file":
+            return Path(location.path)
+        if location.scheme == "configmap":
+            return self.volumes / "configmaps" / location.root / location.path
+        return self.volumes / location.root / location.path
+
+    def _local_or_fetched(self, location: Location, field: str, absent: FailureReason) -> Path:
+        if location.scheme not in _PACKAGES:
+            return self._local(location)
+        target = self.scratch / "fetched" / location.scheme / location.root / location.path
+        filesystem = _filesystem(location, field)
+        remote = f"{location.root}/{location.path}"
+
+        def fetch() -> None:
+            if filesystem.isdir(remote):
+                filesystem.get(f"{remote}/", f"{target}/", recursive=True)
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                filesystem.get_file(remote, str(target))
+
+        _reach(fetch, str(location), field, absent)
+        return target
+
+    def _fetch_hub(self, location: Location, field: str, *, repo_type: str, patterns: list[str]) -> Path:
+        not_found = FailureReason.MODEL_NOT_FOUND if repo_type == "model" else FailureReason.DATA_NOT_FOUND
+        if location.path:
+            patterns = [location.path, *(f"{location.path}/{pattern}" for pattern in patterns)]
+        try:
+            folder = snapshot_download(
+                location.root, repo_type=repo_type, revision=location.revision, allow_patterns=patterns
+            )
+        except Exception as error:
+            message, retryable = _hub_sentence(error, location, field)
+            raise JobFailure(not_found, message, retryable) from error
+        path = Path(folder) / location.path
+        if not path.exists():
+            raise JobFailure(not_found, f"{field} is {location}; the repository has no {location.path}.")
+        return path
+
+    def _absent(self, location: Location, path: Path, field: str) -> str:
+        if location.scheme == "pvc" and not (self.volumes / location.root).is_dir():
+            return f"{field} is {location}; the claim {location.root} is not mounted in this pod."
+        if location.scheme == "configmap":
+            return f"{field} is {location}; the ConfigMap {location.root} has no key {location.path}."
+        parent = next(folder for folder in path.parents if folder.is_dir())
+        there = ", ".join(sorted(item.name for item in parent.iterdir())[:8]) or "nothing"
+        place = f" of claim {location.root}" if location.scheme == "pvc" else ""
+        within = parent.relative_to(self.volumes / location.root) if location.scheme == "pvc" else parent
+        return f"{field} is {location}, which does not exist; folder {within or '.'}{place} holds {there}."
+
+
+def is_remote(uri: str) -> bool:
+    """Whether an address is fetched from, or uploaded to, another machine's storage."""
+    return uri.startswith(("s3://", "gs://"))
+
+
+def _parse(uri: str, field: str) -> Location:
+    try:
+        return parse_uri(uri)
+    except UriError as error:
+        raise JobFailure(FailureReason.CONFIG_INVALID, f"{field}: {error}") from error
+
+
+def _as_dataset(location: Location) -> Location:
+    """hf://datasets/ORG/NAME[@REVISION][/FILE] as well as hf://ORG/NAME names a dataset repository."""
+    if not location.root.startswith("datasets/"):
+        return location
+    organisation = location.root.removeprefix("datasets/")
+    name, _, path = location.path.partition("/")
+    name, _, revision = name.partition("@")
+    return Location("hf", f"{organisation}/{name}", path, revision or location.revision)
+
+
+def _hub_sentence(error: Exception, location: Location, field: str) -> tuple[str, bool]:
+    """What went wrong with a repository, and whether trying again later may help."""
+    start = f"{field} is {location};"
+    if isinstance(error, GatedRepoError):
+        return f"{start} access is gated: accept its terms, and give HF_TOKEN of an account that has access.", False
+    if isinstance(error, RevisionNotFoundError):
+        return f"{start} the repository has no revision {location.revision}.", False
+    if isinstance(error, RepositoryNotFoundError):
+        return f"{start} there is no such repository, or it is private and HF_TOKEN is absent or of no use.", False
+    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled | ConnectionError):
+        return (
+            f"{start} the Hugging Face hub cannot be reached from this pod, and the repository is not in its cache. "
+            "Put the files on a volume and name them as pvc://CLAIM/PATH.",
+            not isinstance(error, OfflineModeIsEnabled),
+        )
+    if isinstance(error, HfHubHTTPError):
+        return f"{start} the hub answered: {str(error).splitlines()[0]}", True
+    return f"{start} it could not be fetched: {type(error).__name__}: {error}", False
+
+
+def _filesystem(location: Location, field: str) -> Any:
+    protocol = "s3" if location.scheme == "s3" else "gs"
+    try:
+        return fsspec.filesystem(protocol)
+    except ImportError as error:
+        raise JobFailure(
+            FailureReason.CONFIG_INVALID,
+            f"{field} is {location}; {location.scheme}:// needs the package {_PACKAGES[location.scheme]}, which this image "
+            "lacks. Use an image that has it, or put the files on a volume and name them as pvc://CLAIM/PATH.",
+        ) from error
+
+
+def _reach(
+    action: Callable[[], _T], uri: str, field: str, absent: FailureReason = FailureReason.DATA_NOT_FOUND
+) -> _T:
+    try:
+        return action()
+    except FileNotFoundError as error:
+        raise JobFailure(absent, f"{field} is {uri}, which does not exist.") from error
+    except PermissionError as error:
+        raise JobFailure(
+            absent, f"{field} is {uri}; access was refused. Check the credentials given to the pod."
+        ) from error
+    except OSError as error:
+        raise JobFailure(absent, f"{field} is {uri}; it cannot be reached: {error}", retryable=True) from error
