@@ -50,8 +50,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many instances the sampled data sets have; train and corpus hold everything."""
+    """How much is drawn; corpus.json holds every fact."""
 
+    questions: int = 5  # training questions per fact
     heldout: int = 320
     ranking: int = 320
     candidates: int = 4
@@ -130,6 +131,21 @@ def questions(facts: Sequence[Fact], templates: Templates, use: str) -> list[Que
     ]
 
 
+def training_questions(
+    facts: Sequence[Fact], templates: Templates, *, per_fact: int, rng: random.Random
+) -> list[Question]:
+    """Every fact through some of its training templates, in random order.
+
+    A choice for each fact, not one for all: the model sees every wording without seeing every fact in every wording.
+    """
+    drawn = []
+    for fact in facts:
+        known = templates[(*fact.kind, "train")]
+        drawn += questions([fact], {(*fact.kind, "train"): rng.sample(known, min(per_fact, len(known)))}, "train")
+    rng.shuffle(drawn)
+    return drawn
+
+
 def statements(facts: Sequence[Fact], templates: Templates) -> list[str]:
     """Every fact as sentences."""
     return [
@@ -178,11 +194,10 @@ def build(facts: Sequence[Fact], templates: Templates, *, seed: int, sizes: Size
     """The text of every data file by its name."""
     check_sources(facts, templates)
     objects = objects_by_kind(facts)
-    train = questions(facts, templates, "train")
     heldout = questions(facts, templates, "heldout")
     # One generator per file: changing the size of one leaves the others as they are.
     rngs = {name: random.Random(f"{seed}/{name}") for name in ("train", "heldout", "ranking", "preferences")}
-    rngs["train"].shuffle(train)
+    train = training_questions(facts, templates, per_fact=sizes.questions, rng=rngs["train"])
     ranking = [
         ranking_instance(question, objects, candidates=sizes.candidates, rng=rngs["ranking"])
         for question in shuffled_sample(heldout, sizes.ranking, rngs["ranking"])
@@ -220,6 +235,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=FOLDER / "data", help="folder to write to; default: data/ here")
     parser.add_argument("--seed", type=int, default=0, help="of the order and of every sample; default: 0")
     for name, what in (
+        ("questions", "training questions per fact"),
         ("heldout", "questions of held-out templates"),
         ("ranking", "questions with candidate answers"),
         ("candidates", "answers per question of ranking.json, one of them right; at least 2"),
@@ -233,9 +249,9 @@ def argument_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argument_parser()
     options = parser.parse_args(argv)
-    sizes = Sizes(options.heldout, options.ranking, options.candidates, options.preferences)
-    if min(sizes.heldout, sizes.ranking, sizes.preferences) < 1 or sizes.candidates < 2:
-        parser.error("--heldout, --ranking and --preferences must be at least 1, --candidates at least 2")
+    sizes = Sizes(options.questions, options.heldout, options.ranking, options.candidates, options.preferences)
+    if min(sizes.questions, sizes.heldout, sizes.ranking, sizes.preferences) < 1 or sizes.candidates < 2:
+        parser.error("--questions, --heldout, --ranking and --preferences must be at least 1, --candidates at least 2")
     try:
         files = build(read_facts(options.facts), read_templates(options.templates), seed=options.seed, sizes=sizes)
     except (OSError, SourceError) as error:

@@ -145,14 +145,27 @@ def test_types_and_keys_are_those_of_lmflow(data: dict[str, Any]) -> None:
         assert all(set(instance) == fields for instance in data[name]["instances"]), name
 
 
-def test_another_seed_gives_another_order_of_the_same_pairs(
+def test_every_fact_is_asked_for_in_five_of_its_wordings_and_every_wording_is_used(
+    data: dict[str, Any], answers: dict[str, Any], make_data: ModuleType, kbqa: Path
+) -> None:
+    trained = {instance["input"] for instance in data["train.json"]["instances"]}
+    assert set(Counter(answers[text] for text in trained).values()) == {5}
+    templates = make_data.read_templates(kbqa / "templates.tsv")
+    for (language, predicate, use), texts in templates.items():
+        if use == "train":
+            subjects = [fact.subject for fact in set(answers.values()) if fact.kind == (language, predicate)]
+            unused = [text for text in texts if not trained & {text.format(subject=subject) for subject in subjects}]
+            assert unused == []
+
+
+def test_another_seed_asks_about_the_same_facts_in_other_words(
     make_data: ModuleType, tmp_path: Path, data: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert make_data.main(["--output", str(tmp_path), "--seed", "1"]) == 0
     other = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))["instances"]
     first = data["train.json"]["instances"]
-    assert other != first
-    assert sorted(pair["input"] for pair in other) == sorted(pair["input"] for pair in first)
+    assert {pair["input"] for pair in other} != {pair["input"] for pair in first}
+    assert Counter(pair["output"] for pair in other) == Counter(pair["output"] for pair in first)
 
 
 def test_the_size_of_one_file_leaves_the_others_alone(
@@ -215,7 +228,7 @@ def test_a_broken_source_is_named_with_its_line(
     assert capsys.readouterr().err == f"make_data: {message}\n"
 
 
-@pytest.mark.parametrize("flag", ["--heldout", "--ranking", "--preferences", "--candidates"])
+@pytest.mark.parametrize("flag", ["--questions", "--heldout", "--ranking", "--preferences", "--candidates"])
 def test_sizes_below_the_least_are_refused(
     make_data: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
 ) -> None:

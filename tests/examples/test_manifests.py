@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from alidade_crds.jobs import FineTuneJobSpec
 
 
