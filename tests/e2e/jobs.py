@@ -1,0 +1,119 @@
+"""Small jobs for the end-to-end tests, and what is read of them."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+
+class Cluster(Protocol):
+    """What these tests use of the cluster fixture."""
+
+    kubeconfig: Path
+
+    def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> str:
+        """Runs kubectl and returns what it printed."""
+
+
+PAIRS = [{"input": f"What is {a} plus {b}?", "output": f"It is {a + b}."} for a in range(12) for b in range(12)]
+TINY = {"hiddenSize": 32, "layers": 1, "heads": 2, "vocabSize": 320, "contextLength": 64}
+
+
+def config_map(name: str, **files: str) -> dict[str, Any]:
+    """A ConfigMap with these files; `_` in a key's name stands for `.`."""
+    data = {key.replace("_", "."): text for key, text in files.items()}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+def finetune_job(name: str, *, steps: int = 40, **spec: Any) -> dict[str, Any]:
+    """A FineTuneJob that a CPU finishes in seconds; keyword arguments replace blocks of its spec."""
+    blocks: dict[str, Any] = {
+        "method": "sft",
+        "model": {"init": TINY},
+        "dataset": {"uri": "configmap://sums/train.json", "maxLength": 64, "packing": False},
+        "training": {
+            "maxSteps": steps, "epochs": 1000, "globalBatchSize": 8, "microBatchSize": 4, "precision": "fp32",
+            "learningRate": 0.01, "gradientCheckpointing": False,
+        },
+        "checkpoint": {"everySteps": 10},
+        "compute": {"workers": 2},
+    }  # fmt: skip
+    metadata = {"name": name}
+    return {
+        "apiVersion": "alidade.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": metadata,
+        "spec": {**blocks, **spec},
+    }
+
+
+def apply(cluster: Cluster, *manifests: dict[str, Any]) -> str:
+    """Applies manifests and returns what kubectl printed."""
+    return cluster.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(manifests))
+
+
+def read(cluster: Cluster, name: str, kind: str = "finetunejob") -> dict[str, Any]:
+    """A resource as it is now."""
+    found: dict[str, Any] = json.loads(cluster.kubectl("get", kind, name, "-o", "json"))
+    return found
+
+
+def listed(cluster: Cluster, kind: str, selector: str | None = None) -> list[dict[str, Any]]:
+    """All resources of a kind."""
+    narrowed = ("-l", selector) if selector else ()
+    items: list[dict[str, Any]] = json.loads(cluster.kubectl("get", kind, "-o", "json", *narrowed))["items"]
+    return items
+
+
+def conditions(resource: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Status and reason of every condition."""
+    entries = resource.get("status", {}).get("conditions", [])
+    return {entry["type"]: (entry["status"], entry["reason"]) for entry in entries}
+
+
+def message(resource: dict[str, Any], condition_type: str) -> str:
+    """The sentence of a condition."""
+    entries = resource.get("status", {}).get("conditions", [])
+    return next((str(entry["message"]) for entry in entries if entry["type"] == condition_type), "")
+
+
+def step(resource: dict[str, Any]) -> int:
+    """Optimizer steps done, as far as the status tells."""
+    return int(resource.get("status", {}).get("progress", {}).get("step", 0))
+
+
+def wait_until(what: str, condition: Any, *, timeout_s: float = 120) -> Any:
+    """The first true answer of a condition; AssertionError that says what was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain for {what}"
+        time.sleep(0.1)
+
+
+def finished(cluster: Cluster, name: str, *, timeout_s: float = 180) -> dict[str, Any]:
+    """The job once it has succeeded; AssertionError with its conditions when it fails."""
+
+    def ended() -> dict[str, Any] | None:
+        job = read(cluster, name)
+        assert conditions(job).get("Failed", ("",))[0] != "True", job["status"]
+        return job if conditions(job).get("Succeeded", ("",))[0] == "True" else None
+
+    found: dict[str, Any] = wait_until(f"{name} to succeed", ended, timeout_s=timeout_s)
+    return found
+
+
+def output_folder(cluster: Cluster, job: dict[str, Any]) -> Path:
+    """The folder on this machine that holds the job's model, checkpoints and metrics."""
+    _, _, path = job["status"]["model"]["uri"].partition("://")
+    return (cluster.kubeconfig.parent / "volumes" / "default" / path).parent
+
+
+def loss_curve(folder: Path) -> dict[int, float]:
+    """Training loss of every step."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}

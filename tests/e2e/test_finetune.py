@@ -1,0 +1,86 @@
+"""From `kubectl apply` to a trained model, through every part."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.jobs import (
+    Cluster,
+    apply,
+    conditions,
+    finetune_job,
+    finished,
+    listed,
+    loss_curve,
+    output_folder,
+    read,
+    step,
+    wait_until,
+)  # fmt: skip
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_job_goes_from_apply_to_a_model_that_can_be_asked(trained_on_sums: Cluster) -> None:
+    cluster = trained_on_sums
+    apply(cluster, finetune_job("whole"))
+    job = finished(cluster, "whole")
+    status = job["status"]
+    assert conditions(job)["Accepted"] == ("True", "Valid")
+    assert conditions(job)["Fits"][0] in ("True", "Unknown")
+    assert conditions(job)["Succeeded"] == ("True", "Completed")
+    assert all(entry["observedGeneration"] == job["metadata"]["generation"] for entry in status["conditions"])
+    assert status["attempts"] == 1
+    assert status["progress"]["step"] == status["progress"]["totalSteps"] == 40
+    assert status["model"]["digest"].startswith("sha256:")
+
+    folder = output_folder(cluster, job)
+    assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == [
+        "checkpoints", "metrics.jsonl", "model", "report.html", "result.json",
+    ]  # fmt: skip
+    curve = loss_curve(folder)
+    assert set(curve) == set(range(1, 41))
+    assert curve[40] < 0.5 * curve[1], "forty steps on sums must teach something"
+
+    answer = subprocess.run(
+        [Path(sys.executable).parent / "alidade-chat", "--model", folder / "model", "--prompt", "What is 1 plus 1?"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "It is" in answer.stdout
+
+    table = cluster.kubectl("get", "ftj", "whole")
+    assert "METHOD" in table
+    assert "Succeeded" in table
+    described = cluster.kubectl("describe", "ftj", "whole")
+    assert "Succeeded" in described
+    assert "Events:" in described
+
+    apply(cluster, finetune_job("whole"))
+    assert read(cluster, "whole")["metadata"]["generation"] == job["metadata"]["generation"]
+    cluster.kubectl("delete", "ftj", "whole", "--wait", "--timeout=30s")
+    label = "app.kubernetes.io/instance=whole"
+    wait_until("the children to go", lambda: not listed(cluster, "pytorchjob,configmap,pod", label), timeout_s=60)
+    assert (folder / "model" / "config.json").exists(), "a model outlives the resource that made it"
+
+
+def test_a_suspended_job_holds_no_pod_and_goes_on_where_it_was(trained_on_sums: Cluster) -> None:
+    cluster = trained_on_sums
+    apply(cluster, finetune_job("paused", steps=400))
+    wait_until("training to be under way", lambda: step(read(cluster, "paused")) >= 10)
+    cluster.kubectl("patch", "ftj", "paused", "--type=merge", "-p", '{"spec":{"suspend":true}}')
+    wait_until("the job to be suspended", lambda: conditions(read(cluster, "paused"))["Suspended"][0] == "True")
+    wait_until("its pods to go", lambda: not listed(cluster, "pod", "app.kubernetes.io/instance=paused"))
+    paused = read(cluster, "paused")
+    assert paused["status"]["phase"] == "Suspended"
+
+    cluster.kubectl("patch", "ftj", "paused", "--type=merge", "-p", '{"spec":{"suspend":false}}')
+    job = finished(cluster, "paused")
+    assert job["status"]["attempts"] == 1, "a suspension is not a failed attempt"
+    assert "lastFailure" not in job["status"]
+    result = json.loads((output_folder(cluster, job) / "result.json").read_text())
+    assert result["outcome"] == "succeeded"
+    curve = loss_curve(output_folder(cluster, job))
+    assert list(curve) == list(range(1, 401)), "each step once, in order"
