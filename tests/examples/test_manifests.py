@@ -41,3 +41,10 @@ def test_manifests_name_data_that_the_config_map_has(kbqa: Path) -> None:
     named = uris(manifests(kbqa))
     assert named
     assert named <= known
+
+
+def test_the_readme_names_every_file(kbqa: Path) -> None:
+    readme = (kbqa / "README.md").read_text(encoding="utf-8")
+    files = [path for path in kbqa.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    unnamed = [path.name for path in files if path.name != "README.md" and f"`{path.relative_to(kbqa)}`" not in readme]
+    assert unnamed == []
