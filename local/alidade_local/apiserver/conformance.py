@@ -1,0 +1,71 @@
+"""Makes a written object what its kind allows, or says why it cannot be."""
+
+from typing import Any
+
+from alidade_local.apiserver import cel_rules
+from alidade_local.apiserver.builtin_types import check_types
+from alidade_local.apiserver.defaulting import apply_defaults
+from alidade_local.apiserver.errors import FieldError, bad_request, quoted
+from alidade_local.apiserver.pruning import prune
+from alidade_local.apiserver.resources import Resource
+from alidade_local.apiserver.validation import validate
+
+Json = dict[str, Any]
+
+_BLOCKING = frozenset(
+    {
+        "FieldValueNotSupported",
+        "FieldValueRequired",
+        "FieldValueTooLong",
+        "FieldValueTooMany",
+        "FieldValueTypeInvalid",
+    }
+)
+
+
+def conform(resource: Resource, obj: Json, field_validation: str) -> list[str]:
+    """Prune and default an object in place; returns warnings, or refuses unknown fields under Strict."""
+    unknown = prune(obj, resource.schema)
+    warnings: list[str] = []
+    if unknown and field_validation != "Ignore":
+        texts = [f"unknown field {quoted(path)}" for path in unknown]
+        if field_validation == "Strict":
+            raise bad_request(
+                f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+                f"strict decoding error: {', '.join(texts)}"
+            )
+        warnings = texts
+    if not resource.custom:
+        check_types(obj, resource)
+    default_object(resource, obj)
+    return warnings
+
+
+def default_object(resource: Resource, obj: Json) -> None:
+    """Fill in what the kind has defaults for."""
+    if resource.custom:
+        apply_defaults(obj, resource.schema)
+    else:
+        resource.rules.default(obj)
+
+
+def violations(resource: Resource, obj: Json, old: Json | None) -> list[FieldError]:
+    """What is wrong with an object by schema, CEL rules and its kind's own rules."""
+    if not resource.custom:
+        return list(resource.rules.validate(obj, old))
+    body = {name: value for name, value in obj.items() if name not in ("apiVersion", "kind", "metadata")}
+    errors = validate(body, resource.schema)
+    errors = [error for error in errors if error.field not in ("apiVersion", "kind", "metadata")]
+    if not resource.schema.has_rules:
+        return errors
+    if any(error.reason in _BLOCKING for error in errors):
+        return [
+            *errors,
+            FieldError(
+                "",
+                "FieldValueInvalid",
+                "Invalid value: null: some validation rules were not checked because the object was invalid; correct "
+                "the existing errors to complete validation",
+            ),
+        ]
+    return errors + cel_rules.check(obj, resource.schema, old)

@@ -1,0 +1,228 @@
+"""CustomResourceDefinitions: checked, established, and turned into resources."""
+
+from functools import partial
+from typing import Any
+
+from alidade_local.apiserver import timestamps
+from alidade_local.apiserver.encoding import copy_json
+from alidade_local.apiserver.errors import FieldError, invalid, not_supported, required
+from alidade_local.apiserver.kinds import CUSTOM, KindRules
+from alidade_local.apiserver.names import service_problem, subdomain_problem
+from alidade_local.apiserver.registry import Registry
+from alidade_local.apiserver.resources import Column, Resource, ScalePaths
+from alidade_local.apiserver.schema import ANYTHING, Schema
+from alidade_local.apiserver.storage import Event, Store
+
+Json = dict[str, Any]
+
+DEFINITIONS_KEY = "customresourcedefinitions.apiextensions.k8s.io"
+
+
+def default_definition(definition: Json) -> None:
+    """Names and strategies that may be left out."""
+    spec = definition.setdefault("spec", {})
+    names = spec.setdefault("names", {})
+    kind = str(names.get("kind", ""))
+    if not names.get("singular"):
+        names["singular"] = kind.lower()
+    if not names.get("listKind"):
+        names["listKind"] = f"{kind}List"
+    spec.setdefault("conversion", {"strategy": "None"})
+
+
+def new_definition(definition: Json) -> None:
+    """The status of a definition that was just written."""
+    definition["status"] = {"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": []}
+
+
+def validate_definition(definition: Json, old: Json | None) -> list[FieldError]:
+    """What is wrong with a definition."""
+    spec = definition["spec"]
+    names = spec["names"]
+    errors: list[FieldError] = []
+    group, plural = spec.get("group") or "", names.get("plural") or ""
+    if not group:
+        errors.append(required("spec.group"))
+    elif problem := subdomain_problem(group):
+        errors.append(invalid("spec.group", group, problem))
+    elif "." not in group:
+        errors.append(invalid("spec.group", group, "should be a domain with at least one dot"))
+    if definition["metadata"].get("name") != f"{plural}.{group}":
+        errors.append(
+            invalid("metadata.name", definition["metadata"].get("name"), 'must be spec.names.plural+"."+spec.group')
+        )
+    if spec.get("scope") not in ("Cluster", "Namespaced"):
+        errors.append(not_supported("spec.scope", spec.get("scope", ""), ("Cluster", "Namespaced")))
+    for name in ("plural", "kind"):
+        if not names.get(name):
+            errors.append(required(f"spec.names.{name}"))
+    if plural and (problem := service_problem(plural)):
+        errors.append(invalid("spec.names.plural", plural, problem))
+    errors += _version_errors(spec.get("versions") or [])
+    if old is not None:
+        for path in ("group", "scope"):
+            if old["spec"].get(path) != spec.get(path):
+                errors.append(invalid(f"spec.{path}", spec.get(path), "field is immutable"))
+    return errors
+
+
+def _version_errors(versions: list[Json]) -> list[FieldError]:
+    errors: list[FieldError] = []
+    if sum(bool(version.get("storage")) for version in versions) != 1:
+        errors.append(
+            invalid("spec.versions", _outline(versions), "must have exactly one version marked as storage version")
+        )
+    for index, version in enumerate(versions):
+        path = f"spec.versions[{index}]"
+        schema = (version.get("schema") or {}).get("openAPIV3Schema")
+        if schema is None:
+            errors.append(required(f"{path}.schema.openAPIV3Schema", "schemas are required"))
+        elif schema.get("type") != "object":
+            errors.append(
+                invalid(f"{path}.schema.openAPIV3Schema.type", schema.get("type", ""), "must be object at the root")
+            )
+    return errors
+
+
+def _outline(versions: list[Json]) -> list[str]:
+    return [str(version.get("name")) for version in versions]
+
+
+DEFINITION = KindRules(default=default_definition, prepare_create=new_definition, validate=validate_definition)
+
+
+def resources_of(definition: Json) -> list[Resource]:
+    """The resources that a definition's served versions make."""
+    spec = definition["spec"]
+    names = spec["names"]
+    return [
+        Resource(
+            group=spec["group"],
+            version=version["name"],
+            plural=names["plural"],
+            singular=names["singular"],
+            kind=names["kind"],
+            namespaced=spec["scope"] == "Namespaced",
+            rules=CUSTOM,
+            load_schema=partial(_schema_of, version),
+            list_kind=names["listKind"],
+            short_names=tuple(names.get("shortNames") or ()),
+            categories=tuple(names.get("categories") or ()),
+            has_status="status" in (version.get("subresources") or {}),
+            scale=_scale_of(version),
+            columns=tuple(_column(raw) for raw in version.get("additionalPrinterColumns") or ()),
+            custom=True,
+            selectable_fields=tuple(
+                field["jsonPath"].removeprefix(".") for field in version.get("selectableFields") or ()
+            ),
+        )
+        for version in _by_priority(spec["versions"])
+        if version.get("served")
+    ]
+
+
+def _schema_of(version: Json) -> Schema:
+    raw = (version.get("schema") or {}).get("openAPIV3Schema")
+    return Schema(raw) if raw else ANYTHING
+
+
+def _by_priority(versions: list[Json]) -> list[Json]:
+    """v1 before v1beta1 before v1alpha1, newer numbers first; other names last, by name."""
+
+    def rank(version: Json) -> tuple[int, int, int, str]:
+        name = version["name"]
+        stages = {"": 0, "beta": 1, "alpha": 2}
+        text = name.removeprefix("v")
+        major = text[: len(text) - len(text.lstrip("0123456789"))]
+        stage = text[len(major) :].rstrip("0123456789")
+        minor = text[len(major) + len(stage) :]
+        if not name.startswith("v") or not major or stage not in stages:
+            return (3, 0, 0, name)
+        return (stages[stage], -int(major), -int(minor or 0), name)
+
+    return sorted(versions, key=rank)
+
+
+def _scale_of(version: Json) -> ScalePaths | None:
+    scale = (version.get("subresources") or {}).get("scale")
+    if not scale:
+        return None
+    return ScalePaths(
+        scale.get("specReplicasPath", ".spec.replicas"),
+        scale.get("statusReplicasPath", ".status.replicas"),
+        scale.get("labelSelectorPath"),
+    )
+
+
+def _column(raw: Json) -> Column:
+    return Column(
+        raw["name"],
+        raw["type"],
+        raw["jsonPath"],
+        raw.get("description", ""),
+        raw.get("format", ""),
+        raw.get("priority", 0),
+    )
+
+
+class Definitions:
+    """Keeps the registry in step with the stored definitions."""
+
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._store = store
+        self._registry = registry
+        for stored in store.all(DEFINITIONS_KEY):
+            self._serve(stored.obj)
+        store.listen(DEFINITIONS_KEY, self._changed)
+
+    def _serve(self, definition: Json) -> None:
+        self._registry.replace_custom(definition["metadata"]["name"], resources_of(definition))
+
+    def _changed(self, event: Event) -> None:
+        if event.type == "DELETED":
+            self._registry.replace_custom(event.stored.name, ())
+            return
+        current = self._store.get(DEFINITIONS_KEY, "", event.stored.name)
+        if current is None or current.rv != event.rv:
+            return
+        self._serve(current.obj)
+        accepted = accept(current.obj)
+        if accepted is not None:
+            self._store.put(DEFINITIONS_KEY, accepted)
+
+
+def accept(definition: Json) -> Json | None:
+    """The definition with the status of an established one, or nothing when it says so already."""
+    names = definition["spec"]["names"]
+    status = definition.get("status") or {}
+    storage = next(version["name"] for version in definition["spec"]["versions"] if version.get("storage"))
+    stored_versions = list(status.get("storedVersions") or [])
+    if storage not in stored_versions:
+        stored_versions.append(storage)
+    known = {condition["type"]: condition for condition in status.get("conditions") or []}
+    if (
+        status.get("acceptedNames") == names
+        and status.get("storedVersions") == stored_versions
+        and known.get("Established", {}).get("status") == "True"
+    ):
+        return None
+    wanted = (
+        ("NamesAccepted", "NoConflicts", "no conflicts found"),
+        ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+    )
+    for kind, reason, message in wanted:
+        if known.get(kind, {}).get("status") != "True":
+            known[kind] = {
+                "type": kind,
+                "status": "True",
+                "lastTransitionTime": timestamps.now(),
+                "reason": reason,
+                "message": message,
+            }
+    new: Json = copy_json(definition)
+    new["status"] = {
+        "conditions": list(known.values()),
+        "acceptedNames": copy_json(names),
+        "storedVersions": stored_versions,
+    }
+    return new

@@ -1,0 +1,280 @@
+"""HTTP on resources: each method and path becomes one verb on objects, its outcome one answer."""
+
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import web
+
+from alidade_local.apiserver import patching, scaling
+from alidade_local.apiserver.auth import UserInfo
+from alidade_local.apiserver.encoding import as_object, copy_json, decode_json, decode_yaml
+from alidade_local.apiserver.errors import (
+    bad_request,
+    forbidden,
+    method_not_allowed,
+    no_such_resource,
+    unsupported_media_type,
+)
+from alidade_local.apiserver.listing import Filter, list_page
+from alidade_local.apiserver.negotiation import negotiate
+from alidade_local.apiserver.options import ListOptions, delete_options, list_options, write_options
+from alidade_local.apiserver.paths import ResourcePath
+from alidade_local.apiserver.pod_endpoints import PodEndpoints
+from alidade_local.apiserver.registry import Registry
+from alidade_local.apiserver.requests import (
+    APPLY_PATCH,
+    PATCH_TYPES,
+    json_response,
+    read_body,
+    read_object,
+    read_options,
+    warning_headers,
+)
+from alidade_local.apiserver.resources import Resource
+from alidade_local.apiserver.rest import Objects, Outcome, Target
+from alidade_local.apiserver.settings import ApiServerSettings
+from alidade_local.apiserver.views import Views
+from alidade_local.apiserver.watch import Watch
+
+Json = dict[str, Any]
+
+_ITEM = ("Table", "PartialObjectMetadata")
+_LIST = ("Table", "PartialObjectMetadataList")
+
+
+class Endpoints:
+    """Answers requests below /api and /apis that name a resource."""
+
+    def __init__(self, objects: Objects, registry: Registry, settings: ApiServerSettings) -> None:
+        self._objects = objects
+        self._store = objects.store
+        self._registry = registry
+        self._settings = settings
+        self._pods = PodEndpoints(objects, settings)
+        self._watches: set[Watch] = set()
+
+    def close(self) -> None:
+        """End all watches."""
+        for watch in list(self._watches):
+            watch.close()
+
+    async def answer(self, request: web.BaseRequest, path: ResourcePath, user: UserInfo) -> web.StreamResponse:
+        """The answer to a request, whatever its verb."""
+        resource = self._registry.find(path.group, path.version, path.plural)
+        if resource is None or (path.namespace is not None and not resource.namespaced):
+            raise no_such_resource()
+        if path.name and resource.namespaced and path.namespace is None:
+            raise no_such_resource()
+        if not user.is_admin:
+            what = f'User "{user.name}" cannot {request.method.lower()} resource "{resource.plural}" in API group "{resource.group}"'
+            raise forbidden(resource, path.name, what)
+        if path.subresource:
+            return await self._answer_subresource(request, resource, path)
+        if path.name:
+            return await self._answer_object(request, resource, path)
+        return await self._answer_collection(request, resource, path)
+
+    # -- collections ----------------------------------------------------------------------------------------------
+
+    async def _answer_collection(
+        self, request: web.BaseRequest, resource: Resource, path: ResourcePath
+    ) -> web.StreamResponse:
+        match request.method:
+            case "GET" | "HEAD":
+                return await self._list_or_watch(request, resource, path)
+            case "POST":
+                return await self._create(request, resource, path)
+            case "DELETE" if "deletecollection" in resource.verbs:
+                return await self._delete_collection(request, resource, path)
+        raise method_not_allowed(resource, request.method.lower())
+
+    async def _list_or_watch(
+        self, request: web.BaseRequest, resource: Resource, path: ResourcePath, name: str = ""
+    ) -> web.StreamResponse:
+        options = list_options(request.query)
+        chosen = Filter(resource, options, name)
+        if path.watch or request.query.get("watch", "") in ("true", "1"):
+            return await self._watch(request, resource, path, options, chosen)
+        form = negotiate(request.headers.get("Accept"), _LIST)
+        page = list_page(self._store, resource, path.namespace, options, chosen)
+        await self._store.committed()
+        views = Views(resource, form, request.query.get("includeObject", "Metadata"))
+        return json_response(views.page(page), yaml_form=form.yaml)
+
+    async def _watch(
+        self, request: web.BaseRequest, resource: Resource, path: ResourcePath, options: ListOptions, chosen: Filter
+    ) -> web.StreamResponse:
+        form = negotiate(request.headers.get("Accept"), _ITEM)
+        views = Views(resource, form, request.query.get("includeObject", "Metadata"))
+        watch = Watch(self._store, resource, path.namespace, options, chosen, views=views, settings=self._settings)
+        response = web.StreamResponse(
+            headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
+        )
+        self._watches.add(watch)
+        try:
+            with suppress(ConnectionError):  # the client left; there is nobody to tell
+                await response.prepare(request)
+                async for chunk in watch.chunks():
+                    await response.write(chunk)
+                await response.write_eof()
+        finally:
+            self._watches.discard(watch)
+        return response
+
+    async def _create(self, request: web.BaseRequest, resource: Resource, path: ResourcePath) -> web.StreamResponse:
+        if resource.namespaced and path.namespace is None:
+            raise method_not_allowed(resource, "create")
+        options = write_options(request.query, request.headers.get("User-Agent", ""))
+        obj = self._taken_in(resource, await read_object(request, self._settings))
+        outcome = self._objects.create(Target(self._plain(resource), path.namespace or "", ""), obj, options)
+        return await self._respond(request, resource, outcome)
+
+    async def _delete_collection(
+        self, request: web.BaseRequest, resource: Resource, path: ResourcePath
+    ) -> web.StreamResponse:
+        chosen = Filter(resource, list_options(request.query))
+        options = delete_options(request.query, await read_options(request, self._settings))
+        page = list_page(self._store, resource, path.namespace, ListOptions(), chosen)
+        for stored in page.items:
+            self._objects.delete(Target(resource, stored.namespace, stored.name), options)
+        await self._store.committed()
+        return json_response(Views(resource, negotiate(request.headers.get("Accept"), _LIST)).page(page))
+
+    # -- single objects -------------------------------------------------------------------------------------------
+
+    async def _answer_object(
+        self, request: web.BaseRequest, resource: Resource, path: ResourcePath
+    ) -> web.StreamResponse:
+        target = Target(self._plain(resource), path.namespace or "", path.name)
+        match request.method:
+            case "GET" | "HEAD":
+                if path.watch or request.query.get("watch", "") in ("true", "1"):
+                    return await self._list_or_watch(request, resource, path, path.name)
+                return await self._get(request, resource, target)
+            case "PUT":
+                return await self._update(request, resource, target)
+            case "PATCH":
+                return await self._patch(request, resource, target)
+            case "DELETE":
+                return await self._delete(request, resource, target)
+        raise method_not_allowed(resource, request.method.lower())
+
+    async def _get(self, request: web.BaseRequest, resource: Resource, target: Target) -> web.StreamResponse:
+        form = negotiate(request.headers.get("Accept"), _ITEM)
+        stored = self._objects.get(target)
+        await self._store.committed(stored.rv)
+        views = Views(resource, form, request.query.get("includeObject", "Metadata"))
+        return json_response(views.item(stored), yaml_form=form.yaml)
+
+    async def _update(self, request: web.BaseRequest, resource: Resource, target: Target) -> web.StreamResponse:
+        options = write_options(request.query, request.headers.get("User-Agent", ""))
+        obj = self._taken_in(resource, await read_object(request, self._settings))
+        return await self._respond(request, resource, self._objects.update(target, obj, options))
+
+    async def _patch(self, request: web.BaseRequest, resource: Resource, target: Target) -> web.StreamResponse:
+        media = request.content_type
+        if media not in PATCH_TYPES:
+            raise unsupported_media_type(media, PATCH_TYPES)
+        body = await read_body(request, self._settings)
+        decode = decode_yaml if media == APPLY_PATCH else decode_json
+        patch = decode(body, self._settings.max_nesting)
+        options = write_options(request.query, request.headers.get("User-Agent", ""))
+        if media == APPLY_PATCH:
+            if not request.query.get("fieldManager"):
+                raise bad_request(
+                    'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
+                )
+            outcome = self._objects.apply(target, as_object(patch), options)
+        else:
+            outcome = self._objects.patch(
+                target, lambda old: patching.patched(media, old, patch, target.resource), options
+            )
+        return await self._respond(request, resource, outcome)
+
+    async def _delete(self, request: web.BaseRequest, resource: Resource, target: Target) -> web.StreamResponse:
+        options = delete_options(request.query, await read_options(request, self._settings))
+        outcome, gone = self._objects.delete(target, options)
+        await self._store.committed()
+        if not gone or resource.key == "pods.":
+            return json_response(Views(resource, negotiate(request.headers.get("Accept"), _ITEM)).shown(outcome.obj))
+        details: Json = {"name": target.name, "kind": resource.plural, "uid": outcome.obj["metadata"].get("uid", "")}
+        if resource.group:
+            details["group"] = resource.group
+        return json_response(
+            {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+        )
+
+    # -- subresources ---------------------------------------------------------------------------------------------
+
+    async def _answer_subresource(
+        self, request: web.BaseRequest, resource: Resource, path: ResourcePath
+    ) -> web.StreamResponse:
+        target = Target(self._plain(resource), path.namespace or "", path.name, path.subresource)
+        if path.subresource == "status" and resource.has_status:
+            match request.method:
+                case "GET":
+                    return await self._get(request, resource, target)
+                case "PUT":
+                    return await self._update(request, resource, target)
+                case "PATCH":
+                    return await self._patch(request, resource, target)
+        elif path.subresource == "scale" and resource.scale is not None:
+            return await self._scale(request, target)
+        elif resource.key == "pods.":
+            return await self._pods.answer(request, target, path)
+        elif path.subresource == "finalize" and resource.key == "namespaces." and request.method == "PUT":
+            obj = await read_object(request, self._settings)
+            options = write_options(request.query, request.headers.get("User-Agent", ""))
+            return await self._respond(
+                request, resource, self._objects.update(Target(resource, "", path.name), obj, options)
+            )
+        raise no_such_resource()
+
+    async def _scale(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
+        options = write_options(request.query, request.headers.get("User-Agent", ""))
+        plain = Target(target.resource, target.namespace, target.name)
+        current = self._objects.get(plain)
+        scale = scaling.scale_of(target.resource, current.obj)
+        if request.method == "GET":
+            await self._store.committed(current.rv)
+            return json_response(scale)
+        if request.method == "PUT":
+            wanted = await read_object(request, self._settings)
+        elif request.method == "PATCH" and request.content_type in PATCH_TYPES[:3]:
+            patch = decode_json(await read_body(request, self._settings), self._settings.max_nesting)
+            current = self._objects.get(plain)
+            scale = scaling.scale_of(target.resource, current.obj)
+            media = PATCH_TYPES[1] if request.content_type == PATCH_TYPES[2] else request.content_type
+            wanted = patching.patched(media, scale, patch, target.resource)
+        elif request.method == "PATCH":
+            raise unsupported_media_type(request.content_type, PATCH_TYPES[:3])
+        else:
+            raise method_not_allowed(target.resource, request.method.lower())
+        current = self._objects.get(plain)
+        new = scaling.scaled(target.resource, copy_json(current.obj), wanted)
+        outcome = self._objects.replace(plain, current, new, options)
+        await self._store.committed(outcome.rv)
+        return json_response(scaling.scale_of(target.resource, outcome.obj))
+
+    # -- answers --------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _plain(resource: Resource) -> Resource:
+        """The resource whose rules apply: for another view of stored objects, the one they are stored as."""
+        return resource.stored_view or resource
+
+    @staticmethod
+    def _taken_in(resource: Resource, obj: Json) -> Json:
+        if resource.convert_in is None or obj.get("apiVersion") != resource.api_version:
+            return obj
+        return resource.convert_in(obj)
+
+    async def _respond(self, request: web.BaseRequest, resource: Resource, outcome: Outcome) -> web.Response:
+        await self._store.committed(outcome.rv)
+        form = negotiate(request.headers.get("Accept"), _ITEM)
+        views = Views(resource, form, request.query.get("includeObject", "Metadata"))
+        body: bytes | Json = views.item(outcome.stored) if outcome.stored is not None else views.loose(outcome.obj)
+        response = json_response(body, status=201 if outcome.created else 200, yaml_form=form.yaml)
+        for name, value in warning_headers(outcome.warnings):
+            response.headers.add(name, value)
+        return response

@@ -1,0 +1,85 @@
+"""Subresources that only pods have: log, binding and eviction."""
+
+from typing import Any
+
+from aiohttp import web
+
+from alidade_local.apiserver.encoding import copy_json
+from alidade_local.apiserver.errors import bad_request, conflict, method_not_allowed, no_such_resource
+from alidade_local.apiserver.logs import LogOptions, PodLog
+from alidade_local.apiserver.options import delete_options, write_options
+from alidade_local.apiserver.paths import ResourcePath
+from alidade_local.apiserver.requests import json_response, read_object
+from alidade_local.apiserver.rest import Objects, Target
+from alidade_local.apiserver.settings import ApiServerSettings
+
+Json = dict[str, Any]
+
+
+class PodEndpoints:
+    """Answers requests on pods' subresources."""
+
+    def __init__(self, objects: Objects, settings: ApiServerSettings) -> None:
+        self._objects = objects
+        self._settings = settings
+
+    async def answer(self, request: web.BaseRequest, target: Target, path: ResourcePath) -> web.StreamResponse:
+        """The answer to a request on a pod's subresource."""
+        plain = Target(target.resource, target.namespace, target.name)
+        match path.subresource, request.method:
+            case "log", "GET":
+                return await self._log(request, plain)
+            case "binding", "POST":
+                return await self._bind(request, plain)
+            case "eviction", "POST":
+                return await self._evict(request, plain)
+            case (("log" | "binding" | "eviction"), _):
+                raise method_not_allowed(target.resource, request.method.lower())
+        raise no_such_resource()
+
+    async def _bind(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
+        binding = await read_object(request, self._settings)
+        node = (binding.get("target") or {}).get("name")
+        if not node:
+            raise bad_request("target.name is required: the name of the node to bind the pod to")
+        current = self._objects.get(target)
+        if current.obj["spec"].get("nodeName"):
+            raise conflict(
+                target.resource,
+                target.name,
+                f'pod {target.name} is already assigned to node "{current.obj["spec"]["nodeName"]}"',
+            )
+        if current.obj["metadata"].get("deletionTimestamp"):
+            raise conflict(
+                target.resource, target.name, f"pod {target.name} is being deleted, cannot be assigned to a host"
+            )
+        pod = copy_json(current.obj)
+        pod["spec"]["nodeName"] = node
+        options = write_options(request.query, request.headers.get("User-Agent", ""))
+        outcome = self._objects.store_change(target, current, pod, options, [])
+        await self._objects.store.committed(outcome.rv)
+        return _success(201)
+
+    async def _evict(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
+        eviction = await read_object(request, self._settings)
+        options = delete_options(request.query, eviction.get("deleteOptions") or {})
+        outcome, _ = self._objects.delete(target, options)
+        await self._objects.store.committed(outcome.rv)
+        return _success(201)
+
+    async def _log(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
+        options = LogOptions.parse(request.query)
+        stored = self._objects.get(target)
+        log = PodLog(self._objects, target, stored.obj, options, self._settings)
+        log.check()
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        async for chunk in log.chunks():
+            await response.write(chunk)
+        await response.write_eof()
+        return response
+
+
+def _success(code: int) -> web.Response:
+    body = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code}
+    return json_response(body, status=code)

@@ -1,0 +1,55 @@
+"""Fields that a schema does not know: found, named, and dropped."""
+
+from typing import Any
+
+from alidade_local.apiserver.schema import Schema, object_meta
+
+Json = dict[str, Any]
+
+_META = Schema(object_meta())
+_TYPE_META = ("apiVersion", "kind", "metadata")
+
+
+def prune(obj: Json, schema: Schema) -> list[str]:
+    """Drop unknown fields of a whole object in place; returns their paths, as `spec.containers[0].foo`."""
+    unknown: list[str] = []
+    _prune_members(obj, schema, "", unknown, keep=_TYPE_META, preserved=False)
+    metadata = obj.get("metadata")
+    if isinstance(metadata, dict):
+        _prune_members(metadata, _META, "metadata", unknown, keep=(), preserved=False)
+    return unknown
+
+
+def _prune(value: Any, schema: Schema, path: str, unknown: list[str], preserved: bool) -> None:
+    if isinstance(value, dict):
+        if schema.embedded_resource:
+            _prune_members(value, schema, path, unknown, keep=_TYPE_META, preserved=preserved)
+        elif schema.properties or schema.additional is not None or not schema.is_open:
+            _prune_members(value, schema, path, unknown, keep=(), preserved=preserved)
+    elif isinstance(value, list) and schema.items is not None:
+        items = schema.items
+        for index, item in enumerate(value):
+            if isinstance(item, dict | list):
+                _prune(item, items, f"{path}[{index}]", unknown, preserved)
+
+
+def _prune_members(
+    value: Json, schema: Schema, path: str, unknown: list[str], *, keep: tuple[str, ...], preserved: bool
+) -> None:
+    if schema.additional is not None and not schema.properties:
+        for key, item in value.items():
+            if isinstance(item, dict | list):
+                _prune(item, schema.additional, f"{path}.{key}" if path else key, unknown, preserved)
+        return
+    open_here = schema.preserves_unknown or (schema.is_open and not schema.properties)
+    for key in list(value):
+        if key in keep:
+            continue
+        child = schema.properties.get(key)
+        here = f"{path}.{key}" if path else key
+        if child is not None:
+            if isinstance(value[key], dict | list):
+                _prune(value[key], child, here, unknown, preserved)
+        elif not open_here:
+            unknown.append(here)
+            del value[key]

@@ -1,0 +1,402 @@
+"""The verbs on objects: what create, update, patch and delete mean, whatever the kind."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from alidade_local.apiserver import managed_fields, timestamps
+from alidade_local.apiserver.conformance import conform, violations
+from alidade_local.apiserver.encoding import copy_json
+from alidade_local.apiserver.errors import (
+    ApiError,
+    FieldError,
+    already_exists,
+    bad_request,
+    conflict,
+    forbidden,
+    forbidden_field,
+    invalid,
+    invalid_object,
+    not_found,
+)
+from alidade_local.apiserver.metadata import GENERATED_SUFFIX_LENGTH, generated_suffix, metadata_errors
+from alidade_local.apiserver.options import DeleteOptions, WriteOptions
+from alidade_local.apiserver.resources import Resource
+from alidade_local.apiserver.storage import Store, Stored
+
+Json = dict[str, Any]
+
+_SERVER_OWNED = (
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "name",
+    "namespace",
+    "selfLink",
+    "generateName",
+)
+
+
+@dataclass
+class Outcome:
+    """What a write led to."""
+
+    obj: Json
+    created: bool = False
+    stored: Stored | None = None
+    """The stored revision, when it is exactly what the client gets."""
+    rv: int = 0
+    """The resource version that must be committed before the answer."""
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a request speaks of."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    subresource: str = ""
+
+
+Change = Callable[[Json], Json]
+
+
+class Objects:
+    """Objects of all resources, with the rules of the API applied to every write."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def get(self, target: Target) -> Stored:
+        """The object, or 404."""
+        stored = self.store.get(target.resource.key, target.namespace, target.name)
+        if stored is None:
+            raise not_found(target.resource, target.name)
+        return stored
+
+    # -- create ---------------------------------------------------------------------------------------------------
+
+    def create(self, target: Target, obj: Json, options: WriteOptions) -> Outcome:
+        """Store a new object."""
+        resource = target.resource
+        self._check_identity(target, obj)
+        self._check_namespace(target)
+        metadata = obj["metadata"]
+        if metadata.get("resourceVersion"):
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        warnings = conform(resource, obj, options.field_validation)
+        self._prepare_new(target, obj)
+        errors = metadata_errors(resource, obj) + violations(resource, obj, None)
+        if errors:
+            raise invalid_object(resource, metadata["name"], errors)
+        if self.store.get(resource.key, target.namespace, metadata["name"]) is not None:
+            raise already_exists(resource, metadata["name"])
+        if not metadata.get("managedFields"):
+            managed_fields.record_update(obj, None, resource, options, "")
+        return self._put(resource, obj, options, created=True, warnings=warnings)
+
+    def create_internally(self, resource: Resource, namespace: str, name: str, content: Json) -> Stored:
+        """Store an object of the server's own making."""
+        obj = {
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": {"name": name, **({"namespace": namespace} if namespace else {})},
+            **content,
+        }
+        options = WriteOptions(field_manager="kube-apiserver", field_validation="Ignore")
+        stored = self.create(Target(resource, namespace, name), obj, options).stored
+        assert stored is not None
+        return stored
+
+    def _prepare_new(self, target: Target, obj: Json) -> None:
+        resource, metadata = target.resource, obj["metadata"]
+        if not metadata.get("name") and metadata.get("generateName"):
+            prefix = metadata["generateName"][: 63 - GENERATED_SUFFIX_LENGTH]
+            metadata["name"] = prefix + generated_suffix()
+        metadata.setdefault("name", "")
+        if resource.namespaced:
+            metadata["namespace"] = target.namespace
+        metadata["uid"] = str(uuid4())
+        metadata["creationTimestamp"] = timestamps.now()
+        for name in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"):
+            metadata.pop(name, None)
+        if resource.rules.counts_generation:
+            metadata["generation"] = 1
+        if resource.has_status:
+            obj.pop("status", None)
+        resource.rules.prepare_create(obj)
+
+    def _check_identity(self, target: Target, obj: Json) -> None:
+        """The body must speak of the object and kind that the path names."""
+        resource = target.resource
+        if not obj.get("apiVersion") or not obj.get("kind"):
+            missing = "kind" if not obj.get("kind") else "apiVersion"
+            raise bad_request(
+                f"Object '{missing.capitalize() if missing == 'kind' else missing}' is missing in the body"
+            )
+        if obj["apiVersion"] != resource.api_version:
+            raise bad_request(
+                f"the API version in the data ({obj['apiVersion']}) does not match the expected API version "
+                f"({resource.api_version})"
+            )
+        if obj["kind"] != resource.kind:
+            raise bad_request(f'{resource.kind} in version "{resource.version}" cannot be handled as a {obj["kind"]}')
+        metadata = obj.setdefault("metadata", {})
+        if not isinstance(metadata, dict):
+            raise bad_request("metadata must be an object")
+        if target.name and metadata.get("name", target.name) != target.name:
+            raise bad_request(
+                f"the name of the object ({metadata['name']}) does not match the name on the URL ({target.name})"
+            )
+        if resource.namespaced and (metadata.get("namespace") or target.namespace) != target.namespace:
+            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        if not resource.namespaced:
+            metadata.pop("namespace", None)
+
+    def _check_namespace(self, target: Target) -> None:
+        if not target.resource.namespaced:
+            return
+        namespace = self.store.get("namespaces.", "", target.namespace)
+        if namespace is None:
+            raise ApiError(
+                404,
+                "NotFound",
+                f'namespaces "{target.namespace}" not found',
+                {"name": target.namespace, "kind": "namespaces"},
+            )
+        if namespace.obj["metadata"].get("deletionTimestamp"):
+            refusal = forbidden(
+                target.resource,
+                "",
+                f"unable to create new content in namespace {target.namespace} because it is being terminated",
+            )
+            refusal.details = {
+                **(refusal.details or {}),
+                "causes": [
+                    {
+                        "reason": "NamespaceTerminating",
+                        "message": f"namespace {target.namespace} is being terminated",
+                        "field": "metadata.namespace",
+                    }
+                ],
+            }
+            raise refusal
+
+    # -- update ---------------------------------------------------------------------------------------------------
+
+    def update(self, target: Target, obj: Json, options: WriteOptions) -> Outcome:
+        """Replace an object, its status, or everything but its status."""
+        self._check_identity(target, obj)
+        current = self.get(target)
+        metadata = obj["metadata"]
+        if not metadata.get("resourceVersion") and target.resource.rules.requires_version_on_update:
+            error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
+            error = FieldError(error.field, error.reason, error.message.replace("value: 0:", "value: 0x0:"))
+            raise invalid_object(target.resource, target.name, [error])
+        return self.replace(target, current, obj, options)
+
+    def patch(self, target: Target, change: Change, options: WriteOptions) -> Outcome:
+        """Replace an object by a changed copy of itself."""
+        current = self.get(target)
+        obj = change(current.obj)
+        self._check_identity(target, obj)
+        return self.replace(target, current, obj, options)
+
+    def replace(self, target: Target, current: Stored, obj: Json, options: WriteOptions) -> Outcome:
+        """Put a changed object in the place of the current one, as far as the subresource lets it."""
+        resource, old = target.resource, current.obj
+        metadata = obj["metadata"]
+        self._check_preconditions(target, current, metadata)
+        warnings = conform(resource, obj, options.field_validation)
+        new = self._within_subresource(target, obj, old)
+        _keep_server_owned(new["metadata"], old["metadata"])
+        resource.rules.prepare_update(new, old)
+        self._count_generation(resource, new, old)
+        errors = metadata_errors(resource, new) + _finalizer_errors(new, old) + violations(resource, new, old)
+        if errors:
+            raise invalid_object(resource, current.name, errors)
+        return self.store_change(target, current, new, options, warnings)
+
+    def store_change(
+        self,
+        target: Target,
+        current: Stored,
+        new: Json,
+        options: WriteOptions,
+        warnings: list[str],
+        *,
+        applied: bool = False,
+    ) -> Outcome:
+        """Store a checked object unless nothing changed; a deletion that waited for it happens now."""
+        old = current.obj
+        new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+        if not applied:
+            if "managedFields" not in new["metadata"] and "managedFields" in old["metadata"]:
+                new["metadata"]["managedFields"] = old["metadata"]["managedFields"]
+            if new == old:
+                return Outcome(old, stored=current, rv=current.rv, warnings=warnings)
+            managed_fields.record_update(new, old, target.resource, options, target.subresource)
+        if new == old:
+            return Outcome(old, stored=current, rv=current.rv, warnings=warnings)
+        outcome = self._put(target.resource, new, options, created=False, warnings=warnings)
+        if not options.dry_run and outcome.stored is not None and _may_go(new):
+            gone = self.store.delete(target.resource.key, outcome.stored)
+            outcome.rv = gone.rv
+        return outcome
+
+    def _check_preconditions(self, target: Target, current: Stored, metadata: Json) -> None:
+        version = metadata.get("resourceVersion")
+        if metadata.get("uid") and metadata["uid"] != current.uid:
+            raise conflict(
+                target.resource,
+                current.name,
+                f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {current.uid}",
+            )
+        if version and version != str(current.rv):
+            raise conflict(target.resource, current.name)
+
+    def _within_subresource(self, target: Target, obj: Json, old: Json) -> Json:
+        """The part of the written object that the request may change, and the old rest."""
+        resource = target.resource
+        if target.subresource == "status":
+            new = dict(old)
+            new["metadata"] = dict(old["metadata"])
+            if not resource.custom:
+                for name in ("labels", "annotations", "finalizers", "ownerReferences"):
+                    if name in obj["metadata"] and name in ("labels", "annotations"):
+                        new["metadata"][name] = obj["metadata"][name]
+            if "managedFields" in obj["metadata"]:
+                new["metadata"]["managedFields"] = obj["metadata"]["managedFields"]
+            if "status" in obj:
+                new["status"] = obj["status"]
+            else:
+                new.pop("status", None)
+            return new
+        if resource.has_status:
+            if "status" in old:
+                obj["status"] = old["status"]
+            else:
+                obj.pop("status", None)
+        return obj
+
+    @staticmethod
+    def _count_generation(resource: Resource, new: Json, old: Json) -> None:
+        if not resource.rules.counts_generation:
+            return
+        unseen = ("metadata", "status") if resource.has_status else ("metadata",)
+        before = {name: value for name, value in old.items() if name not in unseen}
+        after = {name: value for name, value in new.items() if name not in unseen}
+        if before != after:
+            new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
+
+    def _put(
+        self, resource: Resource, obj: Json, options: WriteOptions, *, created: bool, warnings: list[str]
+    ) -> Outcome:
+        if options.dry_run:
+            return Outcome(obj, created=created, rv=self.store.committed_rv, warnings=warnings)
+        stored = self.store.put(resource.key, obj)
+        return Outcome(obj, created=created, stored=stored, rv=stored.rv, warnings=warnings)
+
+    # -- delete ---------------------------------------------------------------------------------------------------
+
+    def delete(self, target: Target, options: DeleteOptions) -> tuple[Outcome, bool]:
+        """Delete an object, or mark it for deletion; says whether it is gone."""
+        resource = target.resource
+        current = self.get(target)
+        self._check_delete_preconditions(target, current, options)
+        obj = copy_json(current.obj)
+        metadata = obj["metadata"]
+        _set_propagation_finalizers(metadata, options.propagation)
+        grace = resource.rules.grace_period(obj)
+        if options.grace_period_s is not None:
+            grace = min(grace, options.grace_period_s) if grace else 0
+        if resource.key == "namespaces." and "kubernetes" in ((obj.get("spec") or {}).get("finalizers") or ()):
+            obj["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
+            return self._mark(resource, current, obj, 0, options), False
+        if metadata.get("finalizers") or grace > 0:
+            return self._mark(resource, current, obj, grace, options), False
+        if options.dry_run:
+            return Outcome(current.obj, rv=current.rv), True
+        stored = self.store.delete(resource.key, current)
+        return Outcome(stored.obj, stored=stored, rv=stored.rv), True
+
+    def _check_delete_preconditions(self, target: Target, current: Stored, options: DeleteOptions) -> None:
+        if options.uid and options.uid != current.uid:
+            raise conflict(
+                target.resource,
+                current.name,
+                f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {current.uid}",
+            )
+        if options.resource_version and options.resource_version != str(current.rv):
+            raise conflict(
+                target.resource,
+                current.name,
+                f"Precondition failed: ResourceVersion in precondition: {options.resource_version}, ResourceVersion "
+                f"in object meta: {current.rv}",
+            )
+
+    def _mark(self, resource: Resource, current: Stored, obj: Json, grace: int, options: DeleteOptions) -> Outcome:
+        metadata = obj["metadata"]
+        if not metadata.get("deletionTimestamp"):
+            metadata["deletionTimestamp"] = timestamps.in_seconds(grace)
+            metadata["deletionGracePeriodSeconds"] = grace
+            if resource.rules.counts_generation and "generation" in metadata:
+                metadata["generation"] += 1
+        elif grace < metadata.get("deletionGracePeriodSeconds", 0):
+            metadata["deletionTimestamp"] = timestamps.in_seconds(grace)
+            metadata["deletionGracePeriodSeconds"] = grace
+        if obj == current.obj or options.dry_run:
+            return Outcome(obj, rv=current.rv)
+        stored = self.store.put(resource.key, obj)
+        return Outcome(stored.obj, stored=stored, rv=stored.rv)
+
+
+def _keep_server_owned(metadata: Json, old: Json) -> None:
+    for name in _SERVER_OWNED:
+        if name in old:
+            metadata[name] = old[name]
+        else:
+            metadata.pop(name, None)
+
+
+def _finalizer_errors(new: Json, old: Json) -> list[FieldError]:
+    """An object being deleted gets no new finalizers."""
+    if not old["metadata"].get("deletionTimestamp"):
+        return []
+    added = sorted(set(new["metadata"].get("finalizers") or ()) - set(old["metadata"].get("finalizers") or ()))
+    if not added:
+        return []
+    names = ", ".join(f'"{name}"' for name in added)
+    return [
+        forbidden_field(
+            "metadata.finalizers",
+            f"no new finalizers can be added if the object is being deleted, found new finalizers []string{{{names}}}",
+        )
+    ]
+
+
+def _may_go(obj: Json) -> bool:
+    metadata = obj["metadata"]
+    if not metadata.get("deletionTimestamp") or metadata.get("finalizers"):
+        return False
+    if obj.get("kind") == "Namespace":
+        return not (obj.get("spec") or {}).get("finalizers")
+    return not metadata.get("deletionGracePeriodSeconds")
+
+
+def _set_propagation_finalizers(metadata: Json, propagation: str) -> None:
+    if not propagation:
+        return
+    wanted = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(propagation)
+    finalizers = [name for name in metadata.get("finalizers") or () if name not in ("foregroundDeletion", "orphan")]
+    if wanted:
+        finalizers.append(wanted)
+    if finalizers:
+        metadata["finalizers"] = finalizers
+    else:
+        metadata.pop("finalizers", None)

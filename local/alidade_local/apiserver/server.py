@@ -1,0 +1,161 @@
+"""The server itself: listens, knows who asks, and hands each path to what answers it."""
+
+import asyncio
+import logging
+import ssl
+from typing import Any
+
+from aiohttp import web
+
+from alidade_local.apiserver.auth import Authenticator
+from alidade_local.apiserver.builtin import builtin_resources
+from alidade_local.apiserver.custom_resources import Definitions
+from alidade_local.apiserver.discovery import Discovery, version
+from alidade_local.apiserver.endpoints import Endpoints
+from alidade_local.apiserver.errors import ApiError, no_such_resource
+from alidade_local.apiserver.negotiation import negotiate, parse_accept
+from alidade_local.apiserver.paths import parse_resource_path
+from alidade_local.apiserver.registry import Registry
+from alidade_local.apiserver.requests import error_response, json_response
+from alidade_local.apiserver.rest import Objects
+from alidade_local.apiserver.settings import ApiServerSettings
+from alidade_local.apiserver.storage import Store
+
+Json = dict[str, Any]
+
+_LOG = logging.getLogger(__name__)
+_OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version")
+_INITIAL_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+class ApiServer:
+    """A running server."""
+
+    def __init__(self, settings: ApiServerSettings) -> None:
+        self.settings = settings
+        self.store = Store(settings.data_dir / "state.db", history_per_resource=settings.history_per_resource)
+        self.registry = Registry(builtin_resources())
+        self.objects = Objects(self.store)
+        self._definitions = Definitions(self.store, self.registry)
+        self._authenticator = Authenticator(settings.tokens)
+        self._discovery = Discovery(self.registry)
+        self._endpoints = Endpoints(self.objects, self.registry, settings)
+        self._commits: asyncio.Task[None] | None = None
+        self._runner: web.ServerRunner | None = None
+        self.port = settings.port
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"https://{self.settings.host}:{self.port}"
+
+    async def start(self) -> None:
+        """Begin to listen; returns when requests are answered."""
+        self._commits = asyncio.create_task(self.store.run(), name="api server commits")
+        self._create_namespaces()
+        await self.store.committed()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.settings.tls_cert, self.settings.tls_key)
+        context.set_alpn_protocols(["http/1.1"])
+        server = web.Server(self._handle, access_log=None)
+        self._runner = web.ServerRunner(server)
+        await self._runner.setup()
+        site = web.TCPSite(
+            self._runner, self.settings.host, self.settings.port, ssl_context=context, backlog=1024, reuse_address=True
+        )
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """End watches, finish what is being answered, commit, close the files."""
+        self._endpoints.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._commits is not None:
+            await self.store.close(self._commits)
+
+    def _create_namespaces(self) -> None:
+        namespaces = self.registry.find("", "v1", "namespaces")
+        assert namespaces is not None
+        for name in _INITIAL_NAMESPACES:
+            if self.store.get(namespaces.key, "", name) is None:
+                self.objects.create_internally(namespaces, "", name, {})
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._answer(request)
+        except ApiError as error:
+            return error_response(error)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            _LOG.exception("%s %s failed", request.method, request.path)
+            return error_response(ApiError(500, "InternalError", "Internal error occurred; the server's log says more"))
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.path
+        if path in _OPEN_PATHS or path.startswith(("/livez/", "/readyz/", "/healthz/")):
+            return self._answer_open(path)
+        user = self._authenticator.user(request.headers.get("Authorization"))
+        resource_path = parse_resource_path(path)
+        if resource_path is not None:
+            return await self._endpoints.answer(request, resource_path, user)
+        return self._answer_discovery(request, path)
+
+    def _answer_open(self, path: str) -> web.Response:
+        if path == "/version":
+            return json_response(version())
+        return web.Response(text="ok")
+
+    def _answer_discovery(self, request: web.BaseRequest, path: str) -> web.Response:
+        parts = [part for part in path.split("/") if part]
+        accept = request.headers.get("Accept", "")
+        body: Json | None = None
+        if parts in (["api"], ["apis"]):
+            return self._answer_groups(request, core=parts == ["api"], accept=accept)
+        if parts[:1] == ["api"] and len(parts) == 2 and parts[1] == "v1":
+            body = self._discovery.resources("", "v1")
+        elif parts[:1] == ["apis"] and len(parts) == 2:
+            body = self._discovery.group(parts[1])
+        elif parts[:1] == ["apis"] and len(parts) == 3:
+            body = self._discovery.resources(parts[1], parts[2])
+        elif not parts:
+            body = {
+                "paths": [
+                    "/api",
+                    "/api/v1",
+                    "/apis",
+                    "/healthz",
+                    "/livez",
+                    "/openapi/v2",
+                    "/openapi/v3",
+                    "/readyz",
+                    "/version",
+                ]
+            }
+        if body is None:
+            raise no_such_resource()
+        return json_response(body, yaml_form=negotiate(accept, ()).yaml)
+
+    def _answer_groups(self, request: web.BaseRequest, *, core: bool, accept: str) -> web.Response:
+        for media, parameters in parse_accept(accept):
+            if media == "application/json" and parameters.get("as") == "APIGroupDiscoveryList":
+                wanted = parameters.get("v", "v2")
+                if wanted in ("v2", "v2beta1"):
+                    content_type = f"application/json;g=apidiscovery.k8s.io;v={wanted};as=APIGroupDiscoveryList"
+                    return json_response(
+                        self._discovery.aggregated(wanted, core=core),
+                        content_type=content_type,
+                        headers={"Vary": "Accept"},
+                    )
+            elif media in ("application/json", "*/*"):
+                break
+        address = f"{self.settings.host}:{self.port}"
+        return json_response(self._discovery.core_versions(address) if core else self._discovery.groups())
+
+
+async def start_api_server(settings: ApiServerSettings) -> ApiServer:
+    """A server that answers requests, with its objects loaded."""
+    server = ApiServer(settings)
+    await server.start()
+    return server
