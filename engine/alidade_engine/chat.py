@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="alidade-chat", description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="folder of a model in Hugging Face format")
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="DIR", help="folder of a model in Hugging Face format"
+    )
     parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a question; may be repeated")
     parser.add_argument("--system", default="", metavar="TEXT", help="a system message before each conversation")
     parser.add_argument("--temperature", type=_at_least_0, default=0.0, help="0 takes the likeliest token (default: 0)")

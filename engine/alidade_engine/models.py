@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alidade_crds.blocks import ModelInit
-from alidade_crds.reasons import FailureReason
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
@@ -18,6 +16,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from alidade_crds.blocks import ModelInit
+from alidade_crds.reasons import FailureReason
 from alidade_engine.failures import JobFailure
 from alidade_engine.tokenization import load_tokenizer, train_tokenizer
 
@@ -28,8 +28,8 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 def load_config(path: Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
     """The configuration in a model's folder.
 
-    Raises JobFailure: ModelNotFound when there is no such folder or no config.json in it, ModelInvalid when it cannot be
-    read, ModelUnsafe when the model brings code and trust_remote_code is off.
+    Raises JobFailure: ModelNotFound when there is no such folder or no config.json in it, ModelInvalid when it cannot
+    be read, ModelUnsafe when the model brings code and trust_remote_code is off.
     """
     if not path.exists():
         raise JobFailure(FailureReason.MODEL_NOT_FOUND, f"{path} does not exist; check model.uri.")
@@ -38,6 +38,11 @@ def load_config(path: Path, *, trust_remote_code: bool = False) -> PretrainedCon
             FailureReason.MODEL_NOT_FOUND, f"{path} is a file; model.uri names the folder that holds config.json."
         )
     if not (path / "config.json").is_file():
+        if (path / "adapter_config.json").is_file():
+            raise JobFailure(
+                FailureReason.MODEL_INVALID,
+                f"{path} holds a LoRA adapter without its base model; merge the two, and name the merged folder.",
+            )
         found = ", ".join(sorted(item.name for item in path.iterdir())[:8]) or "nothing"
         raise JobFailure(
             FailureReason.MODEL_NOT_FOUND,
@@ -64,8 +69,8 @@ def load_model(
 ) -> PreTrainedModel:
     """The causal language model in a folder, from safetensors only; options go to `from_pretrained`.
 
-    Raises JobFailure: as `load_config`; ModelUnsafe when all its weights are pickles; ModelInvalid when a file is damaged
-    or weights are missing.
+    Raises JobFailure: as `load_config`; ModelUnsafe when all its weights are pickles; ModelInvalid when a file is
+    damaged or weights are missing.
     """
     config = load_config(path, trust_remote_code=trust_remote_code)
     check_weights(path)
@@ -88,8 +93,8 @@ def load_model(
     if missing:
         raise JobFailure(
             FailureReason.MODEL_INVALID,
-            f"The model in {path} lacks {len(missing)} of its weights, such as {missing[0]}; it would start with random "
-            "numbers there. Copy the folder again, or correct config.json.",
+            f"The model in {path} lacks {len(missing)} of its weights, such as {missing[0]}; it would start with "
+            "random numbers there. Copy the folder again, or correct config.json.",
         )
     loaded: PreTrainedModel = model
     return loaded
@@ -103,9 +108,9 @@ def check_weights(path: Path) -> None:
         if pickles:
             raise JobFailure(
                 FailureReason.MODEL_UNSAFE,
-                f"{path} holds its weights only as pickles ({', '.join(pickles[:3])}), which can run any code when opened. "
-                "Convert them where you trust them: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER), "
-                "and name the new folder in model.uri.",
+                f"{path} holds its weights only as pickles ({', '.join(pickles[:3])}), which can run any code when "
+                "opened. Convert them where you trust them, AutoModelForCausalLM.from_pretrained(FOLDER)"
+                ".save_pretrained(NEW_FOLDER), and name the new folder in model.uri.",
             )
         raise JobFailure(FailureReason.MODEL_NOT_FOUND, f"{path} has no weights (*.safetensors).")
     for file in files:
@@ -119,8 +124,10 @@ def check_weights(path: Path) -> None:
             ) from error
 
 
-def init_model(init: ModelInit, tokenizer: PreTrainedTokenizerBase, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A Llama with random weights (torch's generator decides them) and as many embeddings as the tokenizer has entries."""
+def init_model(
+    init: ModelInit, tokenizer: PreTrainedTokenizerBase, *, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """A Llama with random weights, drawn by torch's generator, and an embedding for each entry of the tokenizer."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=init.hidden_size,
@@ -135,7 +142,8 @@ def init_model(init: ModelInit, tokenizer: PreTrainedTokenizerBase, *, dtype: to
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    return model.to(dtype)  # type: ignore[no-any-return]
+    made: PreTrainedModel = model.to(dtype)
+    return made
 
 
 def _multiple_of_8(width: float) -> int:
@@ -165,7 +173,7 @@ def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel 
 
 
 def model_digest(folder: Path) -> str:
-    """`sha256:…` over the names and sha256 digests of the folder's files, sorted by name; the same bytes, the same digest.
+    """`sha256:…` over the sorted names and digests of the folder's files: the same bytes, the same digest.
 
     README.md and lineage.json, which speak about the model and its digest, are not part of it.
     """

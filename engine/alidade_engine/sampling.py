@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -52,10 +52,10 @@ def generate(
 ) -> list[Completion]:
     """One answer to each prompt, in order.
 
-    temperature 0 takes the likeliest token each time; otherwise logits are divided by it and, with top_p below 1, tokens are
-    drawn from the smallest set whose probability reaches top_p (Holtzman et al. 2020). The same seed, prompts and batch_size
-    give the same answers. on_token(prompt, id) is called as tokens come.
-    Raises ValueError for a prompt that leaves no room in the model's context.
+    temperature 0 takes the likeliest token each time; otherwise logits are divided by it and, with top_p below 1,
+    tokens are drawn from the smallest set whose probability reaches top_p (Holtzman et al. 2020). The same seed,
+    prompts and batch_size give the same answers. on_token(prompt, id) is called as tokens come. Raises ValueError for a
+    prompt that leaves no room in the model's context.
     """
     asked = _token_ids(tokenizer, prompts, template)
     context = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
@@ -73,7 +73,10 @@ def generate(
     model.eval()
     try:
         for start in range(0, len(order), batch_size):
-            rows = [_Row(place, [], min(max_new_tokens, context - len(asked[place]))) for place in order[start : start + batch_size]]
+            rows = [
+                _Row(place, [], min(max_new_tokens, context - len(asked[place])))
+                for place in order[start : start + batch_size]
+            ]
             _answer(model, [asked[row.place] for row in rows], rows, sampler, stops, _pad_id(tokenizer), on_token)
             for row in rows:
                 answers[row.place] = row.drawn
@@ -84,17 +87,24 @@ def generate(
 
 
 def _token_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Ask], template: str) -> list[list[int]]:
+    asked: list[list[int]] = []
     conversations: list[Sequence[Message]] = []
-    for prompt in prompts:
+    places: list[int] = []
+    for place, prompt in enumerate(prompts):
+        asked.append([])
         if isinstance(prompt, str):
             conversations.append([{"role": "user", "content": prompt}])
-        elif prompt and not isinstance(prompt[0], int):
-            conversations.append([turn for turn in prompt if not isinstance(turn, int)])
-    rendered = iter(render_prompts(tokenizer, conversations, resolve_template(tokenizer, template)) if conversations else [])
-    return [
-        next(rendered) if isinstance(prompt, str) or (prompt and not isinstance(prompt[0], int)) else [*prompt]  # type: ignore[misc]
-        for prompt in prompts
-    ]
+            places.append(place)
+        elif all(isinstance(item, int) for item in prompt):
+            asked[place] = cast(list[int], list(prompt))
+        else:
+            conversations.append(cast(Sequence[Message], prompt))
+            places.append(place)
+    if conversations:
+        rendered = render_prompts(tokenizer, conversations, resolve_template(tokenizer, template))
+        for place, ids in zip(places, rendered, strict=True):
+            asked[place] = ids
+    return asked
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -139,9 +149,9 @@ def _answer(
     width = max(map(len, prompts))
     ids = torch.full((len(rows), width), pad_id)
     attention = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        attention[row, width - len(prompt) :] = 1
+    for place, prompt in enumerate(prompts):
+        ids[place, width - len(prompt) :] = torch.tensor(prompt)
+        attention[place, width - len(prompt) :] = 1
     ids, attention = ids.to(model.device), attention.to(model.device)
     positions = (attention.cumsum(-1) - 1).clamp(min=0)  # (rows, time): padding on the left does not shift a prompt
     cache = DynamicCache(config=model.config)

@@ -12,8 +12,8 @@ from alidade_engine.templates import Rendered
 def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     """Log-probability of each target under the logits at its place, in float32 whatever the logits are.
 
-    logits: (..., vocabulary); targets: (...) ids. Returns (...) in nats. The softmax is computed in float32 since bfloat16's
-    8 bits of mantissa would lose what differs between two answers.
+    logits: (..., vocabulary); targets: (...) ids. Returns (...) in nats. The softmax is computed in float32 since
+    bfloat16's 8 bits of mantissa would lose what differs between two answers.
     """
     wide = logits.float()
     chosen = wide.gather(-1, targets.unsqueeze(-1)).squeeze(-1)

@@ -1,83 +1,40 @@
 """Conversations as token ids, with a mask of the tokens that the model answers with.
 
-Training and inference share this module, and agree exactly: the tokens of a prompt are a prefix of the tokens of the same
-prompt with its answer. Tokenizers whose pieces do not depend on what stands before them (byte-level BPE) encode prompt and
-answer separately; the others (SentencePiece, which puts a space in front of every text) encode them together.
+Training and inference share this module, and agree exactly: the tokens of a prompt are a prefix of the tokens of the
+same prompt with its answer.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import accumulate
 from typing import Any
 
 import jinja2
-from alidade_crds.reasons import FailureReason
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from alidade_crds.reasons import FailureReason
+from alidade_engine import built_in
+from alidade_engine.encoding import (
+    Piece,
+    Rendered,
+    adds_bos,
+    control_tokens,
+    encode_pieces,
+    encode_texts,
+    eos_id,
+    shield,
+)
 from alidade_engine.failures import JobFailure
 
-Message = Mapping[str, str]
-"""role (system, user, assistant, tool) and content; the alpaca template also knows input."""
+Message = Mapping[str, Any]
+"""role (system, user, assistant, tool) and content; the alpaca template also reads instruction and input."""
 
 BUILT_IN = ("auto", "alpaca", "llama2", "chatml", "none")
 
-# A turn of the assistant ends with the tokenizer's own end-of-sequence token, at which every inference engine stops.
-_CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
-    "{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}{{ '\\n' }}"
-    "{% else %}{{ message['content'] + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-
-# Stanford Alpaca (Taori et al. 2023), which knows one instruction with an optional input; further turns repeat its headings.
-_ALPACA = (
-    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}"
-    "{% elif messages[0]['input'] %}{{ 'Below is an instruction that describes a task, paired with an input that provides "
-    "further context. Write a response that appropriately completes the request.' }}"
-    "{% else %}{{ 'Below is an instruction that describes a task. Write a response that appropriately completes the "
-    "request.' }}{% endif %}"
-    "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ '\\n\\n### Response:\\n' }}"
-    "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
-    "{% elif message['role'] != 'system' %}{{ '\\n\\n### Instruction:\\n' + (message['instruction'] or message['content']) }}"
-    "{% if message['input'] %}{{ '\\n\\n### Input:\\n' + message['input'] }}{% endif %}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '\\n\\n### Response:\\n' }}{% endif %}"
-)
-
-# Llama 2's chat format (Touvron et al. 2023, and its reference code): every turn begins with BOS and ends with EOS.
-_LLAMA2 = (
-    "{% if messages[0]['role'] == 'system' %}{% set system = '<<SYS>>\\n' + messages[0]['content'] + '\\n<</SYS>>\\n\\n' %}"
-    "{% set turns = messages[1:] %}{% else %}{% set system = '' %}{% set turns = messages %}{% endif %}"
-    "{% for message in turns %}{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ ' ' + message['content'].strip() + ' ' + eos_token }}{% endgeneration %}"
-    "{% else %}{{ bos_token + '[INST] ' + (system if loop.first else '') + message['content'].strip() + ' [/INST]' }}"
-    "{% endif %}{% endfor %}"
-)
-
-_NONE = (
-    "{% for message in messages %}{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
-    "{% else %}{{ message['content'] }}{% endif %}{% endfor %}"
-)
-
 _GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
-# A private-use sign that splits what a user wrote like a control token, so that it is encoded as the plain text it is.
-_BREAK = "\U000f0000"
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A conversation as tokens.
-
-    input_ids: (tokens,) ids.
-    answer_mask: (tokens,) True where the model is to produce the token: answers and the token that ends each of them.
-    """
-
-    input_ids: list[int]
-    answer_mask: list[bool]
+# What Jinja and a template's own expressions raise on a conversation that they were not made for.
+_RENDER_ERRORS = (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError)
 
 
 class RenderError(ValueError):
@@ -89,47 +46,51 @@ class RenderError(ValueError):
         self.message = message
 
 
-@dataclass(frozen=True)
-class _Spans:
-    """A rendered text and where its answers stand, as (start, end) in characters."""
-
-    text: str
-    answers: list[tuple[int, int]]
-
-
 def resolve_template(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
-    """The Jinja source of `dataset.template`: a built-in name, the tokenizer's own for auto (else chatml), or inline Jinja.
+    """The Jinja source of `dataset.template`: a built-in name, the tokenizer's own for auto (else chatml), or inline.
 
     Raises JobFailure(TemplateFailed) for an unknown name and for Jinja that does not parse.
     """
     name = template.strip()
     begins = "{{ bos_token }}" if adds_bos(tokenizer) else ""
-    if name == "auto":
-        own = tokenizer.chat_template
-        if isinstance(own, dict):
-            own = own.get("default")
-        source = str(own) if own else begins + _CHATML
-    elif name in BUILT_IN:
-        source = {"alpaca": begins + _ALPACA, "llama2": _LLAMA2, "chatml": begins + _CHATML, "none": begins + _NONE}[name]
-    elif "{" not in name:
+    if name in BUILT_IN:
+        own = _own_template(tokenizer) if name == "auto" else None
+        named = {
+            "auto": own or begins + built_in.CHATML,
+            "alpaca": begins + built_in.ALPACA,
+            "llama2": built_in.LLAMA2,
+            "chatml": begins + built_in.CHATML,
+            "none": begins + built_in.NONE,
+        }
+        source = named[name]
+    elif "{" in name:
+        source = template
+    else:
         raise JobFailure(
             FailureReason.TEMPLATE_FAILED,
-            f"dataset.template is {template!r}; write one of {', '.join(BUILT_IN)}, or a Jinja template over `messages`.",
+            f"dataset.template is {template!r}; write one of {', '.join(BUILT_IN)}, or a Jinja template over "
+            "`messages`.",
         )
-    else:
-        source = template
     _check_syntax(source)
     return source
 
 
+def _own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    own = tokenizer.chat_template
+    if isinstance(own, dict):  # several by name; "default" is the one for plain conversations
+        own = own.get("default")
+    return str(own) if own else None
+
+
 def _check_syntax(source: str) -> None:
+    # `generation` is a tag of transformers' own; plain Jinja parses the rest.
+    plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", source)
     try:
-        # `generation` is a tag of transformers' own; plain Jinja parses the rest.
-        plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", source)
-        jinja2.Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=False).parse(plain)  # noqa: S701
+        jinja2.Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=False).parse(plain)
     except jinja2.TemplateSyntaxError as error:
         raise JobFailure(
-            FailureReason.TEMPLATE_FAILED, f"dataset.template is not valid Jinja: line {error.lineno}: {error.message}."
+            FailureReason.TEMPLATE_FAILED,
+            f"dataset.template is not valid Jinja: line {error.lineno}: {str(error.message).rstrip('.')}.",
         ) from error
 
 
@@ -148,14 +109,8 @@ def render_batch(
 
     Raises RenderError, whose index says which conversation failed.
     """
-    pieces: list[list[tuple[str, bool]]] = []
-    for index, messages in enumerate(conversations):
-        try:
-            spans = _render_spans(tokenizer, messages, source)
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
-            raise RenderError(index, _explain(error)) from error
-        pieces.append(_cut(spans))
-    return _encode(tokenizer, pieces)
+    renderer = _Renderer(tokenizer, source)
+    return encode_pieces(tokenizer, [renderer.training(*item) for item in enumerate(conversations)])
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], template: str = "auto") -> list[int]:
@@ -170,244 +125,171 @@ def render_prompts(
     tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]], source: str
 ) -> list[list[int]]:
     """`render_prompt` for many conversations at once."""
-    pieces: list[list[tuple[str, bool]]] = []
-    for index, messages in enumerate(conversations):
-        try:
-            shielded = _shield(tokenizer, messages)
-            text = _apply(tokenizer, shielded, source, prompt=True).text
-            # Earlier answers are cut out as they are in training, so that they become the same tokens.
-            earlier = _render_spans(tokenizer, messages, source).answers if _has_answer(messages) else []
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
-            raise RenderError(index, _explain(error)) from error
-        pieces.append(_cut(_Spans(text, earlier)))
-    return [rendered.input_ids for rendered in _encode(tokenizer, pieces)]
-
-
-def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Documents as tokens: BOS where the tokenizer puts one, the text, EOS."""
-    begin = [int(tokenizer.bos_token_id)] if adds_bos(tokenizer) else []
-    end = [_eos_id(tokenizer)]
-    controls = _control_tokens(tokenizer)
-    encoded = _encode(tokenizer, [[(_shield_text(text, controls), True)] for text in texts])
-    return [begin + rendered.input_ids + end for rendered in encoded]
+    renderer = _Renderer(tokenizer, source)
+    pieces = [renderer.prompt(*item) for item in enumerate(conversations)]
+    return [rendered.input_ids for rendered in encode_pieces(tokenizer, pieces)]
 
 
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase, template: str = "auto") -> list[int]:
-    """Ids at which an answer has ended: EOS, and the control token that ends an answer in the template when it is another."""
-    stops = [_eos_id(tokenizer)]
+    """Ids at which an answer has ended: EOS, and the control token that ends answers in the template if it is another.
+
+    Save them as the model's generation_config.eos_token_id, so that every inference engine stops there.
+    """
+    end = eos_id(tokenizer)
     probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     last = render(tokenizer, probe, template).input_ids[-1]
-    return stops if last in stops else [*stops, last]
+    return [end] if last == end else [end, last]
 
 
 def check_agreement(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], source: str) -> None:
     """Raises RenderError unless the tokens of the prompt are a prefix of the tokens trained on.
 
     A template that ignores add_generation_prompt, or renders earlier turns in another way once an answer follows, would
-    train one thing and ask another.
+    train one thing and ask another. messages holds at least one turn of the assistant.
     """
     last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
     trained = render_batch(tokenizer, [messages[: last + 1]], source)[0].input_ids
-    asked = render_prompts(tokenizer, [messages[:last]], source)[0]
+    asked = render_prompts(tokenizer, [messages[:last]], source)[0] if last else []
     if trained[: len(asked)] != asked:
         raise RenderError(
             0,
             "the template renders a prompt (add_generation_prompt) that is not how the same conversation begins when "
-            f"its answer follows: {tokenizer.decode(asked)[-80:]!r}",
+            f"its answer follows: it ends in {tokenizer.decode(asked)[-60:]!r}",
         )
 
 
-def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer itself puts its BOS token before a text."""
-    if tokenizer.bos_token_id is None:
-        return False
-    ids: list[int] = tokenizer("a")["input_ids"]
-    return bool(ids) and ids[0] == tokenizer.bos_token_id
+@dataclass(frozen=True)
+class _Spans:
+    """A rendered text and where its answers stand, as (start, end) in characters."""
+
+    text: str
+    answers: list[tuple[int, int]]
+
+    def cut(self) -> list[Piece]:
+        """The text as pieces."""
+        pieces = []
+        at = 0
+        for start, end in self.answers:
+            pieces += [(self.text[at:start], False), (self.text[start:end], True)]
+            at = end
+        pieces.append((self.text[at:], False))
+        return [piece for piece in pieces if piece[0]]
 
 
-def _eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    if tokenizer.eos_token_id is None:
-        raise JobFailure(
-            FailureReason.MODEL_INVALID,
-            "The tokenizer has no end-of-sequence token, so the model could not learn to stop; set eos_token in its "
-            "tokenizer_config.json.",
+class _Renderer:
+    """One template on one tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+        eos_id(tokenizer)
+        self._source = source
+        self._marks_answers = bool(_GENERATION_TAG.search(source))
+        self._controls = control_tokens(tokenizer)
+        self._names = dict(tokenizer.special_tokens_map)
+        self._end: str = tokenizer.eos_token
+        self._end_follows = re.compile(rf"\s*(?:{self._controls.pattern})")
+
+    def training(self, index: int, messages: Sequence[Message]) -> list[Piece]:
+        """The conversation through its last answer, which ends with a control token: the template's, or EOS."""
+        try:
+            spans = self._spans(self._shielded(messages))
+        except _RENDER_ERRORS as error:
+            raise RenderError(index, _explain(error)) from error
+        if not spans.answers:
+            return spans.cut()
+        start, end = spans.answers[-1]
+        text = spans.text[:end]
+        if not self._ends(text[start:]):
+            text += self._end
+        return _Spans(text, [*spans.answers[:-1], (start, len(text))]).cut()
+
+    def prompt(self, index: int, messages: Sequence[Message]) -> list[Piece]:
+        """The conversation as it stands before an answer; earlier answers are pieces of their own as in training."""
+        try:
+            shielded = self._shielded(messages)
+            text = self._apply(shielded, prompt=True).text
+            answered = any(message["role"] == "assistant" for message in messages)
+            return _Spans(text, self._spans(shielded).answers if answered else []).cut()
+        except _RENDER_ERRORS as error:
+            raise RenderError(index, _explain(error)) from error
+
+    def _shielded(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        if not messages:
+            raise ValueError("the conversation has no turns")
+        return [
+            {key: shield(value, self._controls) if isinstance(value, str) else value for key, value in message.items()}
+            for message in messages
+        ]
+
+    def _apply(self, messages: list[dict[str, Any]], *, prompt: bool) -> _Spans:
+        """What the template makes of the messages; answers only where it marks them and this is no prompt."""
+        mask = self._marks_answers and not prompt
+        texts, spans = render_jinja_template(
+            [messages],
+            chat_template=self._source,
+            add_generation_prompt=prompt,
+            return_assistant_tokens_mask=mask,
+            **self._names,
         )
-    return int(tokenizer.eos_token_id)
+        return _Spans(texts[0], list(spans[0]) if mask else [])
+
+    def _spans(self, messages: list[dict[str, Any]]) -> _Spans:
+        """The whole text, and its answers, each through the control token that ends it."""
+        rendered = self._apply(messages, prompt=False)
+        answers = rendered.answers if self._marks_answers else self._answers_by_prefix(messages, rendered.text)
+        limits = [*(start for start, _ in answers[1:]), len(rendered.text)]
+        return _Spans(
+            rendered.text,
+            [
+                (start, self._through_end(rendered.text, start, end, limit))
+                for (start, end), limit in zip(answers, limits, strict=True)
+            ],
+        )
+
+    def _answers_by_prefix(self, messages: list[dict[str, Any]], text: str) -> list[tuple[int, int]]:
+        """Where answers stand in a template without `{% generation %}`: behind the prompt that comes before them."""
+        answers = []
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant" or index == 0:
+                continue
+            before = self._apply(messages[:index], prompt=True).text
+            if not text.startswith(before):
+                raise ValueError(
+                    "it renders earlier turns in another way once a later one follows, so answers cannot be told "
+                    "apart; mark them in the template with {% generation %} … {% endgeneration %}"
+                )
+            content = message["content"].strip()
+            found = text.find(content, len(before))
+            if found < 0:
+                raise ValueError("it leaves out or rewrites an answer; mark answers in it with {% generation %}")
+            answers.append((len(before), found + len(content)))
+        return answers
+
+    def _through_end(self, text: str, start: int, end: int, limit: int) -> int:
+        """The end of an answer, moved behind the control token that ends it when only white space is between."""
+        if self._ends(text[start:end]):
+            return end
+        after = self._end_follows.match(text, end, limit)
+        return after.end() if after else end
+
+    def _ends(self, text: str) -> bool:
+        return any(match.end() == len(text) for match in self._controls.finditer(text))
 
 
 def _explain(error: Exception) -> str:
-    text = str(error) or type(error).__name__
-    return f"KeyError {text}" if isinstance(error, KeyError) else text
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
 
 
-def _has_answer(messages: Sequence[Message]) -> bool:
-    return any(message["role"] == "assistant" for message in messages)
-
-
-def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    tokens = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return _control_pattern(tuple(sorted({*tokens, *tokenizer.all_special_tokens}, key=lambda token: (-len(token), token))))
-
-
-@lru_cache(maxsize=16)
-def _control_pattern(tokens: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, tokens)) or "(?!)")
-
-
-def _shield_text(text: str, controls: re.Pattern[str]) -> str:
-    """The text with a break inside each control token in it: `</s>` written by a user must not end a sequence."""
-    text = text.replace(_BREAK, "")
-    if not controls.search(text):
-        return text
-    return controls.sub(lambda match: match[0][0] + _BREAK + match[0][1:], text)
-
-
-def _shield(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[dict[str, Any]]:
-    controls = _control_tokens(tokenizer)
-    return [
-        {key: _shield_text(value, controls) if isinstance(value, str) else value for key, value in message.items()}
-        for message in messages
-    ]
-
-
-def _apply(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], source: str, *, prompt: bool = False
-) -> _Spans:
-    """What the template makes of the messages; spans only where it has `{% generation %}` and this is no prompt."""
-    mask = not prompt and bool(_GENERATION_TAG.search(source))
-    texts, spans = render_jinja_template(
-        [messages],
-        chat_template=source,
-        add_generation_prompt=prompt,
-        return_assistant_tokens_mask=mask,
-        **tokenizer.special_tokens_map,
-    )
-    return _Spans(texts[0], list(spans[0]) if mask else [])
-
-
-def _render_spans(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], source: str) -> _Spans:
-    """The text up to the last answer's end token, and its answers, each through its end token."""
-    _eos_id(tokenizer)
-    shielded = _shield(tokenizer, messages)
-    rendered = _apply(tokenizer, shielded, source)
-    if not _GENERATION_TAG.search(source):
-        rendered = _Spans(rendered.text, _answers_by_prefix(tokenizer, shielded, source, rendered.text))
-    if not rendered.answers:
-        return rendered
-    controls = _control_tokens(tokenizer)
-    limits = [start for start, _ in rendered.answers[1:]] + [len(rendered.text)]
-    answers = [
-        (start, _through_end_token(rendered.text, start, end, limit, controls))
-        for (start, end), limit in zip(rendered.answers, limits, strict=True)
-    ]
-    start, end = answers[-1]
-    text = rendered.text[:end]
-    if not _ends_with(text[start:], controls):
-        text += tokenizer.eos_token
-    return _Spans(text, [*answers[:-1], (start, len(text))])
-
-
-def _answers_by_prefix(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], source: str, text: str
-) -> list[tuple[int, int]]:
-    """Where answers stand in a template without `{% generation %}`: what a turn adds to the prompt before it."""
-    answers = []
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant" or index == 0:
-            continue
-        before = _apply(tokenizer, messages[:index], source, prompt=True).text
-        if not text.startswith(before):
-            raise ValueError(
-                "the template renders earlier turns differently once a later one follows, so the answers cannot be told "
-                "apart; mark them in the template with {% generation %} … {% endgeneration %}"
-            )
-        content = message["content"].strip()
-        found = text.find(content, len(before))
-        if found < 0:
-            raise ValueError("the template leaves out or rewrites the answer; mark it with {% generation %}")
-        answers.append((len(before), found + len(content)))
-    return answers
-
-
-def _through_end_token(text: str, start: int, end: int, limit: int, controls: re.Pattern[str]) -> int:
-    """The end of an answer, moved behind the control token that ends it when only white space is between."""
-    if _ends_with(text[start:end], controls):
-        return end
-    after = re.compile(rf"\s*(?:{controls.pattern})").match(text, end, limit)
-    return after.end() if after else end
-
-
-def _ends_with(text: str, controls: re.Pattern[str]) -> bool:
-    return any(match.end() == len(text) for match in controls.finditer(text))
-
-
-def _cut(spans: _Spans) -> list[tuple[str, bool]]:
-    """The text as pieces, each (text, whether it is an answer)."""
-    pieces = []
-    at = 0
-    for start, end in spans.answers:
-        pieces += [(spans.text[at:start], False), (spans.text[start:end], True)]
-        at = end
-    pieces.append((spans.text[at:], False))
-    return [piece for piece in pieces if piece[0]]
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[tuple[str, bool]]]) -> list[Rendered]:
-    """Each text's pieces as tokens one after the other."""
-    join = _encode_apart if _starts_alike(tokenizer) else _encode_together
-    return join(tokenizer, texts)
-
-
-def _starts_alike(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a word has the same tokens at the start of a text as behind a line break."""
-    alone = _ids(tokenizer, ["word"])[0]
-    behind = _ids(tokenizer, ["\nword"])[0]
-    return behind[-len(alone) :] == alone
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    if not texts:
-        return []
-    encoded: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)[
-        "input_ids"
-    ]
-    return encoded
-
-
-def _encode_apart(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[tuple[str, bool]]]) -> list[Rendered]:
-    parts = [(part, answer) for pieces in texts for piece, answer in pieces for part in piece.split(_BREAK)]
-    encoded = iter(_ids(tokenizer, [part for part, _ in parts]))
-    rendered = []
-    for pieces in texts:
-        ids: list[int] = []
-        mask: list[bool] = []
-        for piece, answer in pieces:
-            for _ in piece.split(_BREAK):
-                part = next(encoded)
-                ids += part
-                mask += [answer] * len(part)
-        rendered.append(Rendered(ids, mask))
-    return rendered
-
-
-def _encode_together(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[tuple[str, bool]]]) -> list[Rendered]:
-    """Each text as a whole; where the tokens so far are not how the whole begins, the next piece is encoded behind them."""
-    parts = [[(part, answer) for piece, answer in pieces for part in piece.split(_BREAK)] for pieces in texts]
-    prefixes = iter(_ids(tokenizer, [prefix for pieces in parts for prefix in accumulate(part for part, _ in pieces)]))
-    rendered = []
-    for pieces in parts:
-        ids: list[int] = []
-        mask: list[bool] = []
-        for part, answer in pieces:
-            whole = next(prefixes)
-            new = whole[len(ids) :] if whole[: len(ids)] == ids else _behind(tokenizer, part)
-            ids += new
-            mask += [answer] * len(new)
-        rendered.append(Rendered(ids, mask))
-    return rendered
-
-
-def _behind(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The tokens of a text that does not stand at the start: those behind a line break, without the line break's."""
-    before, whole = _ids(tokenizer, ["\n", "\n" + text])
-    return whole[len(before) :] if whole[: len(before)] == before else _ids(tokenizer, [text])[0]
+__all__ = [
+    "BUILT_IN",
+    "Message",
+    "RenderError",
+    "Rendered",
+    "check_agreement",
+    "encode_texts",
+    "render",
+    "render_batch",
+    "render_prompt",
+    "render_prompts",
+    "resolve_template",
+    "stop_token_ids",
+]

@@ -3,18 +3,18 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from alidade_crds.reasons import FailureReason
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from alidade_crds.reasons import FailureReason
 from alidade_engine.failures import JobFailure
 from alidade_engine.templates import resolve_template
 
 # A conversation's turns end with the same token as documents, as in ChatML, so one end-of-sequence token stops both.
 PAD, BOS, EOS, TURN = "<|pad|>", "<|bos|>", "<|im_end|>", "<|im_start|>"
 SPECIAL_TOKENS = [PAD, BOS, EOS, TURN]
-# Chinese is written without spaces: left whole, the sentences of a small dataset grow into tokens ("国的首都是"), and a name
-# has other tokens in each question. On examples/kbqa: held-out Chinese questions answered 83 %, without this split 19 %.
+# Chinese is written without spaces: left whole, the sentences of a small dataset grow into tokens ("国的首都是"), and a
+# name has other tokens in each question. On examples/kbqa: held-out Chinese questions answered 83 %, without it 19 %.
 IDEOGRAPH = r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
 # 256 bytes and the special tokens: below that, a text could not be written.
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
@@ -23,11 +23,11 @@ SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int, *, model_max_length: int = 1_000_000, template: str = "chatml"
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of at most vocab_size entries, trained on texts; the same texts give the same tokenizer.
+    """A byte-level BPE tokenizer of at most vocab_size entries, trained on texts; the same texts give the same one.
 
-    Every text can be written in it and read back unchanged. BOS, EOS and PAD are three different tokens; BOS is put before
-    each text; the chat template is stored with it. It splits text as GPT-2 does, which llama.cpp knows how to repeat.
-    Raises JobFailure(DataEmpty) when texts holds nothing.
+    Every text can be written in it and read back unchanged. BOS, EOS and PAD are three different tokens; BOS is put
+    before each text; the chat template is stored with it. It splits text as GPT-2 does, which llama.cpp knows how to
+    repeat. Raises JobFailure(DataEmpty) when texts holds nothing.
     """
     if vocab_size < SMALLEST_VOCABULARY:
         raise JobFailure(
@@ -90,7 +90,9 @@ def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> PreTrained
 
     Raises JobFailure(ModelNotFound) when the folder has none, ModelInvalid when it cannot be read.
     """
-    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")):
+    if not any(
+        (path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+    ):
         raise JobFailure(
             FailureReason.MODEL_NOT_FOUND,
             f"{path} has no tokenizer (tokenizer.json or tokenizer.model); a model folder holds its tokenizer too.",

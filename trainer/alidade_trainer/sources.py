@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
-from alidade_crds.contract import SCRATCH_ENV, VOLUMES_ENV
-from alidade_crds.reasons import FailureReason
-from alidade_crds.uris import Location, UriError, parse_uri
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -20,6 +17,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from alidade_crds.contract import SCRATCH_ENV, VOLUMES_ENV
+from alidade_crds.reasons import FailureReason
+from alidade_crds.uris import Location, UriError, parse_uri
 from alidade_trainer.failures import JobFailure
 
 # What a model folder needs; pickles are never fetched.
@@ -48,7 +48,8 @@ class Locations:
     def resolve_data(self, uri: str, *, field: str = "dataset.uri") -> Path:
         """The file or folder of records at an address, fetched when it is remote.
 
-        Raises JobFailure: DataNotFound when nothing is there, or it cannot be reached (retryable when a network is at fault).
+        Raises JobFailure: DataNotFound when nothing is there, or it cannot be reached (retryable when a network is at
+        fault).
         """
         location = _parse(uri, field)
         if location.scheme == "hf":
@@ -59,7 +60,7 @@ class Locations:
         return path
 
     def resolve_model(self, uri: str, *, field: str = "model.uri") -> Path:
-        """The folder of a model at an address, fetched when it is remote; whether it is whole, the engine's loader tells.
+        """The folder of a model at an address, fetched when it is remote; the loader tells whether it is whole.
 
         Raises JobFailure: ModelNotFound when nothing is there, or it cannot be reached.
         """
@@ -72,7 +73,7 @@ class Locations:
         return path
 
     def resolve_output(self, uri: str, *, field: str = "output.uri") -> Path:
-        """The local folder that results are written to, made when absent; for s3:// and gs:// it is uploaded by `publish`.
+        """The local folder that results are written to, made when absent; `publish` uploads it for s3:// and gs://.
 
         Raises JobFailure: VolumeReadOnly when it cannot be written, DataNotFound when the claim is not mounted.
         """
@@ -92,12 +93,13 @@ class Locations:
         except OSError as error:
             raise JobFailure(
                 FailureReason.VOLUME_READ_ONLY,
-                f"{field} is {uri}, where nothing can be written ({error.strerror}); use a volume that the pod may write.",
+                f"{field} is {uri}, where nothing can be written ({error.strerror}); use a volume that the pod may "
+                "write.",
             ) from error
         return path
 
     def publish(self, local: Path, uri: str, *, field: str = "output.uri") -> None:
-        """Uploads a folder to an s3:// or gs:// address; does nothing for addresses that `resolve_output` writes in place."""
+        """Uploads a folder to an s3:// or gs:// address; does nothing where `resolve_output` writes in place."""
         if not is_remote(uri):
             return
         location = _parse(uri, field)
@@ -205,14 +207,12 @@ def _filesystem(location: Location, field: str) -> Any:
     except ImportError as error:
         raise JobFailure(
             FailureReason.CONFIG_INVALID,
-            f"{field} is {location}; {location.scheme}:// needs the package {_PACKAGES[location.scheme]}, which this image "
-            "lacks. Use an image that has it, or put the files on a volume and name them as pvc://CLAIM/PATH.",
+            f"{field} is {location}; {location.scheme}:// needs the package {_PACKAGES[location.scheme]}, which this "
+            "image lacks. Use an image that has it, or put the files on a volume and name them as pvc://CLAIM/PATH.",
         ) from error
 
 
-def _reach(
-    action: Callable[[], _T], uri: str, field: str, absent: FailureReason = FailureReason.DATA_NOT_FOUND
-) -> _T:
+def _reach(action: Callable[[], _T], uri: str, field: str, absent: FailureReason = FailureReason.DATA_NOT_FOUND) -> _T:
     try:
         return action()
     except FileNotFoundError as error:

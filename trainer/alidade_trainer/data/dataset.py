@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
 from alidade_crds.blocks import Dataset, Validation
 from alidade_crds.contract import JobDocument, Stage
 from alidade_crds.reasons import FailureReason
 from alidade_engine.templates import resolve_template
-from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
-
 from alidade_trainer.data.formats import Conversation, Preference, Prompt, Text
 from alidade_trainer.data.report import DataReport, SourceReport, SplitReport
 from alidade_trainer.data.sequences import Collator, Samples, TokenDataset, concatenate, epoch_order
@@ -42,7 +42,7 @@ class PreparedData:
         return list(self.report["warnings"])
 
     def save(self, folder: Path) -> None:
-        """Writes everything into a folder, so that other processes of this machine `load` it instead of tokenising again."""
+        """Writes everything into a folder, which other processes of this machine `load` instead of tokenising again."""
         self.train.save(folder / "train")
         if self.validation is not None:
             self.validation.save(folder / "validation")
@@ -89,7 +89,7 @@ def prepare(
     template = resolve_template(tokenizer, data.template)
     rules = Rules(stage, max_length, template)
     main = tokenise(OpenedSource(locations, data.uri, data.format), tokenizer, rules)
-    _refuse_nothing(main.report, rules)
+    _refuse_nothing(main.report)
     mixed = [
         tokenise(OpenedSource(locations, mix.uri, mix.format, field=f"dataset.mix[{number}].uri"), tokenizer, rules)
         for number, mix in enumerate(data.mix)
@@ -98,7 +98,9 @@ def prepare(
     train, validation, samples = _select(job, main, mixed, held_out, warnings)
     sources = [main.report, *(source.report for source in mixed), *([held_out.report] if held_out else [])]
     sequences = TokenDataset.of(samples, train, max_length=max_length, packing=data.packing)
-    checks = TokenDataset.of(samples, validation, max_length=max_length, packing=data.packing) if len(validation) else None
+    checks = (
+        TokenDataset.of(samples, validation, max_length=max_length, packing=data.packing) if len(validation) else None
+    )
     warnings += [sentence for source in sources for sentence in source.sentences()]
     if stage is Stage.SFT:
         tokenizer.chat_template = template
@@ -134,11 +136,11 @@ def _held_out_source(
         return None
     field = "dataset.validation.uri"
     source = tokenise(OpenedSource(locations, data.validation.uri, data.format, field=field), tokenizer, rules)
-    _refuse_nothing(source.report, rules, field=field)
+    _refuse_nothing(source.report, field=field)
     return source
 
 
-def _refuse_nothing(report: SourceReport, rules: Rules, *, field: str = "dataset.uri") -> None:
+def _refuse_nothing(report: SourceReport, *, field: str = "dataset.uri") -> None:
     """Raises JobFailure when no record is left, with the reason that took most of them."""
     if report.kept:
         return
@@ -147,8 +149,8 @@ def _refuse_nothing(report: SourceReport, rules: Rules, *, field: str = "dataset
     if reason.startswith("longer"):
         raise JobFailure(
             FailureReason.DATA_TOO_LONG,
-            f"{field}: all {report.records} records are left out, {dropped.count} of them because they are {reason} ({places}). "
-            "Raise dataset.maxLength, or shorten them.",
+            f"{field}: all {report.records} records are left out, {dropped.count} of them because they are {reason} "
+            f"({places}). Raise dataset.maxLength, or shorten them.",
         )
     raise JobFailure(
         FailureReason.DATA_EMPTY,

@@ -6,7 +6,6 @@ from typing import Any
 
 from alidade_crds.blocks import DataFormat
 from alidade_crds.reasons import FailureReason
-
 from alidade_trainer.data.records import Position, Record, kind_of
 from alidade_trainer.failures import JobFailure
 
@@ -30,7 +29,7 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """Answers to one prompt, the better ones with the higher score; strength is how far chosen and rejected are apart."""
+    """Answers to one prompt, the better with the higher score; strength is how far chosen and rejected are apart."""
 
     prompt: Messages
     answers: list[str]
@@ -88,7 +87,9 @@ def _turns(found: Any, key: str, role_key: str, text_key: str) -> Messages:
             raise ShapeError(f"`{key}`, turn {number} is {kind_of(turn)}; it should be an object")
         role = turn.get(role_key)
         if role not in _ROLES:
-            raise ShapeError(f"`{key}`, turn {number}: `{role_key}` is {role!r}; it should be one of {', '.join(_ROLES)}")
+            raise ShapeError(
+                f"`{key}`, turn {number}: `{role_key}` is {role!r}; it should be one of {', '.join(_ROLES)}"
+            )
         content = turn.get(text_key)
         if not isinstance(content, str):
             raise ShapeError(f"`{key}`, turn {number}: `{text_key}` is {kind_of(content)}; it should be a text")
@@ -156,7 +157,9 @@ def _preference(value: dict[str, Any]) -> list[Example]:
     strength = _number(value, "margin")
     if isinstance(chosen, dict) and isinstance(rejected, dict):
         chosen, rejected = chosen.get("messages"), rejected.get("messages")
-    prompt_key = next((key for key in ("prompt", "question", "instruction", "input") if value.get(key) is not None), None)
+    prompt_key = next(
+        (key for key in ("prompt", "question", "instruction", "input") if value.get(key) is not None), None
+    )
     if isinstance(chosen, str) and isinstance(rejected, str):
         if prompt_key is not None:
             return [Preference(_prompt_turns(value, prompt_key), [chosen, rejected], [1.0, 0.0], strength)]
@@ -267,7 +270,9 @@ SHAPES = (
     ),
     Shape("text_to_textlist", "input, output[]", lambda value: _is_list(value, "output"), _ranked, (_F.PREFERENCE,)),
     Shape("text2text", "input, output", _has("input", "output"), _pair("input", "output"), _PAIRS),
-    Shape("prompt_completion", "prompt, completion", _has("prompt", "completion"), _pair("prompt", "completion"), _PAIRS),
+    Shape(
+        "prompt_completion", "prompt, completion", _has("prompt", "completion"), _pair("prompt", "completion"), _PAIRS
+    ),
     Shape("prompt_response", "prompt, response", _has("prompt", "response"), _pair("prompt", "response"), _PAIRS),
     Shape(
         "instruction_response",
@@ -327,14 +332,16 @@ def _guessed(record: Record) -> Shape:
         if shape.fits(record.value):
             return shape
     known = "; ".join(shape.fields for shape in SHAPES)
+    found = ", ".join(list(record.value)[:8]) or "none"
     raise JobFailure(
         FailureReason.DATA_MALFORMED,
-        f"{record.position} has the fields {', '.join(list(record.value)[:8]) or 'none'}, which is no shape known here. "
-        f"Shapes known: {known}.",
+        f"{record.position} has the fields {found}, which is no shape known here. Shapes known: {known}.",
     )
 
 
-def read_examples(records: Iterator[Record], wanted: DataFormat = DataFormat.AUTO) -> Iterator[tuple[Example, Position]]:
+def read_examples(
+    records: Iterator[Record], wanted: DataFormat = DataFormat.AUTO
+) -> Iterator[tuple[Example, Position]]:
     """Each record's examples, with its place; all records are of the first one's shape.
 
     Raises JobFailure(DataMalformed) naming file and line for a record that is of another shape or lacks a field.

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 def best_fit(lengths: NDArray[np.int64], capacity: int) -> list[list[int]]:
     """Bins of indices into lengths, each bin's lengths summing to at most capacity.
 
-    Best-fit decreasing (Ding et al. 2024, "Fewer Truncations Improve Language Modeling", section 3): the longest first, each
-    into the fullest bin that has room. Ties keep the order of the indices, so the result is a function of the lengths.
-    Raises ValueError for a length above the capacity.
+    Best-fit decreasing (Ding et al. 2024, "Fewer Truncations Improve Language Modeling", section 3): the longest first,
+    each into the fullest bin that has room. Ties keep the order of the indices, so the result is a function of the
+    lengths. Raises ValueError for a length above the capacity.
     """
     if lengths.size and int(lengths.max()) > capacity:
         raise ValueError(f"a length of {int(lengths.max())} does not fit into {capacity}")

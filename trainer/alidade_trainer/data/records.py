@@ -1,4 +1,4 @@
-"""Records out of .json, .jsonl, .parquet and .csv files, each with the place it stands at, for messages that can be acted on."""
+"""Records out of .json, .jsonl, .parquet and .csv files, each with the place it stands at."""
 
 import csv
 import json
@@ -9,8 +9,8 @@ from typing import IO, Any
 
 import pyarrow
 import pyarrow.parquet
-from alidade_crds.reasons import FailureReason
 
+from alidade_crds.reasons import FailureReason
 from alidade_trainer.failures import JobFailure
 
 SUFFIXES = (".json", ".jsonl", ".parquet", ".csv")
@@ -58,7 +58,8 @@ class DataFiles:
 def find_files(path: Path) -> DataFiles:
     """The data files at a path, sorted by name.
 
-    Raises JobFailure: DataNotFound when the path or data files in it are missing, DataMalformed for another kind of file.
+    Raises JobFailure: DataNotFound when the path or data files in it are missing, DataMalformed for another kind of
+    file.
     """
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
@@ -90,13 +91,16 @@ def find_files(path: Path) -> DataFiles:
 
 def _is_held_out(relative: Path) -> bool:
     names = [part.lower() for part in relative.with_suffix("").parts]
-    return any(name == word or name.startswith((word + "-", word + "_", word + ".")) for name in names for word in _HELD_OUT)
+    return any(
+        name == word or name.startswith((word + "-", word + "_", word + ".")) for name in names for word in _HELD_OUT
+    )
 
 
 def read_files(files: DataFiles) -> Iterator[Record]:
     """Each record of the files in order.
 
-    Raises JobFailure: DataMalformed with file and line or instance for what cannot be read, DataEmpty when there is no record.
+    Raises JobFailure: DataMalformed with file and line or instance for what cannot be read, DataEmpty when there is no
+    record.
     """
     empty = True
     for file in files.files:
@@ -156,9 +160,7 @@ def _is_json_lines(opened: IO[str]) -> bool:
         value = json.loads(first)
     except json.JSONDecodeError:
         return False
-    if isinstance(value, dict) and "instances" in value and "type" in value:
-        return False
-    return True
+    return not (isinstance(value, dict) and "instances" in value and "type" in value)
 
 
 def _unwrap(value: dict[str, Any], name: str) -> tuple[str | None, Any]:
@@ -214,12 +216,11 @@ def _read_csv(file: Path, name: str) -> Iterator[Record]:
         try:
             for number, value in enumerate(reader, 1):
                 position = Position(name, "row", number)
-                if None in value or None in value.values():
+                if None in value or None in value.values():  # the library's signs for too many and too few fields
                     columns = len(reader.fieldnames or ())
-                    found = columns + len(value[None]) if None in value else sum(v is not None for v in value.values())
                     raise _malformed(
-                        f"{position} (line {reader.line_num}) has {found} columns; the header has {columns}. Put quotes around "
-                        "fields with commas."
+                        f"{position} (line {reader.line_num}) has {'more' if None in value else 'fewer'} fields than "
+                        f"the {columns} of the header. Put quotes around fields with commas or line breaks."
                     )
                 yield Record(dict(value), position)
         except csv.Error as error:
@@ -236,7 +237,14 @@ def kind_of(value: Any) -> str:
     """What a JSON value is, in words."""
     if value is None:
         return "null"
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
     return names.get(type(value), f"a {type(value).__name__}")
 
 
@@ -246,5 +254,3 @@ def _keys(value: dict[str, Any]) -> str:
 
 def _malformed(message: str) -> JobFailure:
     return JobFailure(FailureReason.DATA_MALFORMED, message)
-
-

@@ -26,7 +26,8 @@ class SourceReport:
     """One address of records.
 
     shape: the shape its records have; files: sha256 of each; digest: of all of them.
-    records: examples read; kept: those with tokens to learn that are short enough; duplicates: kept ones that repeat another.
+    records: examples read; kept: those with tokens to learn that are short enough; duplicates: kept ones that repeat
+    another.
     """
 
     uri: str
@@ -54,7 +55,8 @@ class SourceReport:
             said.append(f"{self.uri}: {self.duplicates} of {self.kept} records repeat another.")
         if self.held_out_files:
             said.append(
-                f"{self.uri}: {', '.join(self.held_out_files)} left out, held-out data by name; name the file itself to use it."
+                f"{self.uri}: {', '.join(self.held_out_files)} left out, held-out data by name; name the file to "
+                "use it."
             )
         return said
 

@@ -21,8 +21,8 @@ class Samples:
     """Tokens of many samples one after the other.
 
     tokens: (all tokens,) int32 ids.
-    learned: (all tokens,) bool, whether a token is to be predicted; never a sample's first, before which nothing stands.
-    offsets: (samples + 1,) int64, where each sample begins and the last one ends.
+    learned: (all tokens,) bool, whether a token is to be predicted; never a sample's first, before which nothing
+    stands. offsets: (samples + 1,) int64, where each sample begins and the last one ends.
     """
 
     tokens: NDArray[np.int32]
@@ -63,7 +63,9 @@ class SampleBuilder:
         """All samples added."""
         tokens = np.concatenate(self._tokens) if self._tokens else np.empty(0, np.int32)
         learned = np.concatenate(self._learned) if self._learned else np.empty(0, np.bool_)
-        return Samples(tokens, learned, np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)]).astype(np.int64))
+        return Samples(
+            tokens, learned, np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)]).astype(np.int64)
+        )
 
 
 def concatenate(parts: Iterable[Samples]) -> Samples:
@@ -82,11 +84,14 @@ def concatenate(parts: Iterable[Samples]) -> Samples:
 class TokenDataset(torch.utils.data.Dataset[dict[str, NDArray[np.int64]]]):
     """Sequences for training, each one sample or, when packed, several.
 
-    An item has input_ids, labels (NO_LOSS where there is none) and position_ids (from 0 in each sample), all (tokens,) int64.
+    An item has input_ids, labels (NO_LOSS where there is none) and position_ids (from 0 in each sample), all (tokens,)
+    int64.
     """
 
-    def __init__(self, samples: Samples, members: NDArray[np.int64], bounds: NDArray[np.int64], *, packed: bool) -> None:
-        """members: indices of samples, sequence after sequence; bounds: (sequences + 1,) where each begins in members."""
+    def __init__(
+        self, samples: Samples, members: NDArray[np.int64], bounds: NDArray[np.int64], *, packed: bool
+    ) -> None:
+        """members: indices of samples, sequence after sequence; bounds: (sequences + 1,) where each of them begins."""
         self.samples = samples
         self.members = members
         self.bounds = bounds
@@ -198,5 +203,5 @@ class Collator:
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """The order in which sequences are taken in an epoch: a function of its arguments alone, so that a resumed run repeats it."""
+    """The order in which an epoch takes its sequences: of the arguments alone, so that a resumed run repeats it."""
     return np.random.default_rng([seed, epoch]).permutation(count).astype(np.int64)

@@ -7,14 +7,14 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
 from alidade_crds.blocks import DataFormat
 from alidade_crds.contract import Stage
 from alidade_crds.reasons import FailureReason
 from alidade_engine.models import file_digest
 from alidade_engine.templates import RenderError, check_agreement, encode_texts, render_batch
-from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
-
 from alidade_trainer.data.formats import Conversation, Example, Messages, Preference, Prompt, Text, read_examples
 from alidade_trainer.data.records import DataFiles, Position, find_files, read_files
 from alidade_trainer.data.report import SourceReport
@@ -71,8 +71,8 @@ class OpenedSource:
 def tokenise(source: OpenedSource, tokenizer: PreTrainedTokenizerBase, rules: Rules) -> TokenisedSource:
     """All samples of an address.
 
-    Raises JobFailure: DataMalformed for records that the stage cannot learn from, TemplateFailed naming the record that the
-    template cannot render.
+    Raises JobFailure: DataMalformed for records that the stage cannot learn from, TemplateFailed naming the record that
+    the template cannot render.
     """
     work = _Work(source, tokenizer, rules)
     examples = source.examples()
@@ -131,7 +131,7 @@ class _Work:
         need = (
             "sft learns from prompts with answers; train a RewardModel on preferences"
             if self._rules.stage is Stage.SFT
-            else "pretrain learns from plain text ({\"text\": …}); use method: sft for prompts with answers"
+            else 'pretrain learns from plain text ({"text": …}); use method: sft for prompts with answers'
         )
         return JobFailure(FailureReason.DATA_MALFORMED, f"{self._field}: {position} holds {found}; {need}.")
 
