@@ -225,20 +225,24 @@ class ApiClient:
         uid: str = "",
         grace_period_s: int | None = None,
         propagation: str = "Background",
-    ) -> None:
-        """Delete the object; one that is gone already, or was replaced by another of its name, is left alone."""
+    ) -> Object | None:
+        """Delete the object; one that is gone already, or was replaced by another of its name, is left alone (None).
+
+        Else the answer: the object as it is on its way out, or a Status when it is gone.
+        """
         options: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
         if uid:
             options["preconditions"] = {"uid": uid}
         if grace_period_s is not None:
             options["gracePeriodSeconds"] = grace_period_s
         try:
-            await self.request("DELETE", resource.path(key.namespace, key.name), body=options)
+            return await self.request("DELETE", resource.path(key.namespace, key.name), body=options)
         except NotFoundError:
-            return
+            return None
         except ConflictError:
             if not uid:
                 raise
+            return None
 
     async def watch(
         self, resource: Resource, resource_version: str, *, label_selector: str = "", field_selector: str = ""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 
 from alidade_local.client import ApiClient, ApiError, GoneError, UnreachableError
@@ -65,6 +65,10 @@ class Informer:
             return
         self._objects[key] = document
         self._tell(known, document)
+
+    def forget(self, document: Object) -> None:
+        """Take in that a deletion of our own removed the object."""
+        self._drop(document)
 
     async def run(self) -> None:
         """Follow the API server until cancelled, whatever it does."""
@@ -154,6 +158,8 @@ class Informers:
             for informer in self._informers.values():
                 group.create_task(informer.run())
 
-    async def wait_until_synced(self) -> None:
-        for informer in self._informers.values():
-            await informer.synced.wait()
+    async def wait_until_synced(self, *, except_for: Collection[Resource] = ()) -> None:
+        """Return once every informer has listed its kind; those excepted may not be served yet."""
+        for resource, informer in self._informers.items():
+            if resource not in except_for:
+                await informer.synced.wait()

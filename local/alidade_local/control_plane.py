@@ -1,0 +1,94 @@
+"""Everything that acts on objects: controllers, scheduler and kubelet, on one API connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from alidade_local.client import ApiClient
+from alidade_local.controllers.accounts import DefaultAccounts
+from alidade_local.controllers.claims import ClaimBinder
+from alidade_local.controllers.controller import Controller
+from alidade_local.controllers.deployment import deployment_planner
+from alidade_local.controllers.endpoints import EndpointsController
+from alidade_local.controllers.job import job_planner
+from alidade_local.controllers.plan import PlanActor, Planner
+from alidade_local.controllers.ports import PortChooser
+from alidade_local.controllers.pytorchjob import pytorchjob_planner
+from alidade_local.controllers.replicaset import replica_set_planner
+from alidade_local.controllers.scheduler import Scheduler
+from alidade_local.events import EventRecorder
+from alidade_local.informer import Informers
+from alidade_local.kubelet.kubelet import Kubelet
+from alidade_local.kubelet.node import KubeletSettings
+from alidade_local.resources import DEPLOYMENTS, JOBS, PODS, PYTORCH_JOBS, REPLICA_SETS, SERVICES, Resource
+
+
+@dataclass
+class ControlPlane:
+    """The running parts; `stop` ends them in the order in which nothing is lost."""
+
+    kubelet: Kubelet
+    _kubelet_task: asyncio.Task[None]
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def stop(self) -> None:
+        """End the pods with their grace periods, then the controllers.
+
+        Controllers are silent meanwhile: what they would do about ending pods is for the next start.
+        """
+        *others, informers = self._tasks
+        await _cancel(others)
+        await self.kubelet.stop()
+        await _cancel([self._kubelet_task, informers])
+
+    async def failure(self) -> BaseException:
+        """Return when a part of the control plane ended by a mistake of ours."""
+        done, _ = await asyncio.wait([self._kubelet_task, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        task = done.pop()
+        return task.exception() or RuntimeError(f"{task.get_name()} ended")
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def start_control_plane(client: ApiClient, settings: KubeletSettings) -> ControlPlane:
+    """Start everything; returns once the caches have been filled."""
+    informers = Informers(client)
+    kubelet = Kubelet(client, informers, settings)
+    controllers: list[Controller] = []
+    recorders: list[EventRecorder] = []
+
+    def add_plan(parent: Resource, children: Sequence[Resource], planner: Planner, component: str) -> None:
+        actor = PlanActor(client, informers, parent, children, planner, component=component)
+        controller = Controller(parent.plural, actor.reconcile)
+        controller.follow(informers, parent)
+        for child in children:
+            controller.follow_owned(informers, child, parent)
+        controllers.append(controller)
+        recorders.append(actor.events)
+
+    ports = PortChooser()
+    add_plan(PYTORCH_JOBS, [PODS, SERVICES], pytorchjob_planner(ports.choose), "pytorchjob-controller")
+    add_plan(JOBS, [PODS], job_planner(settings.first_backoff_s), "job-controller")
+    add_plan(REPLICA_SETS, [PODS], replica_set_planner, "replicaset-controller")
+    add_plan(DEPLOYMENTS, [REPLICA_SETS], deployment_planner, "deployment-controller")
+    scheduler = Scheduler(client, informers)
+    claims = ClaimBinder(client, informers, settings.volumes_dir)
+    controllers += [
+        scheduler.controller,
+        claims.controller,
+        EndpointsController(client, informers).controller,
+        DefaultAccounts(client, informers).controller,
+    ]
+    recorders += [scheduler.events, claims.events]
+    informer_task = asyncio.create_task(informers.run(), name="informers")
+    await informers.wait_until_synced(except_for=[PYTORCH_JOBS])
+    tasks = [asyncio.create_task(recorder.run(), name="events") for recorder in recorders]
+    tasks += [asyncio.create_task(controller.run(), name=controller.name) for controller in controllers]
+    kubelet_task = asyncio.create_task(kubelet.run(), name="kubelet")
+    return ControlPlane(kubelet, kubelet_task, [*tasks, informer_task])

@@ -1,0 +1,39 @@
+"""What controllers ask about pods."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from alidade_local.objects import Object, is_condition_true, is_deleting, parse_time
+
+FINISHED_PHASES = ("Succeeded", "Failed")
+
+
+def phase_of(pod: Object) -> str:
+    return str((pod.get("status") or {}).get("phase") or "Pending")
+
+
+def is_active(pod: Object) -> bool:
+    """Whether the pod runs or will run."""
+    return phase_of(pod) not in FINISHED_PHASES and not is_deleting(pod)
+
+
+def is_ready(pod: Object) -> bool:
+    return is_condition_true(pod, "Ready")
+
+
+def restarts_of(pod: Object) -> int:
+    """How often the pod's containers were restarted in place, all together."""
+    status = pod.get("status") or {}
+    containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    return sum(container.get("restartCount", 0) for container in containers)
+
+
+def finished_at(pod: Object, default: datetime) -> datetime:
+    """When the pod's last container ended."""
+    ends = [
+        parse_time(container["state"]["terminated"]["finishedAt"])
+        for container in (pod.get("status") or {}).get("containerStatuses") or []
+        if "terminated" in (container.get("state") or {})
+    ]
+    return max(ends, default=default)

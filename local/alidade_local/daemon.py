@@ -1,0 +1,204 @@
+"""The cluster's one process: API server, controllers and kubelet, with the operator as a child."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from alidade_local.kubelet.node import KubeletSettings
+from alidade_local.kubelet.processes import ProcessIdentity
+from alidade_local.paths import ClusterPaths
+
+log = logging.getLogger(__name__)
+
+
+class ClusterError(Exception):
+    """The cluster cannot be started, stopped or asked; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class DaemonSettings:
+    """How a cluster is started.
+
+    port: of the API server on 127.0.0.1; 0 takes the one it had before, or a free one.
+    operator: whether the operator is started too.
+    first_backoff_s: first pause before a crashing container, or a Job's failed pod, is started again.
+    """
+
+    data_dir: Path
+    port: int = 0
+    operator: bool = True
+    first_backoff_s: float = 10.0
+
+
+@contextmanager
+def _locked(paths: ClusterPaths) -> Iterator[None]:
+    """Hold the cluster's lock; raises ClusterError when another process has it."""
+    try:
+        paths.data_dir.mkdir(parents=True, exist_ok=True)
+        lock = paths.lock.open("w")
+    except OSError as error:
+        raise ClusterError(
+            f"{paths.data_dir} cannot be written ({error.strerror}); "
+            "set ALIDADE_HOME to a folder that can, or change its permissions"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ClusterError(f"a cluster is already running in {paths.data_dir}; see `alidade status`") from error
+        yield
+
+
+def choose_port(paths: ClusterPaths, requested: int) -> int:
+    """The API server's port: the requested one, else the one it had before if that is free, else a free one.
+
+    Raises ClusterError when the requested port is taken.
+    """
+    if requested:
+        if not _is_free(requested):
+            raise ClusterError(
+                f"port {requested} is taken by another program; choose another with --port, or 0 for any"
+            )
+        return requested
+    known = paths.port.read_text().strip() if paths.port.exists() else ""
+    if known.isdigit():
+        if _is_free(int(known)):
+            return int(known)
+        log.warning("port %s of the last start is taken; another one is chosen, read the kubeconfig again", known)
+    return 0
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _token(paths: ClusterPaths) -> str:
+    """The bearer token of the cluster's administrator, made on the first start."""
+    if not paths.token.exists():
+        paths.token.touch(mode=0o600)
+        paths.token.write_text(secrets.token_urlsafe(32))
+    return paths.token.read_text()
+
+
+async def serve(settings: DaemonSettings, ready: int | None = None) -> None:
+    """Run the cluster until SIGTERM or SIGINT.
+
+    ready: a file descriptor that gets one line of JSON as soon as the cluster can be used.
+    Raises ClusterError when it cannot be started.
+    """
+    paths = ClusterPaths(settings.data_dir)
+    with _locked(paths):
+        identity = ProcessIdentity.of(os.getpid())
+        assert identity is not None
+        identity.save(paths.daemon)
+        try:
+            await _serve_locked(settings, paths, ready)
+        finally:
+            paths.daemon.unlink(missing_ok=True)
+
+
+async def _serve_locked(settings: DaemonSettings, paths: ClusterPaths, ready: int | None) -> None:
+    # Imported here so that a message about a wrong setting does not wait for them.
+    from alidade_local.apiserver.auth import ADMIN_GROUP, UserInfo
+    from alidade_local.apiserver.server import start_api_server
+    from alidade_local.apiserver.settings import ApiServerSettings
+    from alidade_local.kubelet.kubelet import end_leftover_processes
+    from alidade_local.pki import ensure_certificates, write_kubeconfig
+
+    stop = _stop_signal()
+    kubelet_settings = KubeletSettings(settings.data_dir, first_backoff_s=settings.first_backoff_s)
+    leftovers = end_leftover_processes(kubelet_settings)
+    if leftovers:
+        log.warning("ended %d processes that an earlier start had left running", leftovers)
+    certificates, token = ensure_certificates(paths.data_dir / "pki"), _token(paths)
+    server = await start_api_server(
+        ApiServerSettings(
+            data_dir=paths.data_dir,
+            tls_cert=certificates.cert,
+            tls_key=certificates.key,
+            tokens={token: UserInfo("alidade-admin", (ADMIN_GROUP,))},
+            pod_logs=paths.pods,
+            port=choose_port(paths, settings.port),
+        )
+    )
+    try:
+        paths.port.write_text(str(server.port))
+        write_kubeconfig(paths.kubeconfig, server.url, certificates.ca, token)
+        await _run(settings, paths, kubelet_settings, stop, ready)
+    finally:
+        await server.stop()
+
+
+async def _run(
+    settings: DaemonSettings,
+    paths: ClusterPaths,
+    kubelet_settings: KubeletSettings,
+    stop: asyncio.Event,
+    ready: int | None,
+) -> None:
+    from alidade_local.bootstrap import set_up_cluster
+    from alidade_local.client import ApiClient, KubeConfig
+    from alidade_local.control_plane import start_control_plane
+    from alidade_local.operator_process import OperatorSupervisor, is_operator_installed
+
+    async with ApiClient(KubeConfig.load(paths.kubeconfig)) as client:
+        plane = await start_control_plane(client, kubelet_settings)
+        operator: asyncio.Task[None] | None = None
+        try:
+            await set_up_cluster(client)
+            if settings.operator and is_operator_installed():
+                supervisor = OperatorSupervisor(paths, kubelet_settings.marker("operator"))
+                operator = asyncio.create_task(supervisor.run())
+            elif settings.operator:
+                log.warning("the operator is not installed beside the local cluster; install alidade-operator")
+            _announce(ready)
+            log.info("the cluster is up; its kubeconfig is %s", paths.kubeconfig)
+            await _until_stopped(stop, plane.failure())
+        finally:
+            # The operator first: what it would do about ending pods is for the next start.
+            if operator is not None:
+                operator.cancel()
+                await asyncio.gather(operator, return_exceptions=True)
+            await plane.stop()
+            log.info("the cluster is down")
+
+
+async def _until_stopped(stop: asyncio.Event, failure: object) -> None:
+    """Return on the signal to stop; raises what ended a part of the control plane."""
+    stopped = asyncio.create_task(stop.wait())
+    failed: asyncio.Task[BaseException] = asyncio.create_task(failure)  # type: ignore[arg-type]
+    await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if failed.done():
+        raise failed.result()
+    failed.cancel()
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def _announce(ready: int | None) -> None:
+    if ready is not None:
+        os.write(ready, json.dumps({"ready": True}).encode() + b"\n")
+        os.close(ready)

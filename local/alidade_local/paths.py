@@ -1,0 +1,72 @@
+"""Where a local cluster keeps what it needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_NAME = "local"
+
+
+@dataclass(frozen=True)
+class ClusterPaths:
+    """The files of one cluster, all below `data_dir`."""
+
+    data_dir: Path
+
+    @classmethod
+    def named(cls, name: str = DEFAULT_NAME, environ: Mapping[str, str] = os.environ) -> ClusterPaths:
+        """The folder of a cluster by its name: `$ALIDADE_HOME/<name>`, or `~/.alidade/<name>`."""
+        home = environ.get("ALIDADE_HOME")
+        return cls((Path(home) if home else Path.home() / ".alidade") / name)
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.data_dir / "kubeconfig"
+
+    @property
+    def log(self) -> Path:
+        """What the daemon prints."""
+        return self.data_dir / "cluster.log"
+
+    @property
+    def operator_log(self) -> Path:
+        return self.data_dir / "operator.log"
+
+    @property
+    def operator_config(self) -> Path:
+        return self.data_dir / "operator.yaml"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the daemon as long as it lives."""
+        return self.data_dir / "lock"
+
+    @property
+    def daemon(self) -> Path:
+        """Which process the daemon is (its id and start time)."""
+        return self.data_dir / "daemon.json"
+
+    @property
+    def operator_process(self) -> Path:
+        """Which process the operator is (its id and start time)."""
+        return self.data_dir / "operator.json"
+
+    @property
+    def port(self) -> Path:
+        """The port of the API server, kept so that kubeconfig files stay valid over restarts."""
+        return self.data_dir / "port"
+
+    @property
+    def token(self) -> Path:
+        return self.data_dir / "token"
+
+    @property
+    def pods(self) -> Path:
+        return self.data_dir / "pods"
+
+    @property
+    def volumes(self) -> Path:
+        return self.data_dir / "volumes"
