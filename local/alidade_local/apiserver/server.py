@@ -14,6 +14,7 @@ from alidade_local.apiserver.discovery import Discovery, version
 from alidade_local.apiserver.endpoints import Endpoints
 from alidade_local.apiserver.errors import ApiError, no_such_resource
 from alidade_local.apiserver.negotiation import negotiate, parse_accept
+from alidade_local.apiserver.openapi import OpenApi
 from alidade_local.apiserver.paths import parse_resource_path
 from alidade_local.apiserver.registry import Registry
 from alidade_local.apiserver.requests import error_response, json_response
@@ -39,6 +40,7 @@ class ApiServer:
         self._definitions = Definitions(self.store, self.registry)
         self._authenticator = Authenticator(settings.tokens)
         self._discovery = Discovery(self.registry)
+        self._open_api = OpenApi(self.registry)
         self._endpoints = Endpoints(self.objects, self.registry, settings)
         self._commits: asyncio.Task[None] | None = None
         self._runner: web.ServerRunner | None = None
@@ -100,6 +102,8 @@ class ApiServer:
         resource_path = parse_resource_path(path)
         if resource_path is not None:
             return await self._endpoints.answer(request, resource_path, user)
+        if path.startswith("/openapi/"):
+            return self._answer_open_api(request, path)
         return self._answer_discovery(request, path)
 
     def _answer_open(self, path: str) -> web.Response:
@@ -107,12 +111,28 @@ class ApiServer:
             return json_response(version())
         return web.Response(text="ok")
 
+    def _answer_open_api(self, request: web.BaseRequest, path: str) -> web.Response:
+        parts = path.strip("/").split("/")[1:]
+        negotiate(request.headers.get("Accept"), ())
+        document: bytes | Json | None = None
+        if parts == ["v2"]:
+            document = self._open_api.v2()
+        elif parts == ["v3"]:
+            document = self._open_api.index()
+        elif parts[:2] == ["v3", "api"] and len(parts) == 3:
+            document = self._open_api.v3("", parts[2])
+        elif parts[:2] == ["v3", "apis"] and len(parts) == 4:
+            document = self._open_api.v3(parts[2], parts[3])
+        if document is None:
+            raise no_such_resource()
+        return json_response(document)
+
     def _answer_discovery(self, request: web.BaseRequest, path: str) -> web.Response:
         parts = [part for part in path.split("/") if part]
         accept = request.headers.get("Accept", "")
         body: Json | None = None
         if parts in (["api"], ["apis"]):
-            return self._answer_groups(request, core=parts == ["api"], accept=accept)
+            return self._answer_groups(core=parts == ["api"], accept=accept)
         if parts[:1] == ["api"] and len(parts) == 2 and parts[1] == "v1":
             body = self._discovery.resources("", "v1")
         elif parts[:1] == ["apis"] and len(parts) == 2:
@@ -137,7 +157,7 @@ class ApiServer:
             raise no_such_resource()
         return json_response(body, yaml_form=negotiate(accept, ()).yaml)
 
-    def _answer_groups(self, request: web.BaseRequest, *, core: bool, accept: str) -> web.Response:
+    def _answer_groups(self, *, core: bool, accept: str) -> web.Response:
         for media, parameters in parse_accept(accept):
             if media == "application/json" and parameters.get("as") == "APIGroupDiscoveryList":
                 wanted = parameters.get("v", "v2")
