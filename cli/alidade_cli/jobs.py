@@ -21,8 +21,12 @@ def wait_for(cluster: Cluster, kind: Kind, name: str, *, timeout_s: float | None
 
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns) as progress:
         bar = progress.add_task(f"{kind.kind} {name}", total=None, note="")
         while True:

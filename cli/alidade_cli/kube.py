@@ -54,9 +54,7 @@ class Cluster:
 
         path = kubeconfig_path() or fallback
         if path is None or not path.is_file():
-            raise CommandFailed(
-                "no cluster: set KUBECONFIG, or start a cluster on this machine with `alidade up` and take its kubeconfig"
-            )
+            raise CommandFailed("no cluster: set KUBECONFIG, or start a cluster on this machine with `alidade up`")
         try:
             config.load_kube_config(str(path))
             _, active = config.list_kube_config_contexts(str(path))

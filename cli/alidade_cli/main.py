@@ -30,7 +30,7 @@ def alidade() -> None:
 @click.option("--foreground", is_flag=True, help="Stay, and stop the cluster with ctrl-c.")
 def up(name: str, port: int, *, no_operator: bool, foreground: bool) -> None:
     """Start a cluster on this machine: API server, controllers, kubelet, operator."""
-    sys.exit(local_cluster.up(name, port=port, operator=not no_operator, foreground=foreground))
+    local_cluster.up(name, port=port, operator=not no_operator, foreground=foreground)
 
 
 @alidade.command()
