@@ -1,0 +1,228 @@
+"""What the operator knows of the cluster: the newest version seen of every object it watches."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from alidade_operator.api import CHILD_KINDS, CLAIM, CONFIG_MAP, POD, JsonObject, Kind
+
+# Deleted uids are remembered so that an older event that arrives late does not bring an object back.
+TOMBSTONES = 10_000
+
+
+class Key(NamedTuple):
+    """A resource by its kind, namespace and name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a put or removal changed: the object as it is or was."""
+
+    kind: Kind
+    body: JsonObject
+
+
+def version_of(body: Mapping[str, JsonObject]) -> int:
+    """The resource version as a number (comparable within a kind since Kubernetes 1.35, and in practice before)."""
+    return int(body["metadata"].get("resourceVersion") or 0)
+
+
+def key_of(kind: Kind, body: JsonObject) -> Key:
+    """The key of an object."""
+    metadata = body["metadata"]
+    return Key(kind.kind, metadata.get("namespace", ""), metadata["name"])
+
+
+class Cache:
+    """Objects by kind, namespace and name. Of two versions of one object the newer stays, whatever their order."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, dict[tuple[str, str], JsonObject]] = {}
+        self._gone: dict[str, None] = {}
+        self._children: dict[Key, set[Key]] = {}
+        self._dependents: dict[Key, set[Key]] = {}
+        self.missing_kinds: set[str] = set()
+
+    def put(self, kind: Kind, body: JsonObject) -> bool:
+        """Takes in a version of an object; False when a newer one, or its end, is already known."""
+        metadata = body["metadata"]
+        if metadata["uid"] in self._gone:
+            return False
+        objects = self._objects.setdefault(kind.kind, {})
+        name = (metadata.get("namespace", ""), metadata["name"])
+        known = objects.get(name)
+        if known is not None:
+            if known["metadata"]["uid"] == metadata["uid"]:
+                if version_of(body) <= version_of(known):
+                    return False
+            elif version_of(body) < version_of(known):
+                # A late event of an object whose name has been taken over since.
+                return False
+            self._unlink(kind, known)
+        trimmed = trim(kind, body)
+        objects[name] = trimmed
+        self._link(kind, trimmed)
+        return True
+
+    def remove(self, kind: Kind, body: JsonObject) -> bool:
+        """Takes note that an object is gone for good; False when that was known."""
+        metadata = body["metadata"]
+        self._bury(metadata["uid"])
+        objects = self._objects.get(kind.kind, {})
+        name = (metadata.get("namespace", ""), metadata["name"])
+        known = objects.get(name)
+        if known is None or known["metadata"]["uid"] != metadata["uid"]:
+            return False
+        self._unlink(kind, known)
+        del objects[name]
+        return True
+
+    def _bury(self, uid: str) -> None:
+        self._gone[uid] = None
+        while len(self._gone) > TOMBSTONES:
+            del self._gone[next(iter(self._gone))]
+
+    def prune(
+        self, kind: Kind, listed: Iterable[JsonObject], version: str, namespaces: Iterable[str]
+    ) -> list[JsonObject]:
+        """Removes what a full listing at `version` no longer has; returns what was removed.
+
+        namespaces: those that were listed; empty when all were. An object newer than the listing stays.
+        """
+        alive = {body["metadata"]["uid"] for body in listed}
+        covered = set(namespaces)
+        lost = [
+            body
+            for (namespace, _), body in self._objects.get(kind.kind, {}).items()
+            if body["metadata"]["uid"] not in alive
+            and version_of(body) <= int(version)
+            and (not covered or namespace in covered)
+        ]
+        for body in lost:
+            self.remove(kind, body)
+        return lost
+
+    def get(self, key: Key) -> JsonObject | None:
+        """One object, or None."""
+        return self._objects.get(key.kind, {}).get((key.namespace, key.name))
+
+    def all(self, kind: Kind) -> Iterator[JsonObject]:
+        """Every object of a kind."""
+        yield from self._objects.get(kind.kind, {}).values()
+
+    def children(self, parent: Key) -> Iterator[JsonObject]:
+        """Objects that carry the labels of a resource, its training jobs, pods and ConfigMaps."""
+        for key in sorted(self._children.get(parent, ())):
+            body = self.get(key)
+            if body is not None:
+                yield body
+
+    def dependents(self, source: Key) -> list[Key]:
+        """Resources whose model comes from another one."""
+        return sorted(self._dependents.get(source, ()))
+
+    def _link(self, kind: Kind, body: JsonObject) -> None:
+        for index, source in self._sources(kind, body):
+            index.setdefault(source, set()).add(key_of(kind, body))
+
+    def _unlink(self, kind: Kind, body: JsonObject) -> None:
+        for index, source in self._sources(kind, body):
+            keys = index.get(source, set())
+            keys.discard(key_of(kind, body))
+            if not keys:
+                index.pop(source, None)
+
+    def _sources(self, kind: Kind, body: JsonObject) -> Iterator[tuple[dict[Key, set[Key]], Key]]:
+        parent = parent_key(kind, body)
+        if parent is not None:
+            yield self._children, parent
+        reference = model_reference(body)
+        if reference is not None:
+            yield self._dependents, reference
+
+
+PARENT_KIND_LABEL = "alidade.dev/kind"
+PARENT_NAME_LABEL = "app.kubernetes.io/instance"
+
+
+def parent_key(kind: Kind, body: JsonObject) -> Key | None:
+    """The resource that a child belongs to by its labels; None for what is no child."""
+    if kind not in CHILD_KINDS:
+        return None
+    labels = body["metadata"].get("labels") or {}
+    parent_kind, name = labels.get(PARENT_KIND_LABEL), labels.get(PARENT_NAME_LABEL)
+    if not parent_kind or not name:
+        return None
+    return Key(parent_kind, body["metadata"].get("namespace", ""), name)
+
+
+def model_reference(body: JsonObject) -> Key | None:
+    """The resource that spec.model.from names, or None."""
+    model = (body.get("spec") or {}).get("model")
+    source = model.get("from") if isinstance(model, dict) else None
+    if not isinstance(source, dict) or "kind" not in source or "name" not in source:
+        return None
+    return Key(source["kind"], body["metadata"].get("namespace", ""), source["name"])
+
+
+_KEPT_METADATA = frozenset(
+    {
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "labels",
+        "annotations",
+        "ownerReferences",
+    }
+)
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+def trim(kind: Kind, body: JsonObject) -> JsonObject:
+    """An object without what the operator never looks at: thousands of them are held in memory."""
+    metadata = {name: value for name, value in body["metadata"].items() if name in _KEPT_METADATA}
+    annotations = metadata.get("annotations")
+    if annotations and _LAST_APPLIED in annotations:
+        metadata["annotations"] = {name: value for name, value in annotations.items() if name != _LAST_APPLIED}
+    return {"kind": kind.kind, "metadata": metadata} | _KEPT_CONTENT.get(kind.kind, _keep_all)(body)
+
+
+def _keep_all(body: JsonObject) -> JsonObject:
+    return {name: body[name] for name in ("spec", "status") if name in body}
+
+
+def _keep_nothing(body: JsonObject) -> JsonObject:
+    del body
+    return {}
+
+
+def _keep_training_job(body: JsonObject) -> JsonObject:
+    run_policy = (body.get("spec") or {}).get("runPolicy") or {}
+    return {"spec": {"runPolicy": {"suspend": run_policy.get("suspend")}}, "status": body.get("status") or {}}
+
+
+_POD_STATUS = ("phase", "podIP", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses")
+
+
+def _keep_pod(body: JsonObject) -> JsonObject:
+    status = body.get("status") or {}
+    return {
+        "spec": {"nodeName": (body.get("spec") or {}).get("nodeName")},
+        "status": {name: status[name] for name in _POD_STATUS if name in status},
+    }
+
+
+_KEPT_CONTENT: dict[str, Callable[[JsonObject], JsonObject]] = {
+    "PyTorchJob": _keep_training_job,
+    POD.kind: _keep_pod,
+    CONFIG_MAP.kind: _keep_nothing,
+    CLAIM.kind: _keep_nothing,
+}

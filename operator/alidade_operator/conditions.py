@@ -1,0 +1,52 @@
+"""Conditions of a resource: replaced one by one, dated only when their status flips."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal
+
+from alidade_crds.reasons import ConditionType
+from alidade_crds.status import Condition
+
+Truth = Literal["True", "False", "Unknown"]
+
+
+class Conditions:
+    """The conditions of a status while a plan is made; kinds of condition that are not ours are left out."""
+
+    def __init__(self, known: Iterable[Condition], *, generation: int, now: datetime) -> None:
+        ours = {str(kind) for kind in ConditionType}
+        self._known = {condition.type: condition for condition in known if condition.type in ours}
+        self._generation = generation
+        self._now = now
+
+    def set(self, kind: ConditionType, status: Truth, reason: str, message: str) -> None:
+        """States a fact; its date stays when its status does."""
+        before = self._known.get(kind)
+        since = before.last_transition_time if before is not None and before.status == status else self._now
+        self._known[str(kind)] = Condition(
+            type=str(kind),
+            status=status,
+            reason=str(reason),
+            message=message,
+            observed_generation=self._generation,
+            last_transition_time=since,
+        )
+
+    def set_default(self, kind: ConditionType, status: Truth, reason: str, message: str) -> None:
+        """States a fact about which nothing has been said yet."""
+        if kind not in self._known:
+            self.set(kind, status, reason, message)
+
+    def get(self, kind: ConditionType) -> Condition | None:
+        """One condition, or None."""
+        return self._known.get(kind)
+
+    def is_true(self, kind: ConditionType) -> bool:
+        """Whether a fact holds."""
+        condition = self._known.get(kind)
+        return condition is not None and condition.status == "True"
+
+    def list(self) -> list[Condition]:
+        """All of them, in the order of ConditionType, as of this generation."""
+        observed = {"observed_generation": self._generation}
+        return [self._known[kind].model_copy(update=observed) for kind in ConditionType if kind in self._known]

@@ -1,0 +1,107 @@
+"""The operator's configuration: node pools, images and limits, from the YAML file that ALIDADE_CONFIG names."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from alidade_crds.base import Name, Quantity, Spec
+
+CONFIG_ENV = "ALIDADE_CONFIG"
+
+
+class ConfigError(ValueError):
+    """The configuration file cannot be used; the message names file, field and what was found."""
+
+
+class NodePool(Spec):
+    """Nodes of one make: how pods get there, what they offer, and what they cost."""
+
+    name: Name = Field(description="What spec.compute.nodePool says.")
+    node_selector: dict[str, str] = Field({}, description="Labels of the pool's nodes.")
+    tolerations: list[dict[str, Any]] = Field([], description="Tolerations of the pool's taints.")
+    gpu_resource: str = Field("nvidia.com/gpu", description="Extended resource of the GPUs.")
+    gpus_per_node: int = Field(0, ge=0, le=64, description="GPUs of each node; 0 for a pool without.")
+    gpu_memory_gib: float | None = Field(None, gt=0, description="Memory of one GPU, in GiB, for the memory estimate.")
+    cpu: Quantity | None = Field(None, description="CPU request of a worker that names none, in cores.")
+    memory: Quantity | None = Field(None, description="Memory of a worker that names none, in bytes.")
+    shm_size: Quantity = Field(
+        "8Gi", description="Limit of /dev/shm, in bytes; what is used of it counts as the worker's memory."
+    )
+    price_per_gpu_hour: float | None = Field(None, ge=0, description="Price of one GPU for one hour.")
+    currency: str = Field("USD", max_length=8, description="Currency of the price.")
+    peak_tflops: float | None = Field(None, gt=0, description="Peak of one GPU in bf16, for the MFU metric.")
+    env: list[dict[str, Any]] = Field([], description="Further environment of the workers, such as NCCL settings.")
+    runtime_class_name: str | None = Field(None, description="RuntimeClass of the pods.")
+
+
+class OperatorConfig(Spec):
+    """All that can be set; every field has a default that works."""
+
+    node_pools: list[NodePool] = Field(
+        [NodePool(name="default")], min_length=1, description="The pools; the first is the default."
+    )
+    trainer_image: str = Field(
+        "ghcr.io/alidade-dev/alidade-trainer:0.1.0", description="Image of training containers that name none."
+    )
+    image_pull_secrets: list[Name] = Field([], description="Secrets of the job's namespace that pull the image.")
+    workspace_claim: Name = Field("alidade-workspace", description="Claim that takes outputs without an address.")
+    allow_file_uris: bool = Field(False, description="Whether file:// addresses are accepted (local cluster only).")
+    run_as_user: int = Field(1000, ge=1, description="User and group of the training processes.")
+    termination_grace_s: int = Field(
+        120, ge=1, le=3600, description="Seconds a stopped worker has to save its checkpoint."
+    )
+    retry_delay_s: float = Field(10, gt=0, description="Seconds before the second attempt; doubles with each.")
+    retry_delay_max_s: float = Field(300, gt=0, description="Longest delay between two attempts, in seconds.")
+    progress_interval_s: float = Field(2, gt=0, description="Seconds between two reads of a running job's progress.")
+    status_interval_s: float = Field(
+        5, ge=0, description="Least number of seconds between two writes of a job's progress into its status."
+    )
+    namespaces: list[Name] = Field([], description="Namespaces that are served; empty for all.")
+    workers: int = Field(8, ge=1, le=64, description="Resources that are worked on at the same time.")
+    api_connections: int = Field(16, ge=1, le=256, description="Most connections to the API server for own calls.")
+    resync_interval_s: float = Field(
+        300, gt=0, description="Seconds between two full listings that repair lost events."
+    )
+    metrics_host: str = Field("0.0.0.0", description="Address of /metrics, /healthz and /readyz.")
+    metrics_port: int = Field(9090, ge=0, le=65535, description="Its port; 0 takes a free one and logs it.")
+    leader_election: bool = Field(False, description="Whether replicas take turns by a Lease; one replica needs none.")
+    leader_namespace: Name = Field("alidade-system", description="Namespace of the Lease.")
+    lease_duration_s: int = Field(15, ge=3, description="Seconds after which a silent leader is replaced.")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line.")
+
+    def pool(self, name: str | None) -> NodePool | None:
+        """The pool of a name, the first one for None, or None when there is no such pool."""
+        if name is None:
+            return self.node_pools[0]
+        return next((pool for pool in self.node_pools if pool.name == name), None)
+
+
+def load_config(environ: Mapping[str, str] = os.environ) -> OperatorConfig:
+    """The configuration that the environment names, or the defaults when it names none; raises ConfigError."""
+    path = environ.get(CONFIG_ENV)
+    return read_config(Path(path)) if path else OperatorConfig()
+
+
+def read_config(path: Path) -> OperatorConfig:
+    """The configuration of a file; raises ConfigError when it is missing or wrong."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); {CONFIG_ENV} must name a YAML file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    try:
+        config = OperatorConfig.model_validate(content or {})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ConfigError(f"{path}: {field}: {first['msg']}") from error
+    names = [pool.name for pool in config.node_pools]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise ConfigError(f"{path}: nodePools: {', '.join(doubled)} is there twice; give every pool its own name")
+    return config

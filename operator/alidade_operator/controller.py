@@ -1,0 +1,257 @@
+"""The operator's core: events go into the cache, keys into the queue, and workers plan and carry out."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alidade_operator.api import CHILD_KINDS, CLAIM, FINE_TUNE_JOB, PARENT_KINDS, Api, ApiError, JsonObject, Kind
+from alidade_operator.cache import Cache, Key, key_of, parent_key
+from alidade_operator.config import ConfigError, OperatorConfig, read_config
+from alidade_operator.executor import Executor, OutdatedPlanError
+from alidade_operator.metrics import (
+    QUEUE_DEPTH,
+    QUEUE_WAIT,
+    RECONCILE_DURATION,
+    RECONCILES,
+    RESOURCES,
+    RESYNC_REPAIRS,
+    WATCH_EVENTS,
+    JobGauges,
+)
+from alidade_operator.observe import observe
+from alidade_operator.progressreader import ProgressReader
+from alidade_operator.reconcile.finetunejob import plan_fine_tune_job
+from alidade_operator.reconcile.plan import FineTuneJob, Plan, parse_status
+from alidade_operator.reconcile.unavailable import unavailable_status
+from alidade_operator.resync import resync
+from alidade_operator.workqueue import WorkQueue
+
+_log = logging.getLogger(__name__)
+
+_FIRST_LIST_RETRY_S = 0.5
+_LAST_LIST_RETRY_S = 30.0
+_CONFIG_LOOK_S = 5.0
+
+
+class Controller:
+    """Everything between the event source and the API. One per process."""
+
+    def __init__(
+        self,
+        config: OperatorConfig,
+        api: Api,
+        *,
+        config_path: Path | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.config = config
+        self.ready = asyncio.Event()
+        """Set once every kind has been listed."""
+        self._config_path = config_path
+        self._api = api
+        self._clock = clock
+        self._cache = Cache()
+        self._queue: WorkQueue[Key] = WorkQueue(on_wait=QUEUE_WAIT.observe)
+        self._executor = Executor(api, self._cache)
+        self._progress: ProgressReader[Key] = ProgressReader(
+            interval_s=config.progress_interval_s, on_change=self._queue.add
+        )
+        self._gauges = JobGauges()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, *, may_work: asyncio.Event | None = None) -> None:
+        """Starts the tasks: listings, workers (which wait for the first listing), progress, configuration.
+
+        may_work: set when the workers may begin; they may at once without it.
+        """
+        self._spawn(self._resync_for_ever(), "resync")
+        self._spawn(self._progress.run(), "progress")
+        for number in range(self.config.workers):
+            self._spawn(self._work(may_work), f"worker {number}")
+        if self._config_path is not None:
+            self._spawn(self._follow_config(self._config_path), "configuration")
+
+    def _spawn(self, coroutine: Any, name: str) -> None:
+        self._tasks.append(asyncio.create_task(coroutine, name=f"alidade {name}"))
+
+    async def stop(self) -> None:
+        """Ends the tasks; what they were in the middle of, the next start picks up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._queue.close()
+
+    # Events
+
+    def take_event(self, kind: Kind, event_type: str | None, body: JsonObject) -> None:
+        """Takes in an event of the watch: ADDED, MODIFIED, DELETED, or None for an object of the first listing."""
+        WATCH_EVENTS.labels(kind.plural).inc()
+        is_new = self._cache.get(key_of(kind, body)) is None
+        if event_type == "DELETED":
+            changed = self._cache.remove(kind, body)
+        else:
+            changed = self._cache.put(kind, body)
+        if changed:
+            self._enqueue(kind, body, appeared_or_went=is_new or event_type == "DELETED")
+
+    def _enqueue(self, kind: Kind, body: JsonObject, *, appeared_or_went: bool) -> None:
+        """Puts in line whom a change concerns."""
+        if kind in PARENT_KINDS:
+            key = key_of(kind, body)
+            self._queue.add(key)
+            for dependent in self._cache.dependents(key):
+                self._queue.add(dependent)
+        elif kind in CHILD_KINDS:
+            parent = parent_key(kind, body)
+            if parent is not None:
+                self._queue.add(parent)
+        elif kind is CLAIM and appeared_or_went:
+            namespace = body["metadata"].get("namespace")
+            for job in self._cache.all(FINE_TUNE_JOB):
+                if job["metadata"]["namespace"] == namespace:
+                    self._queue.add(key_of(FINE_TUNE_JOB, job))
+
+    def enqueue_all(self) -> None:
+        """Puts every resource in line."""
+        for kind in PARENT_KINDS:
+            for body in self._cache.all(kind):
+                self._queue.add(key_of(kind, body))
+
+    # Tasks
+
+    async def _resync_for_ever(self) -> None:
+        delay_s = _FIRST_LIST_RETRY_S
+        while True:
+            try:
+                changed = await resync(self._cache, self._api, self.config.namespaces)
+            except ApiError as error:
+                _log.error("listing failed", extra={"action": "list", "why": str(error)})
+                await asyncio.sleep(delay_s)
+                delay_s = min(_LAST_LIST_RETRY_S, delay_s * 2)
+                continue
+            delay_s = _FIRST_LIST_RETRY_S
+            for kind, body in changed:
+                if self.ready.is_set():
+                    RESYNC_REPAIRS.labels(kind.plural).inc()
+                self._enqueue(kind, body, appeared_or_went=True)
+            if not self.ready.is_set():
+                self.ready.set()
+                _log.info("listed every kind", extra={"action": "list", "why": "start", "objects": len(changed)})
+            # Spread, so that several operators do not list at the same time.
+            await asyncio.sleep(self.config.resync_interval_s * random.uniform(1.0, 1.2))
+
+    async def _follow_config(self, path: Path) -> None:
+        """Takes up a changed configuration file; a wrong one is told of and the last good one stays in force."""
+        seen = await asyncio.to_thread(path.read_bytes)
+        while True:
+            await asyncio.sleep(_CONFIG_LOOK_S)
+            with contextlib.suppress(OSError):  # while a ConfigMap volume swaps its files
+                content = await asyncio.to_thread(path.read_bytes)
+                if content == seen:
+                    continue
+                seen = content
+                self._take_config(path)
+
+    def _take_config(self, path: Path) -> None:
+        try:
+            self.config = read_config(path)
+        except ConfigError as error:
+            _log.error("configuration refused", extra={"action": "configure", "why": str(error)})
+            return
+        _log.info("configuration read", extra={"action": "configure", "why": "the file has changed"})
+        self.enqueue_all()
+
+    async def _work(self, may_work: asyncio.Event | None) -> None:
+        await self.ready.wait()
+        if may_work is not None:
+            await may_work.wait()
+        while True:
+            key = await self._queue.take()
+            begun = time.monotonic()
+            try:
+                outcome = await self._reconcile(key)
+            except OutdatedPlanError:
+                self._queue.done(key)
+                # Not at once: what the plan did not know may still be on its way.
+                self._queue.add_after(key, 0.05)
+                outcome = "outdated"
+            except Exception as error:
+                outcome = "error"
+                self._report(key, error, self._queue.failed(key))
+            else:
+                self._queue.done(key)
+            RECONCILES.labels(key.kind, outcome).inc()
+            RECONCILE_DURATION.labels(key.kind).observe(time.monotonic() - begun)
+
+    def _report(self, key: Key, error: Exception, delay_s: float) -> None:
+        fields = _fields(key) | {"action": "try again", "why": str(error), "in_s": round(delay_s, 1)}
+        # An answer of the API is expected trouble; anything else is a mistake of ours, whose place we want to know.
+        _log.error("reconciling failed", extra=fields, exc_info=None if isinstance(error, ApiError) else error)
+
+    async def _reconcile(self, key: Key) -> str:
+        kind = next(kind for kind in PARENT_KINDS if kind.kind == key.kind)
+        body = self._cache.get(key)
+        if body is None:
+            self._progress.watch(key, None)
+            self._gauges.hide(*key)
+            return "gone"
+        if kind is not FINE_TUNE_JOB:
+            return await self._say_unavailable(kind, body)
+        job = FineTuneJob.parse(body)
+        observed = await observe(job, cache=self._cache, api=self._api, progress=self._progress.documents)
+        now = self._clock()
+        plan = plan_fine_tune_job(job, observed, self.config, now)
+        self._progress.watch(key, plan.progress)
+        try:
+            await self._executor.carry_out(plan, body, now)
+        except ApiError as error:
+            if error.namespace_terminating:
+                return "gone"
+            raise
+        self._after(key, plan)
+        return "changed" if plan.status is not None or plan.children or plan.deletions else "unchanged"
+
+    def _after(self, key: Key, plan: Plan) -> None:
+        for decision in plan.decisions:
+            _log.info(decision.action, extra=_fields(key) | {"action": decision.action, "why": decision.why})
+        if plan.look_again_s is not None:
+            self._queue.add_after(key, max(plan.look_again_s, 0.01))
+        body = self._cache.get(key)
+        if plan.progress is not None and body is not None:
+            self._gauges.show(*key, parse_status(body))
+        else:
+            self._gauges.hide(*key)
+        if plan.status is not None:
+            for dependent in self._cache.dependents(key):
+                self._queue.add(dependent)
+
+    async def _say_unavailable(self, kind: Kind, body: JsonObject) -> str:
+        if body["metadata"].get("deletionTimestamp"):
+            return "unchanged"
+        status = unavailable_status(kind, body, self._clock())
+        if status is None:
+            return "unchanged"
+        await self._executor.write_status(kind, body, status)
+        message = status["conditions"][0]["message"]
+        _log.info("refuse", extra=_fields(key_of(kind, body)) | {"action": "refuse", "why": message})
+        return "changed"
+
+    def refresh_gauges(self) -> None:
+        """Brings the gauges that count up to date."""
+        QUEUE_DEPTH.set(len(self._queue))
+        RESOURCES.clear()
+        for kind in PARENT_KINDS:
+            phases = Counter((body.get("status") or {}).get("phase") or "New" for body in self._cache.all(kind))
+            for phase, count in phases.items():
+                RESOURCES.labels(kind.kind, phase).set(count)
+
+
+def _fields(key: Key) -> dict[str, str]:
+    return {"kind": key.kind, "namespace": key.namespace, "resource": key.name}

@@ -1,0 +1,96 @@
+"""Carries out a plan: children, then the status, then deletions, then events."""
+
+from datetime import datetime
+
+from alidade_crds import API_VERSION
+from alidade_crds.status import JobStatus
+from alidade_operator.api import EVENT, FINE_TUNE_JOB, Api, ApiError, JsonObject, Kind
+from alidade_operator.cache import Cache, Key
+from alidade_operator.events import event_body
+from alidade_operator.reconcile.plan import Apply, Create, Delete, Notice, Plan
+
+
+class OutdatedPlanError(Exception):
+    """The cluster is not as the plan supposed; the cache knows better now, and a new plan is due."""
+
+
+class Executor:
+    """Writes to the API, and puts what it wrote into the cache, so that the next plan sees it before the watch does."""
+
+    def __init__(self, api: Api, cache: Cache) -> None:
+        self._api = api
+        self._cache = cache
+
+    async def carry_out(self, plan: Plan, resource: JsonObject, now: datetime) -> None:
+        """Does what the plan says. Killed at any point, the next plan does the rest.
+
+        Children come before the status, which tells of them; the status comes before deletions, because it keeps what
+        goes with the deleted. Raises ApiError, or OutdatedPlanError.
+        """
+        namespace = resource["metadata"]["namespace"]
+        for child in plan.children:
+            await self._make(child, namespace)
+        if plan.status is not None:
+            await self.write_status(FINE_TUNE_JOB, resource, status_body(plan.status))
+        for deletion in plan.deletions:
+            await self._delete(deletion, namespace)
+        for notice in plan.notices:
+            await self.post(FINE_TUNE_JOB, resource, notice, now)
+
+    async def _make(self, child: Create | Apply, namespace: str) -> None:
+        if isinstance(child, Apply):
+            self._cache.put(child.kind, await self._api.apply(child.kind, namespace, child.body))
+            return
+        try:
+            made = await self._api.create(child.kind, namespace, child.body)
+        except ApiError as error:
+            if not error.already_exists:
+                raise
+            name = child.body["metadata"]["name"]
+            self._cache.put(child.kind, await self._api.get(child.kind, namespace, name))
+            raise OutdatedPlanError(f"{child.kind.kind} {name} is already there") from error
+        self._cache.put(child.kind, made)
+
+    async def write_status(self, kind: Kind, resource: JsonObject, status: JsonObject) -> None:
+        """Makes the status read so; a resource that is gone, or was replaced by another one, is left alone."""
+        metadata = resource["metadata"]
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": kind.kind,
+            # Without the uid an apply would write on a new resource of the same name.
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
+            "status": status,
+        }
+        try:
+            written = await self._api.apply(kind, metadata["namespace"], body, subresource="status")
+        except ApiError as error:
+            if error.not_found or error.conflict:
+                raise OutdatedPlanError(f"{kind.kind} {metadata['name']} is gone or was replaced") from error
+            raise
+        self._cache.put(kind, written)
+
+    async def _delete(self, deletion: Delete, namespace: str) -> None:
+        known = self._cache.get(Key(deletion.kind.kind, namespace, deletion.name))
+        try:
+            answer = await self._api.delete(deletion.kind, namespace, deletion.name, uid=deletion.uid)
+        except ApiError as error:
+            if not (error.not_found or error.conflict):
+                raise
+            answer = {"kind": "Status"}
+        if answer.get("kind") == deletion.kind.kind and answer["metadata"].get("deletionTimestamp"):
+            self._cache.put(deletion.kind, answer)
+        elif known is not None and known["metadata"]["uid"] == deletion.uid:
+            self._cache.remove(deletion.kind, known)
+
+    async def post(self, kind: Kind, resource: JsonObject, notice: Notice, now: datetime) -> None:
+        """Posts an Event; the one that is already there is as good."""
+        try:
+            await self._api.create(EVENT, resource["metadata"]["namespace"], event_body(kind, resource, notice, now))
+        except ApiError as error:
+            if not (error.already_exists or error.not_found or error.namespace_terminating):
+                raise
+
+
+def status_body(status: JobStatus) -> JsonObject:
+    """A status as it is written; an empty one still says that it was looked at."""
+    return status.to_dict()

@@ -1,0 +1,239 @@
+"""The memory that a training job needs on each GPU, estimated before anything is launched.
+
+Weights, gradients and optimizer states after ZeRO (Rajbhandari et al. 2020, table 1): with Adam in mixed precision 2, 2
+and 12 bytes per weight, 16 in all, divided among the processes as the stage says. Activations after Korthikanti et al.
+2022 ("Reducing Activation Recomputation in Large Transformer Models"), equation 1 without the 5·a·s/h of attention
+scores, which scaled-dot-product attention does not keep: 34·s·b·h bytes a block in 16 bit; with gradient checkpointing
+2·s·b·h a block and one whole block that is being computed again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from alidade_crds.blocks import AdapterType, Offload, Precision
+from alidade_crds.jobs import FineTuneJobSpec
+from alidade_operator.modelsizes import ModelShape
+from alidade_operator.resources.pytorchjob import processes_per_worker
+
+GIB = 2**30
+
+# CUDA context and cuBLAS workspace (about 0.5 GiB each process), NCCL's buffers, DeepSpeed's flat buckets (2 × 5e8
+# elements at their largest are reused from what is free), and what the caching allocator loses to fragments.
+FIXED_GPU_BYTES = 2.0 * GIB
+# Interpreter, PyTorch and DeepSpeed of a process that trains on the CPU.
+FIXED_CPU_BYTES = 1.0 * GIB
+
+_ACTIVATION_BYTES = 34  # per token and unit of width in a block, 16 bit (Korthikanti et al., equation 1)
+_CHECKPOINT_BYTES = 2  # per token and unit of width: the block's input is all that is kept
+_LOGIT_BYTES = 8  # per token and vocabulary entry: float32 logits, and their gradient
+_ADAM_STATES = 8  # float32 momentum and variance
+_MASTER_WEIGHT = 4  # float32 copy of a 16 bit weight
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that the memory of a job depends on beside the model's shape."""
+
+    processes: int
+    processes_per_worker: int
+    micro_batch_size: int
+    max_length: int
+    zero_stage: int
+    offload: Offload
+    precision: Precision
+    gradient_checkpointing: bool
+    adapter: AdapterType
+    rank: int
+    train_embeddings: bool
+    on_gpu: bool
+
+    @property
+    def workers(self) -> int:
+        """Pods."""
+        return self.processes // self.processes_per_worker
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes on one GPU, or in one process on the CPU, by what they are for."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    logits: float
+    fixed: float
+
+    @property
+    def total(self) -> float:
+        """All of them, in bytes."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.fixed
+
+    def __str__(self) -> str:
+        parts = (
+            ("weights", self.weights),
+            ("gradients", self.gradients),
+            ("optimizer", self.optimizer),
+            ("activations", self.activations),
+            ("logits", self.logits),
+            ("fixed", self.fixed),
+        )
+        return ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts)
+
+
+def setup_of(spec: FineTuneJobSpec, *, micro_batch_size: int) -> Setup:
+    """What a spec says about memory, with the micro batch given."""
+    per_worker = processes_per_worker(spec.compute)
+    return Setup(
+        processes=per_worker * spec.compute.workers,
+        processes_per_worker=per_worker,
+        micro_batch_size=micro_batch_size,
+        max_length=spec.dataset.max_length,
+        zero_stage=spec.deepspeed.zero_stage,
+        offload=spec.deepspeed.offload,
+        precision=spec.training.precision,
+        gradient_checkpointing=spec.training.gradient_checkpointing,
+        adapter=spec.adapter.type,
+        rank=spec.adapter.rank,
+        train_embeddings=spec.adapter.train_embeddings,
+        on_gpu=spec.compute.gpus_per_worker > 0,
+    )
+
+
+def trainable_parameters(shape: ModelShape, setup: Setup) -> int:
+    """Weights that are trained: all, or the low-rank additions to every linear layer of the blocks (Hu et al. 2021)."""
+    if setup.adapter == AdapterType.NONE:
+        return shape.parameters
+    hidden, kv_size = shape.hidden_size, shape.hidden_size * shape.kv_share
+    inputs_and_outputs = 2 * (2 * hidden) + 2 * (hidden + kv_size) + 3 * (hidden + shape.intermediate_size)
+    additions = round(shape.layers * setup.rank * inputs_and_outputs)
+    embeddings = 2 * shape.vocab_size * hidden if setup.train_embeddings else 0
+    return additions + embeddings
+
+
+def estimate(shape: ModelShape, setup: Setup) -> Estimate:
+    """Bytes that the job needs on each GPU (or in each process on the CPU)."""
+    item = 2 if setup.precision == Precision.BF16 else 4
+    trained = trainable_parameters(shape, setup)
+    per_weight = _ADAM_STATES + (_MASTER_WEIGHT if setup.precision == Precision.BF16 else 0)
+    on_host = setup.offload != Offload.NONE and setup.on_gpu
+    weights = float(item * (shape.parameters + (trained if setup.adapter != AdapterType.NONE else 0)))
+    if setup.zero_stage == 3:
+        # The layer in use and the one fetched ahead are whole on every GPU.
+        gathered = min(weights, 2 * item * (shape.parameters / shape.layers))
+        resident = 0.0 if setup.offload == Offload.ALL and setup.on_gpu else weights / setup.processes
+        weights = min(weights, resident + gathered)
+    return Estimate(
+        weights=weights,
+        gradients=item * trained / (setup.processes if setup.zero_stage >= 2 else 1),
+        optimizer=0.0 if on_host else per_weight * trained / (setup.processes if setup.zero_stage >= 1 else 1),
+        activations=_activations(shape, setup, item),
+        logits=float(_LOGIT_BYTES * shape.vocab_size * setup.micro_batch_size * setup.max_length),
+        fixed=FIXED_GPU_BYTES if setup.on_gpu else FIXED_CPU_BYTES,
+    )
+
+
+def _activations(shape: ModelShape, setup: Setup, item: int) -> float:
+    unit = setup.micro_batch_size * setup.max_length * shape.hidden_size * (item / 2)
+    if setup.gradient_checkpointing:
+        return unit * (_CHECKPOINT_BYTES * shape.layers + _ACTIVATION_BYTES)
+    return unit * _ACTIVATION_BYTES * shape.layers
+
+
+def largest_micro_batch(shape: ModelShape, setup: Setup, *, limit_bytes: float, batch_per_process: int) -> int | None:
+    """The largest power of two that divides the batch of a process and fits; None when not even 1 does."""
+    best = None
+    size = 1
+    while size <= batch_per_process and batch_per_process % size == 0:
+        if estimate(shape, replace(setup, micro_batch_size=size)).total > limit_bytes:
+            break
+        best, size = size, size * 2
+    return best
+
+
+@dataclass(frozen=True)
+class Change:
+    """Fields with other values, and the setup that they make."""
+
+    fields: dict[str, str]
+    setup: Setup
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A change of the spec after which the job would fit."""
+
+    fields: dict[str, str]
+    total: float
+
+    def __str__(self) -> str:
+        changes = [f"{field} to {value}" for field, value in self.fields.items()]
+        return f"Set {' and '.join(changes)} (about {self.total / GIB:.1f} GiB)."
+
+
+def smallest_remedy(shape: ModelShape, setup: Setup, *, limit_bytes: float) -> Remedy | None:
+    """The smallest change that fits: each kind of change alone, the cheapest first, then one on top of the other."""
+    for step in _STEPS:
+        for change in step(setup):
+            total = estimate(shape, change.setup).total
+            if total <= limit_bytes:
+                return Remedy(change.fields, total)
+    made: dict[str, str] = {}
+    for step in _STEPS:
+        for change in step(setup):
+            setup, made = change.setup, made | change.fields
+            total = estimate(shape, setup).total
+            if total <= limit_bytes:
+                return Remedy(made, total)
+    return None
+
+
+def _smaller_micro_batch(setup: Setup) -> Iterator[Change]:
+    size = setup.micro_batch_size // 2
+    while size >= 1:
+        yield Change({"spec.training.microBatchSize": str(size)}, replace(setup, micro_batch_size=size))
+        size //= 2
+
+
+def _checkpointing(setup: Setup) -> Iterator[Change]:
+    if not setup.gradient_checkpointing:
+        changed = replace(setup, gradient_checkpointing=True)
+        yield Change({"spec.training.gradientCheckpointing": "true"}, changed)
+
+
+def _higher_stage(setup: Setup) -> Iterator[Change]:
+    if setup.processes > 1:
+        for stage in range(setup.zero_stage + 1, 4):
+            yield Change({"spec.deepspeed.zeroStage": str(stage)}, replace(setup, zero_stage=stage))
+
+
+def _lora(setup: Setup) -> Iterator[Change]:
+    if setup.adapter == AdapterType.NONE:
+        changed = replace(setup, adapter=AdapterType.LORA, train_embeddings=False)
+        yield Change({"spec.adapter.type": "lora"}, changed)
+
+
+def _offload(setup: Setup) -> Iterator[Change]:
+    if not setup.on_gpu or setup.offload == Offload.ALL:
+        return
+    if setup.offload == Offload.NONE and setup.zero_stage >= 1:
+        yield Change({"spec.deepspeed.offload": "optimizer"}, replace(setup, offload=Offload.OPTIMIZER))
+    changed = replace(setup, zero_stage=3, offload=Offload.ALL)
+    yield Change(_stage_3(setup) | {"spec.deepspeed.offload": "all"}, changed)
+
+
+def _more_workers(setup: Setup) -> Iterator[Change]:
+    workers = setup.workers * 2
+    while setup.on_gpu and workers <= _MOST_WORKERS:
+        changed = replace(setup, zero_stage=3, processes=workers * setup.processes_per_worker)
+        yield Change(_stage_3(setup) | {"spec.compute.workers": str(workers)}, changed)
+        workers *= 2
+
+
+def _stage_3(setup: Setup) -> dict[str, str]:
+    return {} if setup.zero_stage == 3 else {"spec.deepspeed.zeroStage": "3"}
+
+
+# A proposal of more would not be a small change any more.
+_MOST_WORKERS = 64
+_STEPS = (_smaller_micro_batch, _checkpointing, _higher_stage, _lora, _offload, _more_workers)

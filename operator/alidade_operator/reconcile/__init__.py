@@ -1,0 +1,1 @@
+"""Decisions: pure functions from a resource and what is observed to what to do."""

@@ -1,0 +1,268 @@
+"""Whether a FineTuneJob can be launched here: a chain of checks, each of which answers a refusal or nothing."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from alidade_crds.blocks import AdapterType, Model
+from alidade_crds.jobs import FineTuneJobSpec
+from alidade_crds.reasons import Reason
+from alidade_crds.uris import Location, UriError, parse_uri
+from alidade_operator.api import FINE_TUNE_JOB
+from alidade_operator.conditions import Truth
+from alidade_operator.config import OperatorConfig
+from alidade_operator.reconcile.plan import FineTuneJob
+from alidade_operator.resources.jobdocument import dataset_uris
+from alidade_operator.resources.observation import Observed, SourceView
+from alidade_operator.resources.pytorchjob import longest_name
+
+# A ConfigMap of a user is not watched (that would need the right to read all of them), so its absence is asked about.
+LOOK_AGAIN_S = 5.0
+
+_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a resource is not accepted: status False, or Unknown while something else has to come first."""
+
+    reason: Reason
+    message: str
+    status: Truth = "False"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A FineTuneJob whose spec could be parsed, with all that the checks look at."""
+
+    job: FineTuneJob
+    spec: FineTuneJobSpec
+    observed: Observed
+    config: OperatorConfig
+
+
+def refusal(candidate: Candidate) -> Refusal | None:
+    """The first objection to launching, or None."""
+    for check in _CHECKS:
+        found = check(candidate)
+        if found is not None:
+            return found
+    return None
+
+
+def _training_operator(candidate: Candidate) -> Refusal | None:
+    if candidate.observed.training_operator:
+        return None
+    return Refusal(
+        Reason.TRAINING_OPERATOR_MISSING,
+        "The cluster has no PyTorchJob (kubeflow.org/v1). Install the Kubeflow training operator 1.9.",
+    )
+
+
+def _name(candidate: Candidate) -> Refusal | None:
+    name, spec = candidate.job.name, candidate.spec
+    limit = longest_name(workers=spec.compute.workers, attempts=spec.backoff_limit + 1)
+    if len(name) > limit:
+        return Refusal(
+            Reason.NAME_TOO_LONG,
+            f"metadata.name has {len(name)} characters; with {spec.compute.workers} "
+            f"{_plural('worker', spec.compute.workers)} and {spec.backoff_limit + 1} attempts at most {limit} leave "
+            "the pods' names within 63. Apply it under a shorter name.",
+        )
+    if not _DNS_1035.fullmatch(name):
+        return Refusal(
+            Reason.INVALID_SPEC,
+            f"metadata.name is {name}; pods and services are named after it, so it must start with a letter and hold "
+            "only lower-case letters, digits and '-'. Apply it under another name.",
+        )
+    return None
+
+
+def _features(candidate: Candidate) -> Refusal | None:
+    spec = candidate.spec
+    if spec.adapter.type == AdapterType.QLORA:
+        return _not_available("spec.adapter.type is qlora", "Set it to lora or none.")
+    for name, value in (("vocabulary", spec.vocabulary), ("context", spec.context), ("tracking", spec.tracking)):
+        if value is not None:
+            return _not_available(f"spec.{name} is set", "Leave it out.")
+    return None
+
+
+def _not_available(what: str, fix: str) -> Refusal:
+    return Refusal(Reason.FEATURE_NOT_AVAILABLE, f"{what}, which this release cannot do yet. {fix}")
+
+
+def _node_pool(candidate: Candidate) -> Refusal | None:
+    compute = candidate.spec.compute
+    pool = candidate.config.pool(compute.node_pool)
+    if pool is None:
+        known = ", ".join(pool.name for pool in candidate.config.node_pools)
+        return Refusal(
+            Reason.NODE_POOL_UNKNOWN,
+            f"spec.compute.nodePool is {compute.node_pool}; the configured pools are {known}. "
+            "Name one of them, or have the pool added to the operator's configuration.",
+        )
+    gpus, offered = compute.gpus_per_worker, pool.gpus_per_node
+    if gpus > offered and offered == 0:
+        return Refusal(
+            Reason.TOO_MANY_GPUS,
+            f"spec.compute.gpusPerWorker is {gpus}; pool {pool.name} has no GPUs. "
+            "Set it to 0 to train on the CPU, or name a pool with GPUs.",
+        )
+    if gpus > offered:
+        workers = -(-gpus * compute.workers // offered)
+        return Refusal(
+            Reason.TOO_MANY_GPUS,
+            f"spec.compute.gpusPerWorker is {gpus}; pool {pool.name} has nodes of {offered}. "
+            f"Use {workers} workers of {offered}.",
+        )
+    processes = compute.processes_per_worker
+    if processes is not None and gpus and processes > gpus:
+        return Refusal(
+            Reason.INVALID_SPEC,
+            f"spec.compute.processesPerWorker is {processes}; a worker has {gpus} GPUs. "
+            f"Set it to {gpus} or less, or leave it out.",
+        )
+    return None
+
+
+def addresses(spec: FineTuneJobSpec) -> Iterator[tuple[str, str]]:
+    """Every address of a spec, with the field that holds it."""
+    if spec.model.uri is not None:
+        yield "spec.model.uri", spec.model.uri
+    yield from dataset_uris(spec.dataset, "spec.dataset")
+    if spec.output is not None:
+        yield "spec.output.uri", spec.output.uri
+
+
+def _uris(candidate: Candidate) -> Refusal | None:
+    for field, uri in addresses(candidate.spec):
+        try:
+            location = parse_uri(uri)
+        except UriError as error:
+            return Refusal(Reason.INVALID_SPEC, f"{field}: {error}.")
+        if location.scheme == "file" and not candidate.config.allow_file_uris:
+            return Refusal(
+                Reason.FILE_URI_NOT_ALLOWED,
+                f"{field} is {uri}; file:// addresses work on the local cluster only. "
+                "Put the data on a volume and write pvc://CLAIM/PATH.",
+            )
+        found = _output_place(field, location) or _volume(candidate, field, location)
+        if found is not None:
+            return found
+    return None
+
+
+def _output_place(field: str, location: Location) -> Refusal | None:
+    if field == "spec.output.uri" and location.scheme == "pvc" and not location.path:
+        return Refusal(
+            Reason.INVALID_SPEC,
+            f"spec.output.uri is {location}, the root of the volume. Name a folder of its own: {location}/NAME.",
+        )
+    return None
+
+
+def _volume(candidate: Candidate, field: str, location: Location) -> Refusal | None:
+    namespace, observed = candidate.job.namespace, candidate.observed
+    if location.scheme == "pvc" and location.root not in observed.claims:
+        return Refusal(
+            Reason.VOLUME_MISSING,
+            f"{field} names claim {location.root}, which namespace {namespace} does not have. "
+            "Create the PersistentVolumeClaim; the job goes on by itself.",
+        )
+    if location.scheme != "configmap":
+        return None
+    keys = observed.config_maps.get(location.root)
+    if keys is None:
+        return Refusal(
+            Reason.CONFIG_MAP_MISSING,
+            f"{field} names ConfigMap {location.root}, which namespace {namespace} does not have. "
+            "Create it; the job goes on by itself.",
+        )
+    if location.path not in keys:
+        return Refusal(
+            Reason.CONFIG_MAP_MISSING,
+            f"{field} names key {location.path} of ConfigMap {location.root}, which has "
+            f"{_listed(sorted(keys)) or 'no keys'}. Add the key; the job goes on by itself.",
+        )
+    return None
+
+
+def _workspace(candidate: Candidate) -> Refusal | None:
+    claim = candidate.config.workspace_claim
+    if candidate.spec.output is not None or claim in candidate.observed.claims:
+        return None
+    return Refusal(
+        Reason.WORKSPACE_MISSING,
+        f"Namespace {candidate.job.namespace} has no claim {claim}, where outputs go. "
+        "Create the PersistentVolumeClaim, or set spec.output.uri.",
+    )
+
+
+def _source(candidate: Candidate) -> Refusal | None:
+    source, view = candidate.spec.model.from_, candidate.observed.source
+    if source is None:
+        return None
+    assert view is not None, "a named source is always observed"
+    own, named = f"{FINE_TUNE_JOB.kind}/{candidate.job.name}", f"{source.kind} {source.name}"
+    chain = (own, *candidate.observed.source_chain)
+    if chain[-1] in chain[:-1]:
+        return Refusal(
+            Reason.REFERENCE_CYCLE,
+            f"spec.model.from names {named}, and so on in a circle: {' → '.join(chain)}. "
+            "Let one of them start from spec.model.uri.",
+        )
+    if not view.exists:
+        return _pending(f"spec.model.from names {named}, which does not exist yet.")
+    if view.failed:
+        return Refusal(
+            Reason.REFERENCE_FAILED,
+            f"spec.model.from names {named}, which has failed. Mend it under the same name, and the job goes on by "
+            "itself.",
+        )
+    if not view.succeeded:
+        return _pending(f"Waiting for {named} to succeed.")
+    return _source_model(candidate, named, view)
+
+
+def _source_model(candidate: Candidate, named: str, view: SourceView) -> Refusal | None:
+    if view.model is None:
+        return _pending(f"{named} has succeeded, but reports no model yet.")
+    try:
+        location = parse_uri(view.model.uri)
+    except UriError as error:
+        return Refusal(Reason.REFERENCE_FAILED, f"{named} reports a model that cannot be used: {error}.")
+    return _volume(candidate, f"the model of {named}", location)
+
+
+def _pending(message: str) -> Refusal:
+    return Refusal(Reason.REFERENCE_PENDING, message, "Unknown")
+
+
+def model_of(spec_model: Model, source: SourceView | None) -> tuple[str | None, str | None]:
+    """Address and expected digest of the model that training starts from; (None, None) for one from scratch."""
+    if spec_model.from_ is None:
+        return spec_model.uri, None
+    assert source is not None, "a named source is always observed"
+    assert source.model is not None, "checked before the launch"
+    return source.model.uri, source.model.digest
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def _listed(words: list[str], limit: int = 10) -> str:
+    shown = ", ".join(words[:limit])
+    return f"{shown} and {len(words) - limit} more" if len(words) > limit else shown
+
+
+_CHECKS: tuple[Callable[[Candidate], Refusal | None], ...] = (
+    _training_operator,
+    _name,
+    _features,
+    _node_pool,
+    _uris,
+    _workspace,
+    _source,
+)

@@ -1,0 +1,124 @@
+"""A plan in the making: conditions and fields as they are stated, then the plan that follows from them."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from alidade_crds.reasons import ConditionType, Reason
+from alidade_crds.status import Condition, FailureInfo, JobStatus
+from alidade_operator.conditions import Conditions
+from alidade_operator.reconcile.plan import Apply, Create, Decision, Delete, Notice, Plan, ProgressTarget
+
+Phase = Literal["Pending", "Waiting", "Starting", "Running", "Retrying", "Suspended", "Succeeded", "Failed"]
+"""For people. Waiting: something has to change or come first. Pending: launched, its pods cannot run yet. Starting: its
+pods are being made. Retrying: an attempt has failed and the next one follows."""
+
+# What moves by itself while a job runs; a status that differs in nothing else is no decision.
+_MOVING = ("progress", "gpu_hours", "cost")
+
+
+class Draft:
+    """Collects what a plan says; `finish` compares it with the status there is."""
+
+    def __init__(self, status: JobStatus, *, generation: int, now: datetime) -> None:
+        self.before = status
+        self.clock = now
+        self.now = now.replace(microsecond=0)
+        self.conditions = Conditions(status.conditions, generation=generation, now=self.now)
+        self.children: list[Create | Apply] = []
+        self.deletions: list[Delete] = []
+        self.notices: list[Notice] = []
+        self._generation = generation
+        self._fields: dict[str, Any] = {}
+        self._look_again_s: float | None = None
+
+    def state(self, **fields: Any) -> None:
+        """Sets fields of the status."""
+        self._fields |= fields
+
+    def stated(self, field: str) -> Any:
+        """A field of the status as it will read."""
+        return self._fields.get(field, getattr(self.before, field))
+
+    def look_again_in(self, seconds: float) -> None:
+        """Asks for another look after a time; the earliest counts."""
+        self._look_again_s = seconds if self._look_again_s is None else min(self._look_again_s, seconds)
+
+    def finish(self, phase: Phase, action: str, why: str, *, progress: ProgressTarget | None = None) -> Plan:
+        """The plan. action and why make the line of the log, if the plan changes anything that is a decision."""
+        self._complete_conditions()
+        conditions = self.conditions.list()
+        after = self.before.model_copy(
+            update={
+                **self._fields,
+                "phase": phase,
+                "conditions": conditions,
+                "observed_generation": self._generation,
+            }
+        )
+        changed = after != self.before.model_copy(update={"conditions": self._ours(self.before.conditions)})
+        moved_only = changed and after == self.before.model_copy(
+            update={name: getattr(after, name) for name in _MOVING}
+        )
+        decided = (changed and not moved_only) or self.children or self.deletions
+        return Plan(
+            status=after if changed else None,
+            children=tuple(self.children),
+            deletions=tuple(self.deletions),
+            notices=(*_transitions(self.before.conditions, conditions), *self.notices) if decided else (),
+            decisions=(Decision(action, why),) if decided else (),
+            look_again_s=self._look_again_s,
+            progress=progress,
+        )
+
+    def _complete_conditions(self) -> None:
+        default = self.conditions.set_default
+        default(ConditionType.ACCEPTED, "Unknown", Reason.WAITING, "Not looked at yet.")
+        default(ConditionType.FITS, "Unknown", Reason.WAITING, "Estimated once the spec is accepted.")
+        default(ConditionType.LAUNCHED, "False", Reason.WAITING, "Nothing has been launched yet.")
+        default(ConditionType.SUCCEEDED, "False", Reason.NOT_FINISHED, "The job has not finished.")
+        default(ConditionType.FAILED, "False", Reason.NOT_FAILED, "The job has not failed.")
+        default(ConditionType.SUSPENDED, "False", Reason.NOT_SUSPENDED, "The job is not suspended.")
+
+    @staticmethod
+    def _ours(conditions: list[Condition]) -> list[Condition]:
+        ours = {str(kind): index for index, kind in enumerate(ConditionType)}
+        return sorted((item for item in conditions if item.type in ours), key=lambda item: ours[item.type])
+
+
+_WARNINGS = {
+    (ConditionType.ACCEPTED, "False"),
+    (ConditionType.FITS, "False"),
+    (ConditionType.FAILED, "True"),
+}
+_NORMAL = {
+    (ConditionType.ACCEPTED, "Unknown"),
+    (ConditionType.SUCCEEDED, "True"),
+    (ConditionType.SUSPENDED, "True"),
+    (ConditionType.LAUNCHED, "True"),
+}
+
+
+def _transitions(before: list[Condition], after: list[Condition]) -> list[Notice]:
+    """Notices for conditions whose status or reason is new and worth telling."""
+    known = {condition.type: (condition.status, condition.reason) for condition in before}
+    notices = []
+    for condition in after:
+        if known.get(condition.type) == (condition.status, condition.reason):
+            continue
+        fact = (condition.type, condition.status)
+        if fact in _WARNINGS or condition.reason in (Reason.RETRYING, Reason.PODS_PENDING):
+            notices.append(Notice("Warning", condition.reason, condition.message))
+        elif fact in _NORMAL and condition.reason != Reason.VALID:
+            notices.append(Notice("Normal", condition.reason, condition.message))
+    return notices
+
+
+def failure_info(attempt: int, *, reason: str, message: str, exit_code: int | None, at: datetime) -> FailureInfo:
+    """The newest failed attempt, with its message cut to what the status may hold."""
+    return FailureInfo(
+        attempt=attempt,
+        reason=reason[:256],
+        message=message[:4096],
+        exit_code=exit_code,
+        at=at.replace(microsecond=0),
+    )

@@ -1,0 +1,280 @@
+"""What to do about a FineTuneJob: one pure function from the resource and what is observed to a plan."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from alidade_crds.contract import ResultDocument
+from alidade_crds.reasons import ConditionType, Reason
+from alidade_crds.status import ChildRef, JobStatus
+from alidade_operator.api import FINE_TUNE_JOB, PYTORCH_JOB
+from alidade_operator.config import OperatorConfig
+from alidade_operator.reconcile import progress, usage
+from alidade_operator.reconcile.draft import Draft, failure_info
+from alidade_operator.reconcile.launch import plan_launch
+from alidade_operator.reconcile.outcome import AttemptFailure, Undecided, outcome
+from alidade_operator.reconcile.plan import Delete, FineTuneJob, Notice, Plan, ProgressTarget, seconds_until
+from alidade_operator.resources.observation import Observed, PodView, TrainingJobView
+
+# An ended job whose pods have not told their end yet is looked at again this often.
+_UNDECIDED_S = 1.0
+_MOST_WARNINGS = 5
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A FineTuneJob and all that its plan depends on."""
+
+    job: FineTuneJob
+    observed: Observed
+    config: OperatorConfig
+    now: datetime
+
+    @property
+    def own_jobs(self) -> list[TrainingJobView]:
+        """Its PyTorchJobs, the oldest attempt first."""
+        return sorted((item for item in self.observed.jobs if item.owned), key=lambda item: item.attempt)
+
+    @property
+    def attempt(self) -> int:
+        """The newest attempt there has been; status or child may lag behind the other when the operator was killed."""
+        newest = max((item.attempt for item in self.own_jobs), default=0)
+        return max(self.job.status.attempts, newest)
+
+    @property
+    def current(self) -> TrainingJobView | None:
+        """The PyTorchJob of that attempt."""
+        return next((item for item in self.own_jobs if item.attempt == self.attempt), None)
+
+    def pods_of(self, training_job: TrainingJobView) -> list[PodView]:
+        """The pods that belong to a PyTorchJob and not to an older one of the same name."""
+        return [pod for pod in self.observed.pods if pod.job_uid == training_job.uid]
+
+
+def plan_fine_tune_job(job: FineTuneJob, observed: Observed, config: OperatorConfig, now: datetime) -> Plan:
+    """The plan for a FineTuneJob. It holds no memory: it can be made at any time, any number of times."""
+    if job.terminating:
+        return Plan()
+    situation = Situation(job, observed, config, now)
+    draft = Draft(job.status, generation=job.generation, now=now)
+    conditions = draft.conditions
+    if conditions.is_true(ConditionType.SUCCEEDED) or conditions.is_true(ConditionType.FAILED):
+        return _after_the_end(situation, draft)
+    current = situation.current
+    if current is None or job.spec is None:
+        return plan_launch(job, observed, config, draft, attempt=situation.attempt)
+    draft.state(attempts=current.attempt, job_ref=ChildRef(kind=PYTORCH_JOB.kind, name=current.name))
+    if current.terminating:
+        return _while_it_goes(situation, draft, current)
+    if current.state in ("succeeded", "failed"):
+        return _ended(situation, draft, current)
+    return _live(situation, draft, current)
+
+
+def _after_the_end(situation: Situation, draft: Draft) -> Plan:
+    """Nothing is launched any more; what still runs goes, and the resource too when its time has come."""
+    job, status = situation.job, situation.job.status
+    succeeded = draft.conditions.is_true(ConditionType.SUCCEEDED)
+    draft.deletions += [_deletion(item) for item in situation.own_jobs if _is_live(item)]
+    why = "it has finished, and nothing of it may run any more"
+    lifetime = job.spec.ttl_seconds_after_finished if job.spec is not None else None
+    if lifetime is not None and status.finished_at is not None:
+        due = status.finished_at + timedelta(seconds=lifetime)
+        if situation.now >= due:
+            draft.deletions.append(Delete(FINE_TUNE_JOB, job.name, job.uid))
+            why = f"spec.ttlSecondsAfterFinished of {lifetime} s has passed"
+        else:
+            draft.look_again_in(seconds_until(due, situation.now))
+    return draft.finish("Succeeded" if succeeded else "Failed", "clean up", why)
+
+
+def _is_live(item: TrainingJobView) -> bool:
+    return not item.terminating and item.state not in ("succeeded", "failed")
+
+
+def _deletion(item: TrainingJobView) -> Delete:
+    return Delete(PYTORCH_JOB, item.name, item.uid)
+
+
+def _while_it_goes(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan:
+    """The PyTorchJob is being deleted: its event, or the next look, finds it gone."""
+    spec = situation.job.spec
+    suspended = spec is not None and spec.suspend
+    if suspended:
+        _suspended(draft)
+    draft.conditions.set(
+        ConditionType.LAUNCHED, "False", Reason.WAITING, f"PyTorchJob {current.name} is being deleted."
+    )
+    draft.look_again_in(_UNDECIDED_S)
+    return draft.finish("Suspended" if suspended else "Waiting", "wait", f"{current.name} is being deleted")
+
+
+def _suspended(draft: Draft) -> None:
+    draft.conditions.set(
+        ConditionType.SUSPENDED,
+        "True",
+        Reason.SUSPENDED_BY_USER,
+        "spec.suspend is true. Set it to false, and training goes on from its newest checkpoint.",
+    )
+
+
+def _ended(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan:
+    pods = situation.pods_of(current)
+    _state_usage(situation, draft, current, pods)
+    ending = outcome(current, pods, now=situation.now)
+    if isinstance(ending, Undecided):
+        draft.look_again_in(_UNDECIDED_S)
+        return draft.finish("Running", "wait", f"{current.name} has ended; its pods have not said how yet")
+    if isinstance(ending, AttemptFailure):
+        return _failed_attempt(situation, draft, current, ending)
+    return _succeeded(situation, draft, current, ending)
+
+
+def _state_usage(situation: Situation, draft: Draft, current: TrainingJobView, pods: Sequence[PodView]) -> None:
+    spec = situation.job.spec
+    started = [pod.started_at for pod in pods if pod.started_at is not None]
+    if started and draft.before.started_at is None:
+        draft.state(started_at=min(started))
+    if spec is None or not spec.compute.gpus_per_worker:
+        return
+    hours = usage.gpu_hours(current, pods, gpus_per_worker=spec.compute.gpus_per_worker, now=situation.now)
+    # Pods that were cleaned away take their share of the count with them; what was counted stays counted.
+    hours = max(hours, draft.before.gpu_hours or 0.0)
+    draft.state(gpu_hours=hours, cost=usage.cost(hours, situation.config.pool(spec.compute.node_pool)))
+
+
+def _succeeded(situation: Situation, draft: Draft, current: TrainingJobView, result: ResultDocument) -> Plan:
+    assert result.model is not None, "outcome() gives no success without a model"
+    draft.state(
+        model=result.model,
+        metrics=progress.finite(result.metrics),
+        report_uri=result.report_uri,
+        progress=progress.at_the_end(draft.before.progress, situation.observed.progress, result, draft.now),
+        finished_at=(current.ended_at or draft.now).replace(microsecond=0),
+        active_seconds=usage.active_seconds(current, now=situation.now),
+    )
+    message = f"The model is at {result.model.uri} ({result.model.digest})."
+    draft.conditions.set(ConditionType.SUCCEEDED, "True", Reason.COMPLETED, message)
+    draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.COMPLETED, f"PyTorchJob {current.name} has succeeded.")
+    draft.notices += [Notice("Warning", "TrainingWarning", warning) for warning in result.warnings[:_MOST_WARNINGS]]
+    return draft.finish("Succeeded", "succeed", message)
+
+
+def _failed_attempt(situation: Situation, draft: Draft, current: TrainingJobView, failure: AttemptFailure) -> Plan:
+    spec = situation.job.spec
+    assert spec is not None, "an unreadable spec does not get here"
+    info = failure_info(
+        current.attempt, reason=failure.reason, message=failure.message, exit_code=failure.exit_code, at=failure.at
+    )
+    draft.state(last_failure=info, active_seconds=usage.active_seconds(current, now=situation.now))
+    if not failure.retryable:
+        return _fail(draft, failure.reason, failure.message, ended_at=failure.at)
+    if current.attempt > spec.backoff_limit:
+        attempts = "The only attempt" if current.attempt == 1 else f"All {current.attempt} attempts"
+        message = f"{attempts} failed (spec.backoffLimit is {spec.backoff_limit}); the last with {failure.reason}: "
+        return _fail(draft, Reason.BACKOFF_LIMIT_EXCEEDED, message + failure.message, ended_at=failure.at)
+    # Whether and when the next attempt starts is decided as for the first: by what the status says now.
+    settled = situation.job.status.model_copy(update={"last_failure": info, "attempts": current.attempt})
+    return plan_launch(
+        _with_status(situation.job, settled), situation.observed, situation.config, draft, attempt=current.attempt
+    )
+
+
+def _with_status(job: FineTuneJob, status: JobStatus) -> FineTuneJob:
+    return FineTuneJob(
+        namespace=job.namespace,
+        name=job.name,
+        uid=job.uid,
+        generation=job.generation,
+        terminating=job.terminating,
+        spec=job.spec,
+        spec_error=job.spec_error,
+        status=status,
+    )
+
+
+def _fail(draft: Draft, reason: str, message: str, *, ended_at: datetime) -> Plan:
+    draft.state(finished_at=ended_at.replace(microsecond=0))
+    draft.conditions.set(ConditionType.FAILED, "True", reason, message)
+    draft.conditions.set(ConditionType.LAUNCHED, "False", reason, message)
+    draft.conditions.set(ConditionType.SUCCEEDED, "False", reason, message)
+    return draft.finish("Failed", "fail", f"{reason}: {message}")
+
+
+def _live(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan:
+    """The attempt is under way: it is stopped when that is wanted, else its state is reported."""
+    spec = situation.job.spec
+    assert spec is not None, "an unreadable spec does not get here"
+    pods = situation.pods_of(current)
+    _state_usage(situation, draft, current, pods)
+    # There is at most one attempt at a time, whatever has happened before.
+    draft.deletions += [_deletion(item) for item in situation.own_jobs if item is not current and _is_live(item)]
+    used = usage.active_seconds(current, now=situation.now)
+    if spec.suspend:
+        return _suspend(draft, current, used)
+    limit = spec.active_deadline_seconds
+    if limit is not None:
+        if used >= limit:
+            draft.deletions.append(_deletion(current))
+            draft.state(active_seconds=used)
+            message = (
+                f"The job was active for {used:.0f} s; spec.activeDeadlineSeconds is {limit}. Raise it and apply anew."
+            )
+            return _fail(draft, Reason.DEADLINE_EXCEEDED, message, ended_at=draft.now)
+        draft.look_again_in(limit - used)
+    return _report(situation, draft, current, pods)
+
+
+def _suspend(draft: Draft, current: TrainingJobView, used: float) -> Plan:
+    draft.deletions.append(_deletion(current))
+    draft.state(active_seconds=used)
+    _suspended(draft)
+    message = f"PyTorchJob {current.name} was deleted, since spec.suspend is true."
+    draft.conditions.set(ConditionType.LAUNCHED, "False", Reason.SUSPENDED_BY_USER, message)
+    return draft.finish("Suspended", "suspend", "spec.suspend is true")
+
+
+def _report(situation: Situation, draft: Draft, current: TrainingJobView, pods: Sequence[PodView]) -> Plan:
+    spec = situation.job.spec
+    assert spec is not None, "an unreadable spec does not get here"
+    if current.suspended:
+        message = f"Queue {spec.compute.queue} has not admitted PyTorchJob {current.name}."
+        draft.conditions.set(ConditionType.SUSPENDED, "True", Reason.SUSPENDED_BY_QUEUE, message)
+        _launched(draft, Reason.JOB_CREATED, current, "was created")
+        return draft.finish("Suspended", "wait", message)
+    draft.conditions.set(ConditionType.SUSPENDED, "False", Reason.NOT_SUSPENDED, "The job is not suspended.")
+    master = next((pod for pod in pods if pod.is_master), None)
+    target = None
+    if master is not None and master.ip is not None and master.ready_to_report:
+        target = ProgressTarget(master.uid, master.ip)
+        _state_progress(situation, draft)
+    if current.state == "running":
+        _launched(draft, Reason.RUNNING, current, "is running")
+        return draft.finish("Running", "report", f"{current.name} is running", progress=target)
+    trouble = next((f"Pod {pod.name}: {pod.message}" for pod in pods if pod.message), None)
+    if trouble is not None:
+        _launched(draft, Reason.PODS_PENDING, current, f"has pods that cannot run. {trouble}")
+        return draft.finish("Pending", "report", trouble)
+    _launched(draft, Reason.JOB_CREATED, current, "was created")
+    return draft.finish("Starting", "report", f"{current.name} was created", progress=target)
+
+
+def _launched(draft: Draft, reason: Reason, current: TrainingJobView, what: str) -> None:
+    message = f"PyTorchJob {current.name} {what}".rstrip(".") + "."
+    draft.conditions.set(ConditionType.LAUNCHED, "True", reason, message)
+
+
+def _state_progress(situation: Situation, draft: Draft) -> None:
+    document = situation.observed.progress
+    if document is None:
+        return
+    reported = progress.of_document(document, draft.before.progress, draft.now)
+    known = draft.before.progress
+    if reported == known:
+        return
+    since = (draft.now - known.updated_at).total_seconds() if known is not None else None
+    wait = situation.config.status_interval_s - since if since is not None else 0.0
+    if wait > 0:
+        draft.look_again_in(wait)
+    else:
+        draft.state(progress=reported)

@@ -1,0 +1,231 @@
+"""The way to a launch: accepted, within memory, not suspended, its delay over, no older attempt in the way."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from alidade_crds.blocks import Compute
+from alidade_crds.contract import JobDocument, JobModel, Owner, Stage
+from alidade_crds.jobs import FineTuneJobSpec, Method
+from alidade_crds.reasons import ConditionType, Reason
+from alidade_crds.status import ChildRef
+from alidade_operator.api import CONFIG_MAP, FINE_TUNE_JOB, PYTORCH_JOB
+from alidade_operator.config import NodePool, OperatorConfig
+from alidade_operator.reconcile import acceptance
+from alidade_operator.reconcile.draft import Draft, Phase
+from alidade_operator.reconcile.fit import fit_verdict
+from alidade_operator.reconcile.plan import Apply, Create, Delete, FineTuneJob, Plan, seconds_until
+from alidade_operator.resources.jobdocument import document_config_map, document_mounts
+from alidade_operator.resources.observation import Observed
+from alidade_operator.resources.pytorchjob import Attempt, pytorch_job
+
+# A pod that outlives its deletion deadline by this much is on a node that is gone; no process of it can be waited for.
+_LOST_POD = timedelta(seconds=60)
+# Leftovers send an event when they go; this look is for the event that gets lost.
+_LEFTOVER_S = 10.0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A job that may be launched, and as what."""
+
+    job: FineTuneJob
+    spec: FineTuneJobSpec
+    observed: Observed
+    config: OperatorConfig
+    pool: NodePool
+    attempt: int
+    micro_batch_size: int | None
+
+
+def plan_launch(job: FineTuneJob, observed: Observed, config: OperatorConfig, draft: Draft, *, attempt: int) -> Plan:
+    """The plan for a job of which nothing runs; `attempt` is the newest there has been, 0 for none."""
+    if job.spec is None:
+        return _refuse(draft, acceptance.Refusal(Reason.INVALID_SPEC, job.spec_error), suspended=False)
+    spec = job.spec
+    _state_suspension(draft, suspended=spec.suspend)
+    found = acceptance.refusal(acceptance.Candidate(job, spec, observed, config))
+    if found is not None:
+        return _refuse(draft, found, suspended=spec.suspend)
+    draft.conditions.set(ConditionType.ACCEPTED, "True", Reason.VALID, "Nothing in the spec stands against launching.")
+    pool = config.pool(spec.compute.node_pool)
+    assert pool is not None, "checked by acceptance"
+    verdict = fit_verdict(spec, source=observed.source, pool=pool)
+    draft.conditions.set(ConditionType.FITS, verdict.status, verdict.reason, verdict.message)
+    if verdict.status == "False":
+        _not_launched(draft, verdict.reason, "The job does not fit; see the condition Fits.")
+        return draft.finish("Waiting", "refuse", verdict.message)
+    if spec.suspend:
+        _not_launched(draft, Reason.SUSPENDED_BY_USER, "Nothing is launched while spec.suspend is true.")
+        return draft.finish("Suspended", "wait", "spec.suspend is true")
+    return _when_due(Launch(job, spec, observed, config, pool, attempt, verdict.micro_batch_size), draft)
+
+
+def _state_suspension(draft: Draft, *, suspended: bool) -> None:
+    if suspended:
+        message = "spec.suspend is true. Set it to false, and training goes on from its newest checkpoint."
+        draft.conditions.set(ConditionType.SUSPENDED, "True", Reason.SUSPENDED_BY_USER, message)
+    else:
+        draft.conditions.set(ConditionType.SUSPENDED, "False", Reason.NOT_SUSPENDED, "The job is not suspended.")
+
+
+def _refuse(draft: Draft, found: acceptance.Refusal, *, suspended: bool) -> Plan:
+    draft.conditions.set(ConditionType.ACCEPTED, found.status, found.reason, found.message)
+    if not draft.conditions.is_true(ConditionType.FITS):
+        draft.conditions.set(ConditionType.FITS, "Unknown", Reason.WAITING, "Estimated once the spec is accepted.")
+    _not_launched(draft, found.reason, "The spec is not accepted; see the condition Accepted.")
+    if found.reason == Reason.CONFIG_MAP_MISSING:
+        draft.look_again_in(acceptance.LOOK_AGAIN_S)
+    phase: Phase = "Suspended" if suspended else "Waiting"
+    return draft.finish(phase, "wait" if found.status == "Unknown" else "refuse", f"{found.reason}: {found.message}")
+
+
+def _not_launched(draft: Draft, reason: Reason, message: str) -> None:
+    draft.conditions.set(ConditionType.LAUNCHED, "False", reason, message)
+
+
+def _when_due(launch: Launch, draft: Draft) -> Plan:
+    status, spec = launch.job.status, launch.spec
+    limit = spec.active_deadline_seconds
+    used = status.active_seconds or 0.0
+    failure = status.last_failure
+    retried = failure is not None and failure.attempt == launch.attempt
+    if limit is not None and used >= limit:
+        message = (
+            f"The job was active for {used:.0f} s; spec.activeDeadlineSeconds is {limit}. Raise it and apply anew."
+        )
+        draft.state(finished_at=draft.now)
+        draft.conditions.set(ConditionType.FAILED, "True", Reason.DEADLINE_EXCEEDED, message)
+        _not_launched(draft, Reason.DEADLINE_EXCEEDED, message)
+        return draft.finish("Failed", "fail", message)
+    number = launch.attempt + 1 if retried or launch.attempt == 0 else launch.attempt
+    if retried and failure is not None:
+        due = failure.at + timedelta(seconds=retry_delay_s(launch.attempt, launch.config))
+        # A failure is written down before anything follows from it, however long it has been over.
+        recorded = draft.before.last_failure == failure
+        if draft.clock < due or not recorded:
+            message = (
+                f"Attempt {launch.attempt} of {spec.backoff_limit + 1} failed ({failure.reason}): {failure.message} "
+                f"Attempt {number} starts at {_clock(due)}."
+            )
+            draft.conditions.set(ConditionType.LAUNCHED, "False", Reason.RETRYING, message)
+            draft.look_again_in(seconds_until(due, draft.clock))
+            return draft.finish("Retrying", "retry", message)
+    return _unless_in_the_way(launch, draft, number, why=_why(launch, number, retried=retried))
+
+
+def retry_delay_s(attempt: int, config: OperatorConfig) -> float:
+    """Seconds between the failure of an attempt and the next: the first delay, doubling, up to the longest."""
+    return min(config.retry_delay_max_s, config.retry_delay_s * 2.0 ** min(attempt - 1, 30))
+
+
+def _clock(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
+
+
+def _why(launch: Launch, number: int, *, retried: bool) -> str:
+    failure = launch.job.status.last_failure
+    if retried and failure is not None:
+        return f"attempt {failure.attempt} failed with {failure.reason}"
+    if launch.job.status.attempts < number:
+        return "the spec is accepted"
+    return f"attempt {number} has not ended, and its PyTorchJob is gone"
+
+
+def _unless_in_the_way(launch: Launch, draft: Draft, number: int, *, why: str) -> Plan:
+    attempt = Attempt(
+        kind=FINE_TUNE_JOB.kind,
+        namespace=launch.job.namespace,
+        name=launch.job.name,
+        uid=launch.job.uid,
+        number=number,
+        gpu_hours_before=_gpu_hours(draft),
+        active_seconds_before=_active_seconds(draft),
+    )
+    obstacle = _obstacle(launch, draft.now, attempt.job_name)
+    if obstacle is not None:
+        _not_launched(draft, Reason.WAITING, obstacle)
+        draft.look_again_in(_LEFTOVER_S)
+        return draft.finish("Waiting", "wait", obstacle)
+    document = job_document(launch)
+    if number == 1 or not launch.observed.document_exists:
+        # Every attempt is told the same; a document that exists is only written over before anything has run.
+        draft.children.append(Apply(CONFIG_MAP, document_config_map(document)))
+    body = pytorch_job(
+        attempt,
+        compute=launch.spec.compute,
+        mounts=document_mounts(document),
+        pool=launch.pool,
+        config=launch.config,
+    )
+    draft.children.append(Create(PYTORCH_JOB, body))
+    # The newest failed one stays for its logs.
+    draft.deletions += [
+        Delete(PYTORCH_JOB, item.name, item.uid)
+        for item in launch.observed.jobs
+        if item.owned and not item.terminating and item.attempt < number - 1
+    ]
+    return _launched(launch.spec.compute, draft, attempt, why)
+
+
+def _launched(compute: Compute, draft: Draft, attempt: Attempt, why: str) -> Plan:
+    draft.state(attempts=attempt.number, job_ref=ChildRef(kind=PYTORCH_JOB.kind, name=attempt.job_name))
+    message = f"PyTorchJob {attempt.job_name} was created."
+    draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.JOB_CREATED, message)
+    if compute.queue:
+        waiting = f"Queue {compute.queue} has not admitted PyTorchJob {attempt.job_name}."
+        draft.conditions.set(ConditionType.SUSPENDED, "True", Reason.SUSPENDED_BY_QUEUE, waiting)
+    return draft.finish("Suspended" if compute.queue else "Starting", "launch", f"{attempt.job_name}: {why}")
+
+
+def _gpu_hours(draft: Draft) -> float:
+    return float(draft.stated("gpu_hours") or 0.0)
+
+
+def _active_seconds(draft: Draft) -> float:
+    return float(draft.stated("active_seconds") or 0.0)
+
+
+def _obstacle(launch: Launch, now: datetime, job_name: str) -> str | None:
+    """What has to go before a launch: two processes must never write the same output."""
+    if launch.observed.document_foreign:
+        return "The ConfigMap of an older resource of this name is still there; waiting for it to be collected."
+    for item in launch.observed.jobs:
+        if item.name == job_name and (not item.owned or item.terminating):
+            return f"PyTorchJob {item.name} of an earlier launch is still there; waiting for it to go."
+    for pod in launch.observed.pods:
+        lost = pod.deletion_deadline is not None and now > pod.deletion_deadline + _LOST_POD
+        if not pod.ended and not lost:
+            return f"Pod {pod.name} of an earlier launch is still running; waiting for it to end."
+    return None
+
+
+_STAGES = {Method.PRETRAIN: Stage.PRETRAIN, Method.SFT: Stage.SFT}
+
+
+def job_document(launch: Launch) -> JobDocument:
+    """What the training job is told."""
+    job, spec = launch.job, launch.spec
+    uri, digest = acceptance.model_of(spec.model, launch.observed.source)
+    training = spec.training
+    if launch.micro_batch_size is not None:
+        training = training.model_copy(update={"micro_batch_size": launch.micro_batch_size})
+    return JobDocument(
+        owner=Owner(kind=FINE_TUNE_JOB.kind, namespace=job.namespace, name=job.name, uid=job.uid),
+        stage=_STAGES[spec.method],
+        model=JobModel(uri=uri, digest=digest, init=spec.model.init, trust_remote_code=spec.model.trust_remote_code),
+        dataset=spec.dataset,
+        adapter=spec.adapter,
+        training=training,
+        deepspeed=spec.deepspeed,
+        checkpoint=spec.checkpoint,
+        vocabulary=spec.vocabulary,
+        context=spec.context,
+        tracking=spec.tracking,
+        output=spec.output.uri if spec.output is not None else default_output(job, launch.config),
+        peak_tflops=launch.pool.peak_tflops if spec.compute.gpus_per_worker else None,
+    )
+
+
+def default_output(job: FineTuneJob, config: OperatorConfig) -> str:
+    """The folder of the workspace volume that is this resource's own; a new one of the same name gets another."""
+    return f"pvc://{config.workspace_claim}/{FINE_TUNE_JOB.plural}/{job.name}-{job.uid[:8]}"

@@ -1,0 +1,64 @@
+"""Progress as the status shows it, from what the trainer answers."""
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+
+from alidade_crds.contract import ProgressDocument, ResultDocument
+from alidade_crds.status import Progress
+
+
+def of_document(document: ProgressDocument, known: Progress | None, now: datetime) -> Progress:
+    """The document for the status; the one known when nothing has moved since."""
+    progress = Progress(
+        step=document.step,
+        total_steps=document.total_steps,
+        epoch=round(document.epoch, 4) if math.isfinite(document.epoch) else 0.0,
+        loss=_number(document.loss),
+        eval_loss=_number(document.eval_loss),
+        learning_rate=_number(document.learning_rate),
+        tokens_per_second=_number(document.tokens_per_second),
+        eta=duration(document.eta_s),
+        updated_at=now,
+    )
+    if known is not None and progress.model_copy(update={"updated_at": known.updated_at}) == known:
+        return known
+    return progress
+
+
+def at_the_end(
+    known: Progress | None, document: ProgressDocument | None, result: ResultDocument, now: datetime
+) -> Progress | None:
+    """Progress of a job that has succeeded: its last step, and no time left."""
+    last = of_document(document, known, now) if document is not None else known
+    if last is None:
+        return None
+    step = last.step if result.step is None else result.step
+    return last.model_copy(
+        update={"step": step, "total_steps": max(step, last.total_steps), "eta": None, "updated_at": now}
+    )
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics without what is no number: JSON has no word for those, and the API server refuses them."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _number(value: float | None) -> float | None:
+    """A number to six significant digits; None for what is no number."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.6g}")
+
+
+def duration(seconds: float | None) -> str | None:
+    """A time such as `45s`, `12m` or `1h3m`; None when it is not known."""
+    if seconds is None or not math.isfinite(seconds):
+        return None
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes}m"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m" if hours < 48 else f"{hours // 24}d{hours % 24}h"

@@ -1,0 +1,253 @@
+"""What the cluster says of children and neighbours, parsed: plans see these values and no raw objects."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from alidade_crds.contract import ProgressDocument, ResultDocument
+from alidade_crds.status import JobStatus, ModelInfo
+from alidade_operator.resources.labels import ATTEMPT_LABEL, is_owned_by
+
+GPU_HOURS_BEFORE = "alidade.dev/gpu-hours-before"
+ACTIVE_SECONDS_BEFORE = "alidade.dev/active-seconds-before"
+
+TRAINING_CONTAINER = "pytorch"
+_JOB_NAME_LABEL = "training.kubeflow.org/job-name"
+_REPLICA_TYPE_LABEL = "training.kubeflow.org/replica-type"
+_REPLICA_INDEX_LABEL = "training.kubeflow.org/replica-index"
+
+JobState = Literal["waiting", "running", "suspended", "succeeded", "failed"]
+
+
+@dataclass(frozen=True)
+class TrainingJobView:
+    """A PyTorchJob: one attempt at a training job."""
+
+    name: str
+    uid: str
+    attempt: int
+    owned: bool
+    """Whether this resource is its controller; a leftover of an older resource of the same name is not owned."""
+    terminating: bool
+    suspended: bool
+    """Whether runPolicy.suspend holds it back, which is the queue's doing."""
+    state: JobState
+    message: str
+    """What its newest condition says."""
+    active_since: datetime | None
+    """When the training operator took it up; None while a queue holds it back."""
+    ended_at: datetime | None
+    gpu_hours_before: float
+    active_seconds_before: float
+
+
+@dataclass(frozen=True)
+class Termination:
+    """How the training container of a pod ended."""
+
+    exit_code: int
+    reason: str
+    message: str
+    finished_at: datetime | None
+
+    def result(self) -> ResultDocument | None:
+        """The result document that the trainer left, or None for any other message."""
+        try:
+            return ResultDocument.model_validate_json(self.message)
+        except ValidationError:
+            return None
+
+
+@dataclass(frozen=True)
+class PodView:
+    """A pod of a training job."""
+
+    name: str
+    uid: str
+    job_name: str
+    job_uid: str | None
+    is_master: bool
+    phase: str
+    reason: str
+    message: str
+    """What is the matter with it in one phrase: eviction, image, scheduling; empty when nothing is."""
+    image_missing: bool
+    ip: str | None
+    node: str | None
+    ready_to_report: bool
+    """Whether its training container runs, so that progress can be asked for."""
+    deletion_deadline: datetime | None
+    started_at: datetime | None
+    termination: Termination | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether its processes are gone."""
+        return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True)
+class SourceView:
+    """The resource that spec.model.from names, and what its own model comes from."""
+
+    exists: bool
+    succeeded: bool = False
+    failed: bool = False
+    model: ModelInfo | None = None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """All that a plan for a training job depends on beside the resource, the configuration and the time."""
+
+    jobs: tuple[TrainingJobView, ...] = ()
+    pods: tuple[PodView, ...] = ()
+    document_exists: bool = False
+    document_foreign: bool = False
+    """Whether the ConfigMap of the job document belongs to an older resource of the same name."""
+    claims: frozenset[str] = frozenset()
+    config_maps: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    """Keys of every ConfigMap the spec names; None for one that does not exist. Empty until they were looked up."""
+    source: SourceView | None = None
+    source_chain: tuple[str, ...] = ()
+    """`Kind/name` of the sources from the nearest on, as far as they exist; ends where it meets itself."""
+    progress: ProgressDocument | None = None
+    training_operator: bool = True
+    """Whether the cluster knows PyTorchJobs."""
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """A time of the API, or None."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def training_job_view(body: Mapping[str, Any], *, owner_uid: str) -> TrainingJobView | None:
+    """A PyTorchJob that carries an attempt number, or None for another one."""
+    metadata = body["metadata"]
+    labels = metadata.get("labels") or {}
+    if not labels.get(ATTEMPT_LABEL, "").isdigit():
+        return None
+    conditions = {
+        condition["type"]: condition
+        for condition in (body.get("status") or {}).get("conditions") or []
+        if condition.get("status") == "True"
+    }
+    run_policy = (body.get("spec") or {}).get("runPolicy") or {}
+    annotations = metadata.get("annotations") or {}
+    newest: Mapping[str, Any] = max(
+        conditions.values(), key=lambda item: str(item.get("lastTransitionTime", "")), default={}
+    )
+    ending = conditions.get("Succeeded") or conditions.get("Failed") or {}
+    completion = (body.get("status") or {}).get("completionTime")
+    return TrainingJobView(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        attempt=int(labels[ATTEMPT_LABEL]),
+        owned=is_owned_by(metadata, owner_uid),
+        terminating=bool(metadata.get("deletionTimestamp")),
+        suspended=bool(run_policy.get("suspend")),
+        state=_job_state(conditions, suspended=bool(run_policy.get("suspend"))),
+        message=str((ending or newest).get("message", "")),
+        active_since=_active_since(body, suspended=bool(run_policy.get("suspend"))),
+        ended_at=parse_time(completion or ending.get("lastTransitionTime")),
+        gpu_hours_before=_number(annotations.get(GPU_HOURS_BEFORE)),
+        active_seconds_before=_number(annotations.get(ACTIVE_SECONDS_BEFORE)),
+    )
+
+
+def _active_since(body: Mapping[str, Any], *, suspended: bool) -> datetime | None:
+    # startTime begins anew when a queue lets the job in again, which is what leaves suspended time out.
+    start = (body.get("status") or {}).get("startTime")
+    if suspended:
+        return None
+    return parse_time(start or body["metadata"].get("creationTimestamp"))
+
+
+def _job_state(conditions: Mapping[str, Any], *, suspended: bool) -> JobState:
+    # The last condition is not "the state": the training operator moves updated ones to the end.
+    if "Failed" in conditions:
+        return "failed"
+    if "Succeeded" in conditions:
+        return "succeeded"
+    if suspended:
+        return "suspended"
+    return "running" if "Running" in conditions else "waiting"
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text) if text else 0.0
+    except ValueError:
+        return 0.0
+
+
+def pod_view(body: Mapping[str, Any]) -> PodView:
+    """A pod."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    labels = metadata.get("labels") or {}
+    container: Mapping[str, Any] = next(
+        (item for item in status.get("containerStatuses") or [] if item.get("name") == TRAINING_CONTAINER), {}
+    )
+    state = container.get("state") or {}
+    ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
+    running = state.get("running")
+    trouble, image_missing = _trouble(status)
+    return PodView(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        job_name=labels.get(_JOB_NAME_LABEL, ""),
+        job_uid=next((ref["uid"] for ref in metadata.get("ownerReferences") or [] if ref.get("controller")), None),
+        is_master=(labels.get(_REPLICA_TYPE_LABEL), labels.get(_REPLICA_INDEX_LABEL)) == ("master", "0"),
+        phase=status.get("phase", "Pending"),
+        reason=str(status.get("reason", "")),
+        message=trouble,
+        image_missing=image_missing,
+        ip=status.get("podIP"),
+        node=(body.get("spec") or {}).get("nodeName"),
+        ready_to_report=running is not None and not metadata.get("deletionTimestamp"),
+        deletion_deadline=parse_time(metadata.get("deletionTimestamp")),
+        started_at=parse_time((running or ended or {}).get("startedAt")),
+        termination=_termination(ended) if ended and running is None else None,
+    )
+
+
+def _termination(terminated: Mapping[str, Any]) -> Termination:
+    return Termination(
+        exit_code=int(terminated.get("exitCode", -1)),
+        reason=str(terminated.get("reason", "")),
+        message=str(terminated.get("message", "")),
+        finished_at=parse_time(terminated.get("finishedAt")),
+    )
+
+
+_IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+
+
+def _trouble(status: Mapping[str, Any]) -> tuple[str, bool]:
+    """What keeps a pod from running, and whether it is the image."""
+    if status.get("phase") == "Failed" and status.get("reason"):
+        return f"{status['reason']}: {status.get('message', '')}".rstrip(": "), False
+    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason = waiting.get("reason", "")
+        if reason and reason not in ("ContainerCreating", "PodInitializing"):
+            return f"{reason}: {waiting.get('message', '')}".rstrip(": "), reason in _IMAGE_REASONS
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return f"{condition.get('reason', '')}: {condition.get('message', '')}".strip(": "), False
+    return "", False
+
+
+def source_view(body: Mapping[str, Any] | None) -> SourceView:
+    """The resource that a model comes from; it need not exist."""
+    if body is None:
+        return SourceView(exists=False)
+    try:
+        status = JobStatus.model_validate(body.get("status") or {})
+    except ValidationError:
+        return SourceView(exists=True)
+    true = {condition.type for condition in status.conditions if condition.status == "True"}
+    return SourceView(exists=True, succeeded="Succeeded" in true, failed="Failed" in true, model=status.model)

@@ -1,0 +1,145 @@
+"""The pod of a training job: what the trainer is told, under the restricted Pod Security Standard."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from alidade_crds import contract
+from alidade_crds.blocks import Compute
+from alidade_operator.config import NodePool, OperatorConfig
+from alidade_operator.resources.observation import TRAINING_CONTAINER
+
+JOB_FOLDER = "/etc/alidade/job"
+JOB_KEY = "job.json"
+VOLUMES_FOLDER = "/volumes"
+SCRATCH_FOLDER = "/scratch"
+TERMINATION_LOG = "/dev/termination-log"
+PROGRESS_PORT = 8080
+COMMAND = ["alidade-trainer", "run"]
+
+
+@dataclass(frozen=True)
+class Mounts:
+    """What a training job reads and writes outside its pod."""
+
+    document: str
+    """ConfigMap of the job document."""
+    claims: tuple[str, ...] = ()
+    config_maps: tuple[str, ...] = ()
+
+
+def pod_spec(*, mounts: Mounts, compute: Compute, pool: NodePool, config: OperatorConfig) -> dict[str, Any]:
+    """The pod template's spec; restart policy and rendezvous are the training operator's to add."""
+    spec: dict[str, Any] = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": config.termination_grace_s,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": config.run_as_user,
+            "runAsGroup": config.run_as_user,
+            "fsGroup": config.run_as_user,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(mounts=mounts, compute=compute, pool=pool, config=config)],
+        "volumes": _volumes(mounts, pool),
+    }
+    if pool.node_selector:
+        spec["nodeSelector"] = dict(pool.node_selector)
+    if pool.tolerations:
+        spec["tolerations"] = list(pool.tolerations)
+    if pool.runtime_class_name:
+        spec["runtimeClassName"] = pool.runtime_class_name
+    if compute.priority_class_name:
+        spec["priorityClassName"] = compute.priority_class_name
+    if config.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
+    return spec
+
+
+def _container(*, mounts: Mounts, compute: Compute, pool: NodePool, config: OperatorConfig) -> dict[str, Any]:
+    container: dict[str, Any] = {
+        "name": TRAINING_CONTAINER,
+        "image": compute.image or config.trainer_image,
+        "command": list(COMMAND),
+        "env": _environment(pool),
+        "ports": [{"name": "metrics", "containerPort": PROGRESS_PORT}],
+        "volumeMounts": _volume_mounts(mounts),
+        "terminationMessagePath": TERMINATION_LOG,
+        "terminationMessagePolicy": "File",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    resources = worker_resources(compute, pool)
+    if resources:
+        container["resources"] = resources
+    return container
+
+
+def worker_resources(compute: Compute, pool: NodePool) -> dict[str, dict[str, str]]:
+    """Requests and limits of a worker: CPU is requested, memory and GPUs are also the limit."""
+    requests: dict[str, str] = {}
+    limits: dict[str, str] = {}
+    cpu, memory = compute.cpu or pool.cpu, compute.memory or pool.memory
+    if cpu:
+        requests["cpu"] = cpu
+    if memory:
+        requests["memory"] = limits["memory"] = memory
+    if compute.gpus_per_worker:
+        requests[pool.gpu_resource] = limits[pool.gpu_resource] = str(compute.gpus_per_worker)
+    return {name: values for name, values in (("requests", requests), ("limits", limits)) if values}
+
+
+def _environment(pool: NodePool) -> list[dict[str, Any]]:
+    told = {
+        contract.JOB_ENV: f"{JOB_FOLDER}/{JOB_KEY}",
+        contract.VOLUMES_ENV: VOLUMES_FOLDER,
+        contract.SCRATCH_ENV: SCRATCH_FOLDER,
+        contract.TERMINATION_LOG_ENV: TERMINATION_LOG,
+        contract.PORT_ENV: str(PROGRESS_PORT),
+        "HOME": SCRATCH_FOLDER,
+        "HF_HOME": f"{SCRATCH_FOLDER}/hf",
+        "TMPDIR": f"{SCRATCH_FOLDER}/tmp",
+        "TRITON_CACHE_DIR": f"{SCRATCH_FOLDER}/triton",
+        "TORCH_EXTENSIONS_DIR": f"{SCRATCH_FOLDER}/torch_extensions",
+    }
+    environment: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in told.items()]
+    environment.append({"name": contract.POD_IP_ENV, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
+    # The pool's come last and win: they are the administrator's word about their nodes.
+    replaced = {item.get("name") for item in pool.env}
+    return [item for item in environment if item["name"] not in replaced] + [dict(item) for item in pool.env]
+
+
+def _volume_mounts(mounts: Mounts) -> list[dict[str, Any]]:
+    return [
+        {"name": "job", "mountPath": JOB_FOLDER, "readOnly": True},
+        {"name": "scratch", "mountPath": SCRATCH_FOLDER},
+        {"name": "shm", "mountPath": "/dev/shm"},
+        *(
+            {"name": f"claim-{index}", "mountPath": f"{VOLUMES_FOLDER}/{claim}"}
+            for index, claim in enumerate(mounts.claims)
+        ),
+        *(
+            {"name": f"data-{index}", "mountPath": f"{VOLUMES_FOLDER}/configmaps/{name}", "readOnly": True}
+            for index, name in enumerate(mounts.config_maps)
+        ),
+    ]
+
+
+def _volumes(mounts: Mounts, pool: NodePool) -> list[dict[str, Any]]:
+    return [
+        {"name": "job", "configMap": {"name": mounts.document}},
+        {"name": "scratch", "emptyDir": {}},
+        # NCCL and data loader workers share memory there; the runtime's 64 MiB end in exit code -7.
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": pool.shm_size}},
+        *(
+            {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim}}
+            for index, claim in enumerate(mounts.claims)
+        ),
+        *({"name": f"data-{index}", "configMap": {"name": name}} for index, name in enumerate(mounts.config_maps)),
+    ]

@@ -1,0 +1,43 @@
+"""Full listings of every kind: they fill the cache at the start, and later bring right what watches have lost."""
+
+import logging
+from collections.abc import Sequence
+
+from alidade_operator.api import CHILD_KINDS, CLAIM, PARENT_KINDS, Api, ApiError, JsonObject, Kind
+from alidade_operator.cache import Cache
+from alidade_operator.resources.labels import SELECTOR
+
+WATCHED_KINDS = (*PARENT_KINDS, *CHILD_KINDS, CLAIM)
+
+_log = logging.getLogger(__name__)
+
+
+def selector_of(kind: Kind) -> str:
+    """The label selector by which a kind is listed and watched; empty for all of it."""
+    return SELECTOR if kind in CHILD_KINDS else ""
+
+
+async def resync(cache: Cache, api: Api, namespaces: Sequence[str]) -> list[tuple[Kind, JsonObject]]:
+    """Lists every kind and returns what was different from the cache; raises ApiError when a listing fails."""
+    changed: list[tuple[Kind, JsonObject]] = []
+    for kind in WATCHED_KINDS:
+        for namespace in namespaces or (None,):
+            changed += [(kind, body) for body in await _resync_kind(cache, api, kind, namespace)]
+    return changed
+
+
+async def _resync_kind(cache: Cache, api: Api, kind: Kind, namespace: str | None) -> list[JsonObject]:
+    try:
+        items, version = await api.list(kind, namespace=namespace, selector=selector_of(kind))
+    except ApiError as error:
+        if not error.not_found:
+            raise
+        if kind.kind not in cache.missing_kinds:
+            _log.warning(
+                "kind is not installed", extra={"action": "list", "why": f"{kind.plural}.{kind.group} is not known"}
+            )
+        cache.missing_kinds.add(kind.kind)
+        return []
+    cache.missing_kinds.discard(kind.kind)
+    lost = cache.prune(kind, items, version, [namespace] if namespace is not None else [])
+    return [body for body in items if cache.put(kind, body)] + lost
