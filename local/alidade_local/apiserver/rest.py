@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from alidade_local.apiserver import managed_fields, timestamps
+from alidade_local.apiserver import managed_fields, server_side_apply, timestamps
 from alidade_local.apiserver.conformance import conform, violations
 from alidade_local.apiserver.encoding import copy_json
 from alidade_local.apiserver.errors import (
@@ -207,8 +207,52 @@ class Objects:
         self._check_identity(target, obj)
         return self.replace(target, current, obj, options)
 
-    def replace(self, target: Target, current: Stored, obj: Json, options: WriteOptions) -> Outcome:
-        """Put a changed object in the place of the current one, as far as the subresource lets it."""
+    def apply(self, target: Target, config: Json, options: WriteOptions) -> Outcome:
+        """Server-side apply: creates what is absent, changes what differs, leaves alone what is as wanted."""
+        resource = target.resource
+        self._check_identity(target, config)
+        metadata = config["metadata"]
+        metadata.setdefault("name", target.name)
+        if metadata.get("managedFields"):
+            raise bad_request("metadata.managedFields must be nil")
+        current = self.store.get(resource.key, target.namespace, target.name)
+        if current is None:
+            return self._apply_new(target, config, options)
+        if metadata.get("uid") and metadata["uid"] != current.uid:
+            raise conflict(
+                resource,
+                target.name,
+                f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {current.uid}",
+            )
+        if metadata.get("resourceVersion") not in (None, str(current.rv)):
+            raise conflict(resource, target.name)
+        config["metadata"] = {name: value for name, value in metadata.items() if name != "resourceVersion"}
+        new = server_side_apply.applied(current.obj, config, resource, options, target.subresource)
+        return self.replace(target, current, new, options, applied=True)
+
+    def _apply_new(self, target: Target, config: Json, options: WriteOptions) -> Outcome:
+        if target.subresource:
+            raise not_found(target.resource, target.name)
+        metadata = config["metadata"]
+        if metadata.get("uid"):
+            raise conflict(
+                target.resource,
+                target.name,
+                f"uid mismatch: the provided object specified uid {metadata['uid']}, and no existing object was found",
+            )
+        if metadata.get("resourceVersion"):
+            raise not_found(target.resource, target.name)
+        empty: Json = {"apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": {}}
+        obj = server_side_apply.applied(empty, config, target.resource, options, "")
+        return self.create(Target(target.resource, target.namespace, target.name), obj, options)
+
+    def replace(
+        self, target: Target, current: Stored, obj: Json, options: WriteOptions, *, applied: bool = False
+    ) -> Outcome:
+        """Put a changed object in the place of the current one, as far as the subresource lets it.
+
+        applied: the change came by server-side apply, which has recorded its owners itself.
+        """
         resource, old = target.resource, current.obj
         metadata = obj["metadata"]
         self._check_preconditions(target, current, metadata)
@@ -220,7 +264,7 @@ class Objects:
         errors = metadata_errors(resource, new) + _finalizer_errors(new, old) + violations(resource, new, old)
         if errors:
             raise invalid_object(resource, current.name, errors)
-        return self.store_change(target, current, new, options, warnings)
+        return self.store_change(target, current, new, options, warnings, applied=applied)
 
     def store_change(
         self,
