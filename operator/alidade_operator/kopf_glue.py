@@ -117,12 +117,7 @@ def configure(settings: kopf.OperatorSettings, config: OperatorConfig) -> None:
     for kind in WATCHED_KINDS:
         selector = selector_of(kind)
         if selector:
-            settings.watching.label_selectors[_selector(kind)] = selector
-
-
-def _selector(kind: Kind) -> Any:
-    """kopf's name of a kind; the core group's is the empty string, which its shortcuts do not take."""
-    return kopf.Selector(group=kind.group, version=kind.version, plural=kind.plural)
+            settings.watching.label_selectors[kind.group, kind.version, kind.plural] = selector
 
 
 def _watch(kind: Kind) -> None:
@@ -135,7 +130,8 @@ def _watch(kind: Kind) -> None:
 
 
 kopf.on.login(registry=REGISTRY)(log_kopf_in)
-kopf.on.startup(registry=REGISTRY)(start)
+# A start that fails (a taken port, a wrong configuration) ends the process; whoever supervises it tries again.
+kopf.on.startup(registry=REGISTRY, errors=kopf.ErrorsMode.PERMANENT)(start)
 kopf.on.cleanup(registry=REGISTRY)(stop)
 for _kind in WATCHED_KINDS:
     _watch(_kind)
