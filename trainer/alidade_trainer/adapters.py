@@ -1,0 +1,70 @@
+"""LoRA (Hu et al. 2021) on a base model, by peft."""
+
+from typing import Any
+
+import torch
+from alidade_crds.blocks import Adapter
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from alidade_crds.reasons import FailureReason
+from alidade_trainer.failures import JobFailure
+
+
+def add_adapter(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
+    """The model with low-rank additions, of which alone the weights are trained.
+
+    Raises JobFailure (ConfigInvalid) when no module is named as adapter.targetModules says.
+    """
+    modules = "all-linear" if adapter.target_modules == "auto" else list(adapter.target_modules)
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=modules,
+        modules_to_save=_embedding_names(model) if adapter.train_embeddings else None,
+        ensure_weight_tying=adapter.train_embeddings,
+    )
+    try:
+        # DeepSpeed gives all weights one format; an adapter in fp32 beside a base in bf16 would be undone by it.
+        return get_peft_model(model, config, autocast_adapter_dtype=False)
+    except ValueError as error:
+        raise JobFailure(
+            FailureReason.CONFIG_INVALID,
+            f"adapter.targetModules is {adapter.target_modules}, but the model has no such modules to add to; use auto, or "
+            f"endings of these: {', '.join(_linear_names(model))}.",
+        ) from error
+
+
+def _embedding_names(model: PreTrainedModel) -> list[str]:
+    """Last parts of the names of embeddings and output head; of tied ones the embeddings, which the head follows."""
+    wanted = [model.get_input_embeddings()]
+    if not model.config.tie_word_embeddings:
+        wanted.append(model.get_output_embeddings())
+    return sorted(
+        {name.rpartition(".")[2] for name, module in model.named_modules() if any(module is one for one in wanted)}
+    )
+
+
+def _linear_names(model: PreTrainedModel) -> list[str]:
+    return sorted(
+        {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    )
+
+
+def save_adapter(model: PeftModel, state: dict[str, Tensor], folder: Any, *, base: str) -> None:
+    """Writes the adapter in peft's format.
+
+    state: the trained weights by their names in the model. base: address of the model it belongs to.
+    """
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = base
+    config.inference_mode = True
+    config.save_pretrained(folder)
+    from safetensors.torch import save_file
+
+    tensors = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")

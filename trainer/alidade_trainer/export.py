@@ -1,0 +1,128 @@
+"""The finished model: whole, in Hugging Face format, with tokenizer, digest, lineage and model card."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from alidade_crds.blocks import AdapterType, Precision
+from alidade_crds.contract import JobDocument
+from alidade_crds.status import ModelInfo
+from alidade_engine.models import model_digest
+from torch import nn
+
+from alidade_trainer.adapters import save_adapter
+from alidade_trainer.disk import new_folder
+from alidade_trainer.jobs import fingerprint
+from alidade_trainer.merge import write_merged
+from alidade_trainer.model_card import write_model_card
+from alidade_trainer.peers import Peers
+from alidade_trainer.starting import StartingPoint
+from alidade_trainer.zero import gathered_state, weight_size
+
+PACKAGES = ("alidade-trainer", "torch", "transformers", "deepspeed", "peft", "tokenizers")
+DIGEST_FILE = "digest"
+LINEAGE_FILE = "lineage.json"
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is needed to write a finished model beside the model itself."""
+
+    job: JobDocument
+    start: StartingPoint
+    output: Path
+    """Local folder of the job's output."""
+    metrics: dict[str, float]
+    step: int
+    data_digest: str
+
+
+def export_model(module: nn.Module, export: Export, peers: Peers) -> ModelInfo | None:
+    """Writes `model/`, for LoRA also `adapter/`, whole or not at all. Every process calls it; the first gets the answer."""
+    uses_adapter = export.job.adapter.type != AdapterType.NONE
+    state = gathered_state(module, trainable_only=uses_adapter, keep=peers.is_first)
+    if not peers.is_first:
+        return None
+    if uses_adapter:
+        _write_adapter(module, state, export)
+    with new_folder(export.output / "model") as folder:
+        if uses_adapter:
+            _write_merged(export, folder)
+        else:
+            module.save_pretrained(folder, state_dict=state)  # type: ignore[operator]  # a PreTrainedModel
+            export.start.tokenizer.save_pretrained(folder)
+        info = _describe(module, export, digest=model_digest(folder))
+        lineage = _lineage(export, info)
+        (folder / DIGEST_FILE).write_text(info.digest + "\n")
+        (folder / LINEAGE_FILE).write_text(json.dumps(lineage, indent=2, ensure_ascii=False) + "\n")
+        write_model_card(folder / "README.md", lineage, export.start.data.report)
+    return info
+
+
+def _write_adapter(module: nn.Module, state: dict[str, torch.Tensor], export: Export) -> None:
+    assert export.job.model.uri is not None, "an adapter has a base model"
+    with new_folder(export.output / "adapter") as folder:
+        save_adapter(module, state, folder, base=export.job.model.uri)  # type: ignore[arg-type]  # a PeftModel
+        export.start.tokenizer.save_pretrained(folder)
+
+
+def _write_merged(export: Export, folder: Path) -> None:
+    assert export.start.model_folder is not None
+    dtype = torch.bfloat16 if export.job.training.precision == Precision.BF16 else torch.float32
+    write_merged(
+        export.start.model_folder,
+        export.output / "adapter",
+        folder,
+        dtype=dtype,
+        trust_remote_code=export.job.model.trust_remote_code,
+    )
+
+
+def _describe(module: nn.Module, export: Export, *, digest: str) -> ModelInfo:
+    """The model in numbers; parameters are those of the model/ folder, without the additions that were merged."""
+    named = list(module.named_parameters())
+    config: Any = module.config
+    return ModelInfo(
+        uri=f"{export.job.output.rstrip('/')}/model",
+        digest=digest,
+        base_model=export.job.model.uri,
+        parameters=sum(weight_size(weight) for name, weight in named if "lora_" not in name),
+        trainable_parameters=sum(weight_size(weight) for _, weight in named if weight.requires_grad),
+        hidden_size=getattr(config, "hidden_size", None),
+        layers=getattr(config, "num_hidden_layers", None),
+        vocab_size=len(export.start.tokenizer),
+    )
+
+
+def _lineage(export: Export, info: ModelInfo) -> dict[str, Any]:
+    """Where the model comes from, for programs; README.md says the same to people."""
+    report = export.start.data.report
+    return {
+        "model": info.to_dict(),
+        "owner": export.job.owner.to_dict(),
+        "stage": str(export.job.stage),
+        "base": {"uri": export.job.model.uri, "digest": export.job.model.digest},
+        "data": [{"uri": source["uri"], "digest": source["digest"]} for source in report["sources"]],
+        "dataDigest": export.data_digest,
+        "job": export.job.to_dict(),
+        "jobFingerprint": fingerprint(export.job),
+        "steps": export.step,
+        "metrics": export.metrics,
+        "versions": package_versions(),
+        "createdAt": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what the training was done with."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a source tree
+            found[name] = "unknown"
+    return found

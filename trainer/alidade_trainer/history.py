@@ -1,0 +1,65 @@
+"""metrics.jsonl: one line per optimizer step and per evaluation, without gaps or repetitions over all attempts."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from alidade_trainer.disk import write_file
+from alidade_trainer.progress import StepMetrics
+
+
+class History:
+    """The metrics of a training, kept in memory and appended to a file."""
+
+    def __init__(self, path: Path, *, up_to_step: int) -> None:
+        """Takes up the lines that path has up to a step; later ones, which an attempt wrote that was lost, are removed."""
+        self._path = path
+        lines = [line for line in read_lines(path) if line["step"] <= up_to_step]
+        self.steps: list[dict[str, Any]] = [line for line in lines if "loss" in line]
+        self.evaluations: list[dict[str, Any]] = [line for line in lines if "eval_loss" in line]
+        write_file(path, "".join(json.dumps(line) + "\n" for line in lines))
+        self._file = path.open("a")
+
+    def add_step(self, metrics: StepMetrics) -> None:
+        """Appends a step."""
+        line = asdict(metrics) | {"tokens_per_second": round(metrics.tokens_per_second, 1)}
+        self.steps.append(line)
+        self._append(line)
+
+    def add_evaluation(self, step: int, loss: float) -> None:
+        """Appends a loss on held-out data."""
+        line = {"step": step, "eval_loss": loss}
+        self.evaluations.append(line)
+        self._append(line)
+
+    def sync(self) -> None:
+        """Waits until the lines are on the disk; a checkpoint counts on those before it."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a last line that was cut off is left out. No file, no lines."""
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text().splitlines(keepends=True):
+        if text.endswith("\n"):
+            lines.append(json.loads(text))
+    return lines
+
+
+def patience_is_over(eval_losses: list[float], patience: int) -> bool:
+    """Whether the last `patience` evaluations all failed to improve on the best before them."""
+    if len(eval_losses) <= patience:
+        return False
+    return min(eval_losses[-patience:]) >= min(eval_losses[:-patience])

@@ -1,0 +1,61 @@
+"""A LoRA adapter folded into its base model."""
+
+from pathlib import Path
+
+import torch
+from alidade_crds.reasons import FailureReason
+from alidade_engine.models import load_model, load_tokenizer
+from peft import PeftModel
+
+from alidade_trainer.disk import new_folder
+from alidade_trainer.failures import JobFailure
+
+
+def merge_adapter(base: Path, adapter: Path, output: Path) -> None:
+    """Writes the merged model, with the adapter's tokenizer where it has one, to a folder that is not there yet.
+
+    Raises JobFailure when base or adapter cannot be read, or output exists.
+    """
+    if output.exists():
+        raise JobFailure(FailureReason.CONFIG_INVALID, f"{output} exists; name a folder that does not.")
+    if not (adapter / "adapter_config.json").is_file():
+        raise JobFailure(
+            FailureReason.MODEL_NOT_FOUND,
+            f"{adapter} has no adapter_config.json; name the folder of a LoRA adapter in peft's format.",
+        )
+    with new_folder(output) as folder:
+        write_merged(base, adapter, folder, dtype=None)
+
+
+def write_merged(
+    base: Path, adapter: Path, folder: Path, *, dtype: torch.dtype | None, trust_remote_code: bool = False
+) -> None:
+    """Puts the merged model and its tokenizer into an existing folder.
+
+    The sum base + adapter is taken in fp32 and rounded once, to dtype, or to the base's own when that is None.
+    """
+    tokenizer_folder = adapter if (adapter / "tokenizer_config.json").is_file() else base
+    tokenizer = load_tokenizer(tokenizer_folder, trust_remote_code=trust_remote_code)
+    model = load_model(base, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    own_dtype = stored_dtype(base)
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    if tokenizer.pad_token_id is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    try:
+        merged = PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False).merge_and_unload()
+    except (RuntimeError, ValueError) as error:
+        raise JobFailure(
+            FailureReason.MODEL_INVALID,
+            f"The adapter in {adapter} does not fit the model in {base}: {str(error).strip().splitlines()[0]}",
+        ) from error
+    merged.to(dtype or own_dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The number format a model's weights are stored in."""
+    from alidade_engine.models import load_config
+
+    dtype = load_config(folder).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32

@@ -1,0 +1,142 @@
+"""How far a job is, kept by rank 0 and read by its HTTP endpoint while training goes on."""
+
+import resource
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from alidade_crds.contract import ProgressDocument
+
+State = Literal["starting", "loading", "tokenizing", "training", "evaluating", "saving", "finished"]
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """One optimizer step, summed over all processes; also one line of metrics.jsonl."""
+
+    step: int
+    """Optimizer steps done, this one included."""
+    epoch: float
+    """Passes over the dataset done."""
+    loss: float
+    """Mean over the step's learned tokens, in nats per token."""
+    learning_rate: float
+    grad_norm: float
+    """Norm of the gradient before clipping."""
+    tokens: int
+    """Tokens read in this step, prompts included and padding left out."""
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Speed of this step."""
+        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class GpuMeter:
+    """What the share of a GPU's peak is computed from."""
+
+    flops_per_token: float
+    """Floating point operations of forward and backward pass, for one token."""
+    peak_tflops: float
+    """Peak of one GPU."""
+    gpus: int
+
+    def share_of_peak(self, tokens_per_second: float) -> float:
+        """Model FLOPs utilisation (PaLM, appendix B): achieved over possible, from 0 to 1."""
+        return tokens_per_second * self.flops_per_token / (self.peak_tflops * 1e12 * self.gpus)
+
+
+@dataclass
+class Progress:
+    """The state of a job. One thread writes it, others read it; each method takes the lock."""
+
+    state: State = "starting"
+    total_steps: int = 0
+    resumed_from_step: int | None = None
+    eval_loss: float | None = None
+    last: StepMetrics | None = None
+    checkpoint_at: float | None = None
+    """Monotonic seconds when the newest checkpoint was complete."""
+    gpu_meter: GpuMeter | None = None
+    tokens_total: int = 0
+    """Tokens read by this attempt."""
+    _recent: list[StepMetrics] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    RECENT_STEPS = 10
+    """Steps over which the speed is averaged: enough to smooth, few enough to notice a slow-down."""
+
+    def enter(self, state: State) -> None:
+        """Says what the job is busy with from now on."""
+        with self._lock:
+            self.state = state
+
+    def plan(self, *, total_steps: int, resumed_from_step: int | None, gpu_meter: GpuMeter | None = None) -> None:
+        """Says how much there is to do."""
+        with self._lock:
+            self.total_steps = total_steps
+            self.resumed_from_step = resumed_from_step
+            self.gpu_meter = gpu_meter
+
+    def record_step(self, metrics: StepMetrics) -> None:
+        """Takes up one more step."""
+        with self._lock:
+            self.last = metrics
+            self.tokens_total += metrics.tokens
+            self._recent = [*self._recent, metrics][-self.RECENT_STEPS :]
+
+    def record_evaluation(self, loss: float) -> None:
+        """Takes up a loss on held-out data."""
+        with self._lock:
+            self.eval_loss = loss
+
+    def record_checkpoint(self) -> None:
+        """Says that a checkpoint has just become complete."""
+        with self._lock:
+            self.checkpoint_at = time.monotonic()
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Speed over the last steps; None before the first."""
+        seconds = sum(metrics.seconds for metrics in self._recent)
+        return sum(metrics.tokens for metrics in self._recent) / seconds if seconds else None
+
+    @property
+    def share_of_peak(self) -> float | None:
+        """Model FLOPs utilisation, when a GPU's peak is known."""
+        speed = self.tokens_per_second
+        return self.gpu_meter.share_of_peak(speed) if self.gpu_meter and speed else None
+
+    def to_document(self) -> ProgressDocument:
+        """The answer of GET /progress."""
+        with self._lock:
+            last = self.last
+            speed = self.tokens_per_second
+            return ProgressDocument(
+                state=self.state,
+                step=last.step if last else self.resumed_from_step or 0,
+                total_steps=self.total_steps,
+                epoch=last.epoch if last else 0.0,
+                loss=last.loss if last else None,
+                eval_loss=self.eval_loss,
+                learning_rate=last.learning_rate if last else None,
+                tokens_per_second=speed,
+                eta_s=self._seconds_left(),
+                resumed_from_step=self.resumed_from_step,
+                updated_at=datetime.now(UTC),
+            )
+
+    def _seconds_left(self) -> float | None:
+        if not self._recent:
+            return None
+        seconds_per_step = sum(metrics.seconds for metrics in self._recent) / len(self._recent)
+        return max(0, self.total_steps - self._recent[-1].step) * seconds_per_step
+
+
+def peak_memory_bytes() -> int:
+    """Most memory that this process has held in RAM so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB

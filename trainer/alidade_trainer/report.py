@@ -1,0 +1,205 @@
+"""report.html: what happened in a training, for people, in one file that needs nothing else."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from alidade_trainer.charts import Line, line_chart, smoothed
+from alidade_trainer.disk import write_file
+from alidade_trainer.history import read_lines
+from alidade_trainer.samples import SampleAnswer
+
+PIECES_FILE = "report.json"
+REPORT_FILE = "report.html"
+
+
+class ReportError(Exception):
+    """A folder of which no report can be made; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class ReportPieces:
+    """What the report shows that no other file of the output has."""
+
+    data: dict[str, Any]
+    """What became of the records (alidade_trainer.data.report)."""
+    samples: list[SampleAnswer]
+
+
+def save_pieces(output: Path, pieces: ReportPieces) -> None:
+    """Writes report.json, from which the report can be made again."""
+    write_file(output / PIECES_FILE, json.dumps(asdict(pieces), ensure_ascii=False, indent=1) + "\n")
+
+
+def write_report(output: Path) -> Path:
+    """Writes report.html of a finished job's output folder; answers its path. Raises ReportError when it is not finished."""
+    lineage_path, pieces_path = output / "model" / "lineage.json", output / PIECES_FILE
+    for path in (lineage_path, pieces_path):
+        if not path.is_file():
+            raise ReportError(f"{path} is missing; a report is made of a finished job's output folder.")
+    page = report_page(
+        lineage=json.loads(lineage_path.read_text()),
+        pieces=json.loads(pieces_path.read_text()),
+        lines=read_lines(output / "metrics.jsonl"),
+    )
+    write_file(output / REPORT_FILE, page)
+    return output / REPORT_FILE
+
+
+def report_page(*, lineage: Mapping[str, Any], pieces: Mapping[str, Any], lines: list[dict[str, Any]]) -> str:
+    """The page as HTML.
+
+    lineage: model/lineage.json. pieces: report.json. lines: of metrics.jsonl.
+    """
+    owner = lineage["owner"]
+    title = f"{owner['kind']} {owner['namespace']}/{owner['name']}"
+    steps = [line for line in lines if "loss" in line]
+    evaluations = [line for line in lines if "eval_loss" in line]
+    body = [
+        f"<header><h1>{escape(title)}</h1><p class=quiet>{escape(_subtitle(lineage))}</p></header>",
+        _tiles(lineage),
+        _warnings(pieces["data"]["warnings"]),
+        '<section class="charts">',
+        *(_figure(caption, chart) for caption, chart in _charts(steps, evaluations)),
+        "</section>",
+        _samples(pieces["samples"]),
+        '<section class="columns">',
+        _table("Settings", _settings(lineage["job"])),
+        _table("Data", _data_rows(pieces["data"])),
+        _table("Lineage", _lineage_rows(lineage)),
+        _table("Results", {name: f"{value:.6g}" for name, value in sorted(lineage["metrics"].items())}),
+        "</section>",
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_style()}</style></head><body><main>{''.join(body)}</main></body></html>\n"
+    )
+
+
+def _style() -> str:
+    return (Path(__file__).parent / "report.css").read_text()
+
+
+def _subtitle(lineage: Mapping[str, Any]) -> str:
+    base = lineage["base"]["uri"] or "random weights"
+    adapter = lineage["job"].get("adapter", {}).get("type", "none")
+    how = "all weights" if adapter == "none" else adapter
+    return f"{lineage['stage']} of {how}, from {base}, finished {lineage['createdAt']}"
+
+
+def _tiles(lineage: Mapping[str, Any]) -> str:
+    metrics, model = lineage["metrics"], lineage["model"]
+    tiles = [
+        ("Training loss", f"{metrics['train_loss']:.4f}"),
+        ("Validation loss", f"{metrics['eval_loss']:.4f}" if "eval_loss" in metrics else None),
+        ("Perplexity", f"{metrics['perplexity']:.2f}" if "perplexity" in metrics else None),
+        ("Steps", f"{lineage['steps']:,}"),
+        ("Tokens", f"{metrics['tokens']:,.0f}"),
+        ("Tokens/s", f"{metrics['tokens_per_second']:,.0f}"),
+        ("Weights", f"{model['parameters']:,}"),
+        ("Weights trained", f"{model['trainableParameters']:,}"),
+    ]
+    shown = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in tiles if value is not None)
+    return f'<section class="tiles">{shown}</section>'
+
+
+def _warnings(warnings: Iterable[str]) -> str:
+    items = "".join(f"<li>{escape(text)}</li>" for text in warnings)
+    return f'<section class="warnings"><ul>{items}</ul></section>' if items else ""
+
+
+def _charts(steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
+    def of(name: str) -> list[tuple[float, float]]:
+        return [(step["step"], step[name]) for step in steps]
+
+    held_out = [(line["step"], line["eval_loss"]) for line in evaluations]
+    losses = [
+        Line("each step", of("loss"), "raw"),
+        Line("training, smoothed", smoothed(of("loss"))),
+        Line("validation", held_out, "other", dots=True),
+    ]
+    yield "Loss, nats per token", line_chart(losses, x_name="step", y_name="loss")
+    rates = [Line("learning rate", of("learning_rate"))]
+    yield "Learning rate", line_chart(rates, x_name="step", y_name="learning rate")
+    speeds = [Line("each step", of("tokens_per_second"), "raw"), Line("smoothed", smoothed(of("tokens_per_second")))]
+    yield "Tokens per second", line_chart(speeds, x_name="step", y_name="tokens per second")
+    norms = [Line("each step", of("grad_norm"), "raw"), Line("smoothed", smoothed(of("grad_norm")))]
+    yield "Norm of the gradient before clipping", line_chart(norms, x_name="step", y_name="norm")
+
+
+def _figure(caption: str, chart: str) -> str:
+    return f"<figure><figcaption>{escape(caption)}</figcaption>{chart}</figure>"
+
+
+def _samples(samples: list[Mapping[str, Any]]) -> str:
+    if not samples:
+        return ""
+    where = "held-out prompts" if samples[0]["held_out"] else "prompts of the training data (none were held out)"
+    rows = "".join(
+        f"<tr><td>{_text(sample['prompt'])}</td><td>{_text(sample['reference'])}</td><td>{_text(sample['answer'])}</td></tr>"
+        for sample in samples
+    )
+    return (
+        f"<section class=samples><h2>Answers to {where}</h2><table><thead><tr><th>Prompt</th><th>In the data</th>"
+        f"<th>The model, greedily</th></tr></thead><tbody>{rows}</tbody></table></section>"
+    )
+
+
+def _text(text: str) -> str:
+    return escape(text) or "<i class=quiet>nothing</i>"
+
+
+def _settings(job: Mapping[str, Any]) -> dict[str, str]:
+    """The blocks of the job that decide the training, as `training.seed` and value."""
+    rows: dict[str, str] = {}
+    for block in ("model", "dataset", "adapter", "training", "deepspeed", "checkpoint"):
+        for name, value in _flat(job.get(block, {}), block):
+            rows[name] = value
+    return rows
+
+
+def _flat(value: Any, name: str) -> Iterable[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}")
+    elif value not in (None, []):
+        yield name, value if isinstance(value, str) else json.dumps(value)
+
+
+def _data_rows(report: Mapping[str, Any]) -> dict[str, str]:
+    rows = {}
+    for split in ("train", "validation"):
+        counts = report.get(split)
+        if counts:
+            rows[f"{split} samples"] = f"{counts['samples']:,}"
+            rows[f"{split} sequences"] = f"{counts['sequences']:,}"
+            rows[f"{split} tokens"] = f"{counts['tokens']:,} ({counts['answer_tokens']:,} learned)"
+            rows[f"{split} sample length"] = (
+                f"{counts['mean_sample']:.1f} on average, {counts['longest_sample']:,} at most"
+            )
+    rows["packing"] = f"{report['train']['packing_efficiency']:.1%} filled" if report["packing"] else "off"
+    rows["longest allowed"] = f"{report['max_length']:,} tokens"
+    for source in report["sources"]:
+        rows[source["uri"]] = f"{source['kept']:,} of {source['records']:,} records ({source['shape']})"
+    return rows
+
+
+def _lineage_rows(lineage: Mapping[str, Any]) -> dict[str, str]:
+    rows = {
+        "model": lineage["model"]["uri"],
+        "digest": lineage["model"]["digest"],
+        "base": lineage["base"]["uri"] or "random weights",
+        "base digest": lineage["base"]["digest"] or "",
+    }
+    rows |= {f"data {source['uri']}": source["digest"] for source in lineage["data"]}
+    rows |= {f"version of {name}": number for name, number in lineage["versions"].items()}
+    return {name: value for name, value in rows.items() if value}
+
+
+def _table(title: str, rows: Mapping[str, str]) -> str:
+    body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
+    return f"<div><h2>{escape(title)}</h2><table>{body}</table></div>"

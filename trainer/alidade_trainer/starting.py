@@ -1,0 +1,138 @@
+"""What a training starts from: tokenizer, data and model, as the job document says."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from alidade_crds.blocks import AdapterType, Precision
+from alidade_crds.contract import JobDocument
+from alidade_crds.reasons import FailureReason
+from alidade_engine.models import (
+    ensure_pad_token,
+    init_model,
+    load_config,
+    load_model,
+    load_tokenizer,
+    model_digest,
+    train_tokenizer,
+)
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from alidade_trainer.adapters import add_adapter
+from alidade_trainer.data.dataset import PreparedData, prepare, training_texts
+from alidade_trainer.failures import JobFailure
+from alidade_trainer.loss import add_embedding_noise
+from alidade_trainer.peers import Peers
+from alidade_trainer.sources import Locations
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """What all processes have before the model is loaded."""
+
+    tokenizer: PreTrainedTokenizerBase
+    data: PreparedData
+    model_folder: Path | None
+    """Folder of the base model; None for a new one."""
+
+
+def prepare_start(job: JobDocument, locations: Locations, peers: Peers, run_folder: Path) -> StartingPoint:
+    """Tokenizer and tokenised data. One process of each pod makes them, the others read what it wrote.
+
+    Raises JobFailure on every process when one of them fails.
+    """
+    shared = run_folder / "start"
+    made = peers.agree(lambda: _make_start(job, locations, shared, peers) if peers.local_rank == 0 else None)
+    return made or _load_start(shared)
+
+
+def _make_start(job: JobDocument, locations: Locations, shared: Path, peers: Peers) -> StartingPoint:
+    trust = job.model.trust_remote_code
+    folder: Path | None = None
+    if job.model.init is not None:
+        context_length = job.model.init.context_length
+        tokenizer: PreTrainedTokenizerBase = train_tokenizer(
+            training_texts(job, locations), job.model.init.vocab_size, model_max_length=context_length
+        )
+    else:
+        assert job.model.uri is not None, "a job document's model has uri or init"
+        folder = locations.resolve_model(job.model.uri)
+        config = load_config(folder, trust_remote_code=trust)
+        _check_digest(job, folder)
+        context_length = getattr(config, "max_position_embeddings", None)
+        tokenizer = load_tokenizer(folder, trust_remote_code=trust)
+    ensure_pad_token(tokenizer)
+    data = prepare(job, tokenizer, locations, context_length=context_length)
+    if peers.local_count > 1:
+        shared.mkdir(parents=True)
+        tokenizer.save_pretrained(shared / "tokenizer")
+        data.save(shared)
+        (shared / "model.json").write_text(json.dumps(None if folder is None else str(folder)))
+    return StartingPoint(tokenizer, data, folder)
+
+
+def _load_start(shared: Path) -> StartingPoint:
+    folder = json.loads((shared / "model.json").read_text())
+    return StartingPoint(
+        load_tokenizer(shared / "tokenizer"), PreparedData.load(shared), None if folder is None else Path(folder)
+    )
+
+
+def _check_digest(job: JobDocument, folder: Path) -> None:
+    if job.model.digest is None:
+        return
+    found = model_digest(folder)
+    if found != job.model.digest:
+        raise JobFailure(
+            FailureReason.DIGEST_MISMATCH,
+            f"model.uri is {job.model.uri}, whose digest is {found}; the job was made for {job.model.digest}. The files have "
+            "changed since: train that model again, or name the folder as a model of your own.",
+        )
+
+
+def build_model(job: JobDocument, start: StartingPoint) -> nn.Module:
+    """The model to train, on the CPU (or, under ZeRO-3, spread over the processes), equal on all processes.
+
+    Raises JobFailure when it cannot be loaded, or the adapter does not fit it.
+    """
+    dtype = torch.bfloat16 if job.training.precision == Precision.BF16 else torch.float32
+    torch.manual_seed(job.training.seed)
+    if job.model.init is not None:
+        model = init_model(job.model.init, start.tokenizer, dtype=dtype)
+    else:
+        assert start.model_folder is not None
+        model = load_model(start.model_folder, dtype=dtype, trust_remote_code=job.model.trust_remote_code)
+    ensure_pad_token(start.tokenizer, model)
+    if job.training.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if job.training.neftune_alpha is not None:
+        add_embedding_noise(model.get_input_embeddings(), job.training.neftune_alpha)
+    return add_adapter(model, job.adapter) if job.adapter.type == AdapterType.LORA else model
+
+
+def refuse_unknown(job: JobDocument) -> None:
+    """Raises JobFailure (ConfigInvalid) for what a job document can ask and this trainer does not do."""
+    refusals = [
+        (job.stage not in ("pretrain", "sft"), "stage", job.stage, "this trainer does pretrain and sft"),
+        (job.adapter.type == AdapterType.QLORA, "adapter.type", job.adapter.type, "use lora or none"),
+        (
+            job.model.init is not None and job.adapter.type != AdapterType.NONE,
+            "adapter.type",
+            job.adapter.type,
+            "model.init starts from random weights, which need training as a whole; use none",
+        ),
+        (job.vocabulary is not None, "vocabulary", "set", "this trainer keeps the tokenizer as it is; remove it"),
+        (job.context is not None, "context", "set", "this trainer keeps the model's context; remove it"),
+        (job.tracking is not None, "tracking", "set", "metrics are in metrics.jsonl and at /metrics; remove it"),
+        (
+            job.training.early_stopping is not None and job.dataset.validation is None,
+            "training.earlyStopping",
+            "set",
+            "it needs dataset.validation",
+        ),
+    ]
+    for refused, field, found, advice in refusals:
+        if refused:
+            raise JobFailure(FailureReason.CONFIG_INVALID, f"{field} is {found}; {advice}.")

@@ -1,0 +1,411 @@
+"""One training from job document to model: what happens in which order."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from alidade_crds.blocks import AdapterType, Precision
+from alidade_crds.contract import JobDocument, ResultDocument
+from alidade_crds.reasons import FailureReason
+from alidade_crds.status import ModelInfo
+from torch import nn
+from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
+from alidade_trainer.batches import BatchStream, evaluation_batches
+from alidade_trainer.checkpoints import Checkpoint, CheckpointStore, TrainingState
+from alidade_trainer.data.dataset import Collator
+from alidade_trainer.export import Export, export_model
+from alidade_trainer.failures import JobFailure
+from alidade_trainer.history import History, patience_is_over
+from alidade_trainer.jobs import fingerprint
+from alidade_trainer.loop import AfterStep, LoopEnd, TrainingLoop, evaluation_loss
+from alidade_trainer.loss import can_select_positions
+from alidade_trainer.memory import ModelShape, fitting_sequences, free_bytes, state_bytes
+from alidade_trainer.peers import Peers
+from alidade_trainer.plan import TrainingPlan, largest_power_of_two, plan_training, share_of_process
+from alidade_trainer.progress import GpuMeter, Progress, State, StepMetrics, peak_memory_bytes
+from alidade_trainer.report import ReportPieces, save_pieces, write_report
+from alidade_trainer.results import another_job, write_result
+from alidade_trainer.samples import sample_answers
+from alidade_trainer.sources import Locations
+from alidade_trainer.starting import StartingPoint, build_model, prepare_start, refuse_unknown
+from alidade_trainer.stopping import StopWish
+from alidade_trainer.zero import (
+    base_config,
+    build_engine,
+    checked_raw_config,
+    deepspeed_config,
+    start_deepspeed,
+    weight_size,
+)
+
+ENGINE_TAG = "engine"
+LOG_LINES = 50
+"""Lines about steps in the log of a whole training."""
+LAST_STEPS = 10
+"""Steps whose mean is the final training loss: a single one is noisy."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a training process is given beside its job."""
+
+    locations: Locations
+    output: Path
+    """Local folder of the job's output."""
+    run_folder: Path
+    """Shared with the launcher and the other processes of this pod; gone afterwards."""
+    progress: Progress
+    observe_step: Callable[[StepMetrics], None]
+    stop: StopWish
+    say: Callable[[str], None]
+    """Writes a line to the log; only the first process does."""
+
+
+def train(job: JobDocument, around: Surroundings) -> ResultDocument:
+    """Trains, evaluates, exports. Every process calls it; the first process's answer has the model.
+
+    Raises JobFailure for what a user can mend, StopRequested when asked to stop before the first step.
+    """
+    on_gpu = torch.cuda.is_available()
+    peers = Peers.from_environment(on_gpu=on_gpu)
+    if on_gpu:
+        torch.cuda.set_device(peers.device)
+    refuse_unknown(job)
+    share_of_process(job.training, peers.count)
+    checked_raw_config(job)
+    start_deepspeed(on_gpu=on_gpu, processes=peers.count)
+    try:
+        return _train(job, around, peers)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _train(job: JobDocument, around: Surroundings, peers: Peers) -> ResultDocument:
+    store = CheckpointStore(around.output / "checkpoints", peers, keep=job.checkpoint.keep, log=around.say)
+    _enter(around, "tokenizing")
+    start = prepare_start(job, around.locations, peers, around.run_folder)
+    _say_data(start, around)
+    data_digest = digest_of_data(start)
+    checkpoint = _checkpoint_to_resume(store, job, data_digest, peers)
+    _enter(around, "loading")
+    loading = HfDeepSpeedConfig(base_config(job, on_gpu=peers.device.type == "cuda"))  # must live while a model loads
+    model = build_model(job, start)
+    plan = _plan(job, start, model, peers, checkpoint)
+    engine = build_engine(model, job, deepspeed_config(job, plan=plan, on_gpu=peers.device.type == "cuda"))
+    del loading
+    done = 0
+    if checkpoint is not None:
+        _load_engine(engine, checkpoint, job)
+        done = checkpoint.state.step
+        around.say(f"Going on from checkpoint {checkpoint.folder.name}.")
+    around.progress.plan(
+        total_steps=plan.total_steps,
+        resumed_from_step=done if checkpoint else None,
+        gpu_meter=_gpu_meter(job, model, start, peers),
+    )
+    run = TrainingRun(job, around, peers, store, start, plan, engine, data_digest, done)
+    return run.execute()
+
+
+@dataclass
+class TrainingRun:
+    """A training that is ready to go on: engine, data and plan in place."""
+
+    job: JobDocument
+    around: Surroundings
+    peers: Peers
+    store: CheckpointStore
+    start: StartingPoint
+    plan: TrainingPlan
+    engine: deepspeed.DeepSpeedEngine
+    data_digest: str
+    done: int
+    """Optimizer steps done."""
+
+    def __post_init__(self) -> None:
+        self._history = None
+        if self.peers.is_first:
+            self._history = History(self.around.output / "metrics.jsonl", up_to_step=self.done)
+        evaluations = self._history.evaluations if self._history else None
+        self._eval_losses = [line["eval_loss"] for line in self.peers.from_first(evaluations)]
+        self._selects = can_select_positions(model_itself(self.engine.module))
+        self._collate = Collator(self.start.tokenizer.pad_token_id, packed=self.start.data.packed)
+        self._started = time.monotonic()
+
+    def execute(self) -> ResultDocument:
+        """Trains to the end, then writes model, report and result; or ends early because it was asked to."""
+        self._say_plan()
+        _enter(self.around, "training")
+        end = self._loop().run(self.done, AfterStep(self._record, self._evaluate, self._save), self.around.stop)
+        if end == LoopEnd.STOP_REQUESTED:
+            return ResultDocument(outcome="terminated", step=self.done)
+        if end == LoopEnd.PATIENCE_OVER:
+            self.around.say(f"Training ends early: eval_loss has not improved in {self._patience} evaluations.")
+        _enter(self.around, "saving")
+        metrics = self._metrics()
+        export = Export(self.job, self.start, self.around.output, metrics, self.done, self.data_digest)
+        model = export_model(self.engine.module, export, self.peers)
+        if model is None:
+            return ResultDocument(outcome="succeeded", step=self.done)
+        return self._finish(model, metrics)
+
+    def _loop(self) -> TrainingLoop:
+        stream = BatchStream(
+            self.start.data.train,
+            self._collate,
+            seed=self.job.training.seed,
+            global_batch_size=self.plan.global_batch_size,
+            micro_batch_size=self.plan.micro_batch_size,
+            rank=self.peers.rank,
+            processes=self.peers.count,
+        )
+        return TrainingLoop(
+            self.engine,
+            self.job.training,
+            self.plan,
+            stream,
+            self.peers,
+            self.job.checkpoint.every_steps,
+            self._selects,
+        )
+
+    @property
+    def _patience(self) -> int | None:
+        stopping = self.job.training.early_stopping
+        return stopping.patience if stopping else None
+
+    def _record(self, metrics: StepMetrics) -> None:
+        self.done = metrics.step
+        if self._history is None:
+            return
+        self._history.add_step(metrics)
+        self.around.progress.record_step(metrics)
+        self.around.observe_step(metrics)
+        interval = max(1, self.plan.total_steps // LOG_LINES)
+        if metrics.step % interval == 0 or metrics.step in (1, self.plan.total_steps):
+            self.around.say(_line(metrics, self.plan, self.around.progress))
+
+    def _evaluate(self, step: int) -> bool:
+        if self.start.data.validation is None:
+            return False
+        _enter(self.around, "evaluating")
+        batches = evaluation_batches(
+            self.start.data.validation,
+            self._collate,
+            micro_batch_size=self.plan.micro_batch_size,
+            rank=self.peers.rank,
+            processes=self.peers.count,
+        )
+        loss = evaluation_loss(self.engine, list(batches), self.peers, selects_positions=self._selects)
+        self._eval_losses.append(loss)
+        if self._history is not None:
+            self._history.add_evaluation(step, loss)
+            self.around.progress.record_evaluation(loss)
+        self.around.say(f"step {step}/{self.plan.total_steps}  eval_loss {loss:.4f}")
+        _enter(self.around, "training")
+        return self._patience is not None and patience_is_over(self._eval_losses, self._patience)
+
+    def _save(self, step: int) -> None:
+        _enter(self.around, "saving")
+        if self._history is not None:
+            self._history.sync()
+        state = TrainingState(
+            step=step,
+            fingerprint=fingerprint(self.job),
+            data_digest=self.data_digest,
+            job=self.job.to_dict(),
+            processes=self.peers.count,
+            micro_batch_size=self.plan.micro_batch_size,
+        )
+        trained_only = self.job.adapter.type != AdapterType.NONE
+        self.store.save(
+            state,
+            lambda folder: self.engine.save_checkpoint(
+                str(folder), tag=ENGINE_TAG, save_latest=False, exclude_frozen_parameters=trained_only
+            ),
+        )
+        self.around.progress.record_checkpoint()
+        _enter(self.around, "training")
+
+    def _metrics(self) -> dict[str, float]:
+        """Final metrics; only the first process has the history they come from."""
+        if self._history is None:
+            return {}
+        steps = self._history.steps
+        last = steps[-LAST_STEPS:]
+        seconds = sum(step["seconds"] for step in steps)
+        metrics = {
+            "train_loss": sum(step["loss"] for step in last) / len(last),
+            "epochs": self.plan.epoch_at(self.done),
+            "tokens": float(sum(step["tokens"] for step in steps)),
+            "training_seconds": round(seconds, 3),
+            "tokens_per_second": round(sum(step["tokens"] for step in steps) / seconds, 1),
+            "peak_memory_bytes": float(peak_memory_bytes()),
+        }
+        if self._eval_losses:
+            metrics["eval_loss"] = self._eval_losses[-1]
+            metrics["best_eval_loss"] = min(self._eval_losses)
+            metrics["perplexity"] = math.exp(min(self._eval_losses[-1], 700.0))  # 700: the largest a float can hold
+        return metrics
+
+    def _finish(self, model: ModelInfo, metrics: dict[str, float]) -> ResultDocument:
+        assert self._history is not None
+        self._history.close()
+        warnings = self.start.data.warnings
+        result = ResultDocument(
+            outcome="succeeded",
+            model=model,
+            metrics=metrics,
+            step=self.done,
+            report_uri=f"{self.job.output.rstrip('/')}/report.html",
+            warnings=warnings,
+        )
+        pieces = ReportPieces(
+            data=self.start.data.report,
+            samples=sample_answers(self.around.output / "model", self.start, self.peers.device),
+        )
+        save_pieces(self.around.output, pieces)
+        write_report(self.around.output)
+        write_result(self.around.output, result)
+        self.around.locations.publish(self.around.output, self.job.output)
+        _enter(self.around, "finished")
+        return result
+
+    def _say_plan(self) -> None:
+        plan, trained = self.plan, sum(weight_size(w) for w in self.engine.module.parameters() if w.requires_grad)
+        self.around.say(
+            f"Training {trained:,} weights for {plan.total_steps} steps of {plan.global_batch_size} sequences "
+            f"({self.peers.count} processes x {plan.accumulation} passes x {plan.micro_batch_size}), "
+            f"ZeRO stage {self.job.deepspeed.zero_stage}, {self.job.training.precision}."
+        )
+
+
+def model_itself(module: nn.Module) -> nn.Module:
+    """The model of transformers in a module that may be wrapped by peft."""
+    base = getattr(module, "get_base_model", None)
+    return base() if base is not None else module
+
+
+def digest_of_data(start: StartingPoint) -> str:
+    """sha256 of what is trained on: the records' files and the tokenizer that reads them."""
+    total = hashlib.sha256()
+    for source in start.data.report["sources"]:
+        total.update(source["digest"].encode())
+    vocabulary = start.tokenizer.get_vocab()
+    total.update(json.dumps(sorted(vocabulary.items(), key=lambda item: item[1])).encode())
+    return f"sha256:{total.hexdigest()}"
+
+
+def _enter(around: Surroundings, state: State) -> None:
+    around.progress.enter(state)
+    if state in ("tokenizing", "loading"):
+        around.stop.check()
+
+
+def _say_data(start: StartingPoint, around: Surroundings) -> None:
+    train = start.data.report["train"]
+    around.say(
+        f"Data: {train['samples']:,} samples in {train['sequences']:,} sequences, {train['tokens']:,} tokens, "
+        f"{train['answer_tokens']:,} of them learned."
+    )
+    for warning in start.data.warnings:
+        around.say(f"Warning: {warning}")
+
+
+def _checkpoint_to_resume(
+    store: CheckpointStore, job: JobDocument, data_digest: str, peers: Peers
+) -> Checkpoint | None:
+    """The newest complete checkpoint of this very training. Raises JobFailure when it is another's."""
+    checkpoint = store.newest()
+    if checkpoint is None:
+        return None
+    state = checkpoint.state
+    if state.fingerprint != fingerprint(job) or state.data_digest != data_digest:
+        raise JobFailure(FailureReason.CONFIG_INVALID, another_job(job, state.job, "checkpoints"))
+    if state.processes != peers.count:
+        raise JobFailure(
+            FailureReason.CONFIG_INVALID,
+            f"Checkpoint {checkpoint.folder.name} was written by {state.processes} processes, this attempt has {peers.count}; "
+            "ZeRO's files are cut for their number. Set compute.workers, gpusPerWorker and processesPerWorker back, or "
+            f"delete {job.output}/checkpoints to start again.",
+        )
+    return checkpoint
+
+
+def _plan(
+    job: JobDocument, start: StartingPoint, model: nn.Module, peers: Peers, checkpoint: Checkpoint | None
+) -> TrainingPlan:
+    """The plan; a resumed attempt keeps the micro-batches of the first, so that it rounds alike."""
+    wish = job.training.micro_batch_size
+    if checkpoint is not None:
+        micro_batch_size = checkpoint.state.micro_batch_size
+    elif wish == "auto":
+        micro_batch_size = min(peers.gather(_fitting_micro_batch(job, start, model, peers)))
+    else:
+        micro_batch_size = int(wish)
+    return plan_training(
+        job.training, sequences=len(start.data.train), processes=peers.count, micro_batch_size=micro_batch_size
+    )
+
+
+def _fitting_micro_batch(job: JobDocument, start: StartingPoint, model: nn.Module, peers: Peers) -> int:
+    on_gpu = peers.device.type == "cuda"
+    config: Any = model_itself(model).config
+    bytes_per_number = 2 if job.training.precision == Precision.BF16 else 4
+    shape = ModelShape(
+        config.hidden_size,
+        config.num_hidden_layers,
+        config.vocab_size,
+        bytes_per_number,
+        job.training.gradient_checkpointing,
+    )
+    states = state_bytes(
+        trainable=sum(weight_size(weight) for weight in model.parameters() if weight.requires_grad),
+        bytes_per_number=bytes_per_number,
+        stage=job.deepspeed.zero_stage,
+        processes=peers.count,
+    )
+    # On a GPU the weights themselves have still to be moved there.
+    weights = sum(weight.numel() for weight in model.parameters()) * bytes_per_number if on_gpu else 0
+    free = free_bytes(peers.device, local_processes=peers.local_count) - states - weights
+    fitting = fitting_sequences(shape, start.data.train.longest, free_bytes=free, on_gpu=on_gpu)
+    return largest_power_of_two(share_of_process(job.training, peers.count), fitting)
+
+
+def _gpu_meter(job: JobDocument, model: nn.Module, start: StartingPoint, peers: Peers) -> GpuMeter | None:
+    if job.peak_tflops is None or peers.device.type != "cuda":
+        return None
+    weights = sum(weight_size(weight) for weight in model.parameters())
+    config: Any = model_itself(model).config
+    # Two operations per weight forward, twice that backward; frozen weights need no gradient of their own.
+    per_weight = 6 if job.adapter.type == AdapterType.NONE else 4
+    attention = 2 * per_weight * config.num_hidden_layers * config.hidden_size * start.data.train.longest
+    return GpuMeter(per_weight * weights + attention, job.peak_tflops, peers.count)
+
+
+def _load_engine(engine: deepspeed.DeepSpeedEngine, checkpoint: Checkpoint, job: JobDocument) -> None:
+    engine.load_checkpoint(
+        str(checkpoint.folder),
+        tag=ENGINE_TAG,
+        load_module_strict=job.adapter.type == AdapterType.NONE,
+        load_lr_scheduler_states=False,
+    )
+
+
+def _line(metrics: StepMetrics, plan: TrainingPlan, progress: Progress) -> str:
+    document = progress.to_document()
+    left = timedelta(seconds=round(document.eta_s or 0))
+    return (
+        f"step {metrics.step}/{plan.total_steps}  epoch {metrics.epoch:.2f}  loss {metrics.loss:.4f}  "
+        f"lr {metrics.learning_rate:.2e}  grad_norm {metrics.grad_norm:.2f}  "
+        f"tokens/s {document.tokens_per_second or 0:,.0f}  left {left}"
+    )

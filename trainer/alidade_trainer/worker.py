@@ -1,0 +1,103 @@
+"""One training process: shows its progress from its first moment, trains, and tells the launcher how it went."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from alidade_crds.contract import JOB_ENV, POD_IP_ENV, PORT_ENV, ExitCode, JobDocument, ResultDocument
+
+from alidade_trainer.jobs import read_job
+from alidade_trainer.launcher import STOP_FILE
+from alidade_trainer.outcomes import RUN_FOLDER_ENV, write_outcome
+from alidade_trainer.progress import Progress
+from alidade_trainer.progress_server import ProgressServer
+from alidade_trainer.stopping import StopRequested, StopWish
+
+
+def main() -> int:
+    """Runs the job in this process. Returns 0 when it succeeded or stopped as asked, else 1."""
+    rank = int(os.environ["RANK"])
+    run_folder = Path(os.environ[RUN_FOLDER_ENV])
+    stop = StopWish(run_folder / STOP_FILE)
+    progress = Progress()
+    say = _say if rank == 0 else _say_nothing
+    server = _start_server(progress, say) if rank == 0 else None
+    try:
+        result = _run(read_job(Path(os.environ[JOB_ENV])), run_folder, stop, progress, server, say)
+    except StopRequested:
+        result = ResultDocument(outcome="terminated", step=0)
+    except Exception as error:
+        # Imported here: a process that fails while it imports has to be able to say so.
+        from alidade_trainer.faults import failure_of
+
+        failure = failure_of(error)
+        print(traceback.format_exc(), file=sys.stderr, flush=True)
+        last = progress.last
+        result = ResultDocument(outcome="failed", failure=failure, step=last.step if last else None)
+    write_outcome(run_folder, rank, result)
+    if server is not None:
+        server.close()
+    return ExitCode.FAILED if result.outcome == "failed" else ExitCode.SUCCEEDED
+
+
+def _run(
+    job: JobDocument,
+    run_folder: Path,
+    stop: StopWish,
+    progress: Progress,
+    server: ProgressServer | None,
+    say: Callable[[str], None],
+) -> ResultDocument:
+    from alidade_trainer.results import finished_result
+    from alidade_trainer.sources import Locations
+
+    locations = Locations.from_environment()
+    output = locations.resolve_output(job.output)
+    finished = finished_result(output, job)
+    if finished is not None:
+        say(f"The model of this job is complete at {job.output}/model; nothing is left to do.")
+        progress.enter("finished")
+        return finished
+    progress.enter("loading")
+    from alidade_trainer.training import Surroundings, train  # seconds: torch, transformers, deepspeed
+
+    around = Surroundings(
+        locations=locations,
+        output=output,
+        run_folder=run_folder,
+        progress=progress,
+        observe_step=server.observe_step if server else lambda _metrics: None,
+        stop=stop,
+        say=say,
+    )
+    return train(job, around)
+
+
+def _start_server(progress: Progress, say: Callable[[str], None]) -> ProgressServer | None:
+    """The HTTP endpoint where ALIDADE_PORT asks for one. A port that is taken costs the view, not the training."""
+    port = os.environ.get(PORT_ENV)
+    if not port:
+        return None
+    host = os.environ.get(POD_IP_ENV) or "127.0.0.1"
+    try:
+        server = ProgressServer(progress, host=host, port=int(port))
+    except OSError as error:
+        say(f"Progress cannot be shown at {host}:{port}: {error.strerror}.")
+        return None
+    say(f"Progress: {server.url}/progress")
+    return server
+
+
+def _say(text: str) -> None:
+    print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}  {text}", flush=True)
+
+
+def _say_nothing(_text: str) -> None:
+    """Processes other than the first would only repeat it."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
