@@ -5,6 +5,7 @@ python crds/generate.py --check    exits 1 and names the files that differ
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -28,12 +29,19 @@ environment variable `ALIDADE_CONFIG` names, once, at its start; an unknown fiel
 a sentence."""
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes `n` and `y` too: PyYAML reads them as text, kubectl's YAML 1.1 parser as booleans."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^[yYnN]$"), list("yYnN"))
+
+
 def generated_files() -> dict[Path, str]:
     """Path and text of every generated file."""
     files = {}
     for kind in KINDS:
         manifest = crd_manifest(kind)
-        text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=120)
+        text = yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
         files[ROOT / "crds" / f"{manifest['metadata']['name']}.yaml"] = _NOTE + text
     pages = {
         "api.md": api_reference(),
