@@ -4,18 +4,22 @@ from functools import partial
 from typing import Any
 
 from alidade_local.apiserver import timestamps
+from alidade_local.apiserver.background import Worker
 from alidade_local.apiserver.encoding import copy_json
 from alidade_local.apiserver.errors import FieldError, invalid, not_supported, required
 from alidade_local.apiserver.kinds import CUSTOM, KindRules
 from alidade_local.apiserver.names import service_problem, subdomain_problem
+from alidade_local.apiserver.options import DeleteOptions
 from alidade_local.apiserver.registry import Registry
 from alidade_local.apiserver.resources import Column, Resource, ScalePaths
 from alidade_local.apiserver.schema import ANYTHING, Schema
-from alidade_local.apiserver.storage import Event, Store
+from alidade_local.apiserver.rest import Objects, Target
+from alidade_local.apiserver.storage import Event, Stored
 
 Json = dict[str, Any]
 
 DEFINITIONS_KEY = "customresourcedefinitions.apiextensions.k8s.io"
+CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 
 
 def default_definition(definition: Json) -> None:
@@ -31,7 +35,10 @@ def default_definition(definition: Json) -> None:
 
 
 def new_definition(definition: Json) -> None:
-    """The status of a definition that was just written."""
+    """The status of a definition that was just written, and the finalizer that has its objects deleted with it."""
+    finalizers = definition["metadata"].setdefault("finalizers", [])
+    if CLEANUP not in finalizers:
+        finalizers.append(CLEANUP)
     definition["status"] = {"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": []}
 
 
@@ -166,29 +173,50 @@ def _column(raw: Json) -> Column:
 
 
 class Definitions:
-    """Keeps the registry in step with the stored definitions."""
+    """Keeps the registry in step with the stored definitions, and deletes objects with their definition."""
 
-    def __init__(self, store: Store, registry: Registry) -> None:
-        self._store = store
+    def __init__(self, objects: Objects, registry: Registry) -> None:
+        self._objects = objects
+        self._store = objects.store
         self._registry = registry
-        for stored in store.all(DEFINITIONS_KEY):
-            self._serve(stored.obj)
-        store.listen(DEFINITIONS_KEY, self._changed)
-
-    def _serve(self, definition: Json) -> None:
-        self._registry.replace_custom(definition["metadata"]["name"], resources_of(definition))
+        self._ending: set[str] = set()
+        self.worker: Worker[str] = Worker("custom resources", self._tend)
+        for stored in self._store.all(DEFINITIONS_KEY):
+            registry.replace_custom(stored.name, resources_of(stored.obj))
+            self.worker.add(stored.name)
+        self._store.listen(None, self._changed)
 
     def _changed(self, event: Event) -> None:
-        if event.type == "DELETED":
-            self._registry.replace_custom(event.stored.name, ())
-            return
-        current = self._store.get(DEFINITIONS_KEY, "", event.stored.name)
-        if current is None or current.rv != event.rv:
-            return
-        self._serve(current.obj)
-        accepted = accept(current.obj)
-        if accepted is not None:
-            self._store.put(DEFINITIONS_KEY, accepted)
+        if event.resource == DEFINITIONS_KEY:
+            if event.type == "DELETED":
+                self._registry.replace_custom(event.stored.name, ())
+            elif event.previous is None or event.previous.obj["spec"] != event.stored.obj["spec"]:
+                self._registry.replace_custom(event.stored.name, resources_of(event.stored.obj))
+            self.worker.add(event.stored.name)
+        elif event.type == "DELETED" and event.resource in self._ending:
+            self.worker.add(event.resource)
+
+    def _tend(self, name: str) -> None:
+        stored = self._store.get(DEFINITIONS_KEY, "", name)
+        if stored is None:
+            self._ending.discard(name)
+        elif stored.obj["metadata"].get("deletionTimestamp"):
+            self._ending.add(name)
+            self._delete_objects(stored)
+        else:
+            accepted = accept(stored.obj)
+            if accepted is not None:
+                self._store.put(DEFINITIONS_KEY, accepted)
+
+    def _delete_objects(self, definition: Stored) -> None:
+        key = definition.name
+        resource = self._registry.of_key(key)
+        for stored in self._store.all(key):
+            if resource is not None and not stored.obj["metadata"].get("deletionTimestamp"):
+                target = Target(resource, stored.namespace, stored.name)
+                self._objects.delete(target, DeleteOptions(propagation="Background", uid=stored.uid))
+        if not self._store.count(key):
+            self._objects.remove_finalizer(DEFINITIONS_KEY, definition, CLEANUP)
 
 
 def accept(definition: Json) -> Json | None:

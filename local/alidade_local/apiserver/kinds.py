@@ -37,6 +37,8 @@ class KindRules:
     """Whether metadata.generation counts changes of the desired state."""
     grace_period: Callable[[Json], int] = lambda _: 0
     """Seconds that a deletion waits for somebody (the kubelet) to finish it."""
+    default_propagation: str = ""
+    """What happens to dependents when a deletion does not say; empty means Background."""
     requires_version_on_update: bool = False
     """Whether an update without metadata.resourceVersion is refused."""
 

@@ -126,5 +126,9 @@ def _validate_job(job: Json, old: Json | None) -> list[FieldError]:
 
 
 JOB = KindRules(
-    default=_default_job, prepare_create=_new_job, prepare_update=_keep_job_selector, validate=_validate_job
+    default=_default_job,
+    prepare_create=_new_job,
+    prepare_update=_keep_job_selector,
+    validate=_validate_job,
+    default_propagation="Orphan",  # as in the original, for the sake of clients older than garbage collection
 )

@@ -13,6 +13,8 @@ from alidade_local.apiserver.custom_resources import Definitions
 from alidade_local.apiserver.discovery import Discovery, version
 from alidade_local.apiserver.endpoints import Endpoints
 from alidade_local.apiserver.errors import ApiError, no_such_resource
+from alidade_local.apiserver.garbage import GarbageCollector
+from alidade_local.apiserver.namespaces import NamespaceLifecycle
 from alidade_local.apiserver.negotiation import negotiate, parse_accept
 from alidade_local.apiserver.openapi import OpenApi
 from alidade_local.apiserver.paths import parse_resource_path
@@ -37,12 +39,17 @@ class ApiServer:
         self.store = Store(settings.data_dir / "state.db", history_per_resource=settings.history_per_resource)
         self.registry = Registry(builtin_resources())
         self.objects = Objects(self.store)
-        self._definitions = Definitions(self.store, self.registry)
+        self._background = (
+            Definitions(self.objects, self.registry).worker,
+            NamespaceLifecycle(self.objects, self.registry).worker,
+            GarbageCollector(self.objects, self.registry).worker,
+        )
         self._authenticator = Authenticator(settings.tokens)
         self._discovery = Discovery(self.registry)
         self._open_api = OpenApi(self.registry)
         self._endpoints = Endpoints(self.objects, self.registry, settings)
         self._commits: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.ServerRunner | None = None
         self.port = settings.port
 
@@ -55,6 +62,7 @@ class ApiServer:
         """Begin to listen; returns when requests are answered."""
         self._commits = asyncio.create_task(self.store.run(), name="api server commits")
         self._create_namespaces()
+        self._tasks = [asyncio.create_task(worker.run()) for worker in self._background]
         await self.store.committed()
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.settings.tls_cert, self.settings.tls_key)
@@ -73,6 +81,9 @@ class ApiServer:
         self._endpoints.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._commits is not None:
             await self.store.close(self._commits)
 
