@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from alidade_crds.base import Report, Spec
 from alidade_crds.blocks import (
@@ -126,6 +126,9 @@ class Failure(Report):
 
 class ResultDocument(Report):
     """How a job ended; the container's termination message, and result.json beside the model."""
+
+    # A metric that is no number is written as the string "NaN"; as null, it would make the whole result unreadable.
+    model_config = ConfigDict(ser_json_inf_nan="strings")
 
     version: Literal["alidade.dev/result/v1"] = "alidade.dev/result/v1"
     outcome: Literal["succeeded", "failed", "terminated"]

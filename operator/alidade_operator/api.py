@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from prometheus_client import Counter
 
 from alidade_crds import GROUP, VERSION
-from alidade_crds.metric_names import OperatorMetric
+from alidade_operator.metrics import API_CALLS
 
 FIELD_MANAGER = "alidade-operator"
 # One page of a listing; 500 is what kubectl asks for.
@@ -59,10 +58,6 @@ CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 EVENT = Kind("", "v1", "events", "Event")
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 CHILD_KINDS = (PYTORCH_JOB, POD, CONFIG_MAP)
-
-API_CALLS = Counter(
-    OperatorMetric.API_CALLS.removesuffix("_total"), "Calls of the Kubernetes API.", ["verb", "resource", "code"]
-)
 
 
 class ApiError(Exception):

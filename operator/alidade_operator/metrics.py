@@ -1,50 +1,37 @@
 """The operator's own metrics, and the gauges it mirrors from running jobs."""
 
+from collections.abc import Sequence
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from alidade_crds.metric_names import JobMetric, OperatorMetric
 from alidade_crds.status import JobStatus
 
 
-def _counter_name(metric: OperatorMetric) -> str:
-    """The name without `_total`, which the client library adds."""
-    return metric.removesuffix("_total")
+def counter(metric: OperatorMetric, labels: Sequence[str] = ()) -> Counter:
+    """The counter of a metric; the client library adds the `_total` of its name."""
+    return Counter(metric.removesuffix("_total"), metric.meaning, labels)
 
 
-RECONCILES = Counter(_counter_name(OperatorMetric.RECONCILES), "Resources looked at.", ["kind", "outcome"])
+RECONCILES = counter(OperatorMetric.RECONCILES, ["kind", "outcome"])
 RECONCILE_DURATION = Histogram(
     OperatorMetric.RECONCILE_DURATION,
-    "Time from taking a resource off the queue to the end of its writes, in seconds.",
+    OperatorMetric.RECONCILE_DURATION.meaning,
     ["kind"],
     buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
 )
-QUEUE_DEPTH = Gauge(OperatorMetric.QUEUE_DEPTH, "Resources that wait for a worker.")
+QUEUE_DEPTH = Gauge(OperatorMetric.QUEUE_DEPTH, OperatorMetric.QUEUE_DEPTH.meaning)
 QUEUE_WAIT = Histogram(
-    OperatorMetric.QUEUE_WAIT,
-    "Time a resource waited for a worker, in seconds.",
-    buckets=(0.001, 0.01, 0.1, 0.3, 1, 3, 10, 30, 100),
+    OperatorMetric.QUEUE_WAIT, OperatorMetric.QUEUE_WAIT.meaning, buckets=(0.001, 0.01, 0.1, 0.3, 1, 3, 10, 30, 100)
 )
-RESOURCES = Gauge(OperatorMetric.RESOURCES, "Resources there are.", ["kind", "phase"])
-WATCH_EVENTS = Counter(_counter_name(OperatorMetric.WATCH_EVENTS), "Changes the API server told of.", ["resource"])
-RESYNC_REPAIRS = Counter(
-    _counter_name(OperatorMetric.RESYNC_REPAIRS), "Objects that a full listing brought right.", ["resource"]
-)
-PROGRESS_READS = Counter(_counter_name(OperatorMetric.PROGRESS_READS), "Reads of a job's progress.", ["outcome"])
-LEADER = Gauge(OperatorMetric.LEADER, "1 while this replica holds the lease, else 0.")
+API_CALLS = counter(OperatorMetric.API_CALLS, ["verb", "resource", "code"])
+RESOURCES = Gauge(OperatorMetric.RESOURCES, OperatorMetric.RESOURCES.meaning, ["kind", "phase"])
+WATCH_EVENTS = counter(OperatorMetric.WATCH_EVENTS, ["resource"])
+RESYNC_REPAIRS = counter(OperatorMetric.RESYNC_REPAIRS, ["resource"])
+PROGRESS_READS = counter(OperatorMetric.PROGRESS_READS, ["outcome"])
+LEADER = Gauge(OperatorMetric.LEADER, OperatorMetric.LEADER.meaning)
 
-_JOB_GAUGES = {
-    metric: Gauge(metric.value, help_text, ["namespace", "name", "kind"])
-    for metric, help_text in (
-        (JobMetric.STEP, "Optimizer steps done."),
-        (JobMetric.TOTAL_STEPS, "Optimizer steps in all."),
-        (JobMetric.EPOCH, "Passes over the dataset done."),
-        (JobMetric.LOSS, "Mean training loss since the last report, in nats per token."),
-        (JobMetric.EVAL_LOSS, "Newest loss on the held-out data, in nats per token."),
-        (JobMetric.LEARNING_RATE, "Learning rate of the last step."),
-        (JobMetric.TOKENS_PER_SECOND, "Tokens trained on per second, over all processes."),
-        (JobMetric.ATTEMPTS, "Times the job was launched."),
-    )
-}
+_JOB_GAUGES = {metric: Gauge(metric, metric.meaning, ["namespace", "name", "kind"]) for metric in JobMetric}
 
 
 class JobGauges:

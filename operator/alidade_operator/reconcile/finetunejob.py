@@ -121,6 +121,9 @@ def _suspended(draft: Draft) -> None:
 def _ended(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan:
     pods = situation.pods_of(current)
     _state_usage(situation, draft, current, pods)
+    known = situation.job.status.last_failure
+    if known is not None and known.attempt == current.attempt:
+        return plan_launch(situation.job, situation.observed, situation.config, draft, attempt=current.attempt)
     ending = outcome(current, pods, now=situation.now)
     if isinstance(ending, Undecided):
         draft.look_again_in(_UNDECIDED_S)

@@ -147,7 +147,7 @@ def _unless_in_the_way(launch: Launch, draft: Draft, number: int, *, why: str) -
         draft.look_again_in(_LEFTOVER_S)
         return draft.finish("Waiting", "wait", obstacle)
     document = job_document(launch)
-    if number == 1 or not launch.observed.document_exists:
+    if launch.attempt == 0 or not launch.observed.document_exists:
         # Every attempt is told the same; a document that exists is only written over before anything has run.
         draft.children.append(Apply(CONFIG_MAP, document_config_map(document)))
     body = pytorch_job(

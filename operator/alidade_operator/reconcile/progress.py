@@ -32,7 +32,17 @@ def at_the_end(
     """Progress of a job that has succeeded: its last step, and no time left."""
     last = of_document(document, known, now) if document is not None else known
     if last is None:
-        return None
+        # The job was over before its progress could be asked for.
+        if result.step is None:
+            return None
+        last = Progress(
+            step=result.step,
+            total_steps=result.step,
+            epoch=0.0,
+            loss=_number(result.metrics.get("train_loss")),
+            eval_loss=_number(result.metrics.get("eval_loss")),
+            updated_at=now,
+        )
     step = last.step if result.step is None else result.step
     return last.model_copy(
         update={"step": step, "total_steps": max(step, last.total_steps), "eta": None, "updated_at": now}
