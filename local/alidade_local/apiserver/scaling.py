@@ -15,7 +15,8 @@ def _at(obj: Json, path: str) -> Any:
     return value
 
 
-def _selector_text(value: Any) -> str:
+def selector_text(value: Any) -> str:
+    """A label selector as one line, in the notation of labelSelector parameters."""
     if isinstance(value, str):
         return value
     terms = [f"{key}={text}" for key, text in sorted(((value or {}).get("matchLabels") or {}).items())]
@@ -39,7 +40,7 @@ def scale_of(resource: Resource, obj: Json) -> Json:
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     status: Json = {"replicas": _at(obj, paths.status_replicas) or 0}
     if paths.selector:
-        selector = _selector_text(_at(obj, paths.selector))
+        selector = selector_text(_at(obj, paths.selector))
         if selector:
             status["selector"] = selector
     return {

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from alidade_local.apiserver.builtin_columns import columns_of
 from alidade_local.apiserver.listing import Page
 from alidade_local.apiserver.negotiation import Form
 from alidade_local.apiserver.resources import Resource
@@ -20,7 +21,9 @@ class Views:
     def __init__(self, resource: Resource, form: Form, include_object: str = "Metadata") -> None:
         self.resource = resource
         self.form = form
-        self._table = TableMaker(resource, include_object) if form.kind == "Table" else None
+        self._table: TableMaker | None = None
+        if form.kind == "Table":
+            self._table = TableMaker(resource, columns_of(resource), include_object)
 
     @property
     def shared_key(self) -> str:
@@ -36,7 +39,7 @@ class Views:
     def item(self, stored: Stored) -> bytes:
         """One object."""
         if self._table is not None:
-            return orjson.dumps(self._table.table([stored.obj], str(stored.rv)))
+            return orjson.dumps(self._table.table([stored.obj], {"resourceVersion": str(stored.rv)}))
         if self.form.kind:
             return orjson.dumps(self._metadata_only(stored.obj))
         if self.resource.convert_out:
@@ -46,7 +49,7 @@ class Views:
     def loose(self, obj: Json) -> Json:
         """One object that is not stored as it is (a dry run)."""
         if self._table is not None:
-            return self._table.table([obj], "")
+            return self._table.table([obj], {})
         return self._metadata_only(obj) if self.form.kind else self.shown(obj)
 
     def page(self, page: Page) -> bytes:
@@ -57,9 +60,7 @@ class Views:
             if page.remaining is not None:
                 metadata["remainingItemCount"] = page.remaining
         if self._table is not None:
-            table = self._table.table([stored.obj for stored in page.items], str(page.rv))
-            table["metadata"] = metadata
-            return orjson.dumps(table)
+            return orjson.dumps(self._table.table([stored.obj for stored in page.items], metadata))
         if self.form.kind:
             items: Iterable[bytes] = (orjson.dumps(self._metadata_only(stored.obj)) for stored in page.items)
             kind, api_version = "PartialObjectMetadataList", "meta.k8s.io/v1"
