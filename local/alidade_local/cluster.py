@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from alidade_local.daemon import ClusterError, DaemonSettings, serve
-from alidade_local.kubelet.node import KubeletSettings
 from alidade_local.kubelet.processes import ProcessIdentity
+from alidade_local.kubelet.settings import KubeletSettings
 from alidade_local.paths import DEFAULT_NAME, ClusterPaths
 
 __all__ = ["ClusterError", "ClusterPaths", "ClusterStatus", "UpResult", "down", "run_in_foreground", "status", "up"]

@@ -21,7 +21,7 @@ from alidade_local.controllers.scheduler import Scheduler
 from alidade_local.events import EventRecorder
 from alidade_local.informer import Informers
 from alidade_local.kubelet.kubelet import Kubelet
-from alidade_local.kubelet.node import KubeletSettings
+from alidade_local.kubelet.settings import KubeletSettings
 from alidade_local.resources import DEPLOYMENTS, JOBS, PODS, PYTORCH_JOBS, REPLICA_SETS, SERVICES, Resource
 
 

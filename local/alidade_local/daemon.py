@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from alidade_local.kubelet.node import KubeletSettings
 from alidade_local.kubelet.processes import ProcessIdentity
+from alidade_local.kubelet.settings import KubeletSettings
 from alidade_local.paths import ClusterPaths
 
 log = logging.getLogger(__name__)

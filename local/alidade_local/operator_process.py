@@ -97,5 +97,5 @@ class OperatorSupervisor:
             async with asyncio.timeout(STOP_GRACE_S):
                 await self._process.wait()
         except TimeoutError:
-            self._process.kill()
+            await asyncio.to_thread(self._process.kill)
             await self._process.wait()

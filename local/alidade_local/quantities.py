@@ -21,6 +21,8 @@ def parse_quantity(quantity: str | int | float) -> Decimal:
         number = number[:-1]
     suffix = text[len(number) :]
     try:
+        if number != number.strip():
+            raise KeyError(text)
         if suffix[:1] in ("e", "E") and suffix[1:]:
             return Decimal(text)
         return Decimal(number) * _SUFFIXES[suffix]

@@ -278,7 +278,7 @@ class ContainerRunner:
             process.terminate()
             await asyncio.wait({ended}, timeout=grace_s)
         if not ended.done():
-            process.kill()
+            await asyncio.to_thread(process.kill)
         await ended
 
     def _termination_message(self, file: Path, log: Path, exit_code: int) -> str:

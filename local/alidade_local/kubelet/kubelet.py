@@ -7,9 +7,10 @@ import logging
 
 from alidade_local.client import AlreadyExistsError, ApiClient, ApiError, UnreachableError
 from alidade_local.informer import Informers
-from alidade_local.kubelet.node import NODE_NAME, KubeletSettings, Node, node_capacity, node_document, node_status
+from alidade_local.kubelet.node import NODE_NAME, Node, node_capacity, node_document, node_status
 from alidade_local.kubelet.pod import PodRunner
 from alidade_local.kubelet.processes import ProcessIdentity, kill_group, kill_marked
+from alidade_local.kubelet.settings import KubeletSettings
 from alidade_local.kubelet.volumes import prune_pod_folders, remove_pod_folder
 from alidade_local.objects import Key, Object, is_deleting, key_of, uid_of
 from alidade_local.resources import NODES, PODS

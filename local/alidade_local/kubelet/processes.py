@@ -12,12 +12,14 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
 MARKER = "ALIDADE_LOCAL_CONTAINER"
+KILL_PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,18 @@ def marked_processes(prefix: str) -> list[int]:
 
 
 def kill_marked(prefix: str) -> int:
-    """SIGKILL every process whose marker begins with `prefix`, and what they fork meanwhile; returns how many."""
+    """SIGKILL every process whose marker begins with `prefix`, and what they fork meanwhile; returns how many.
+
+    Returns when they are gone, or after some seconds: one that hangs in the kernel cannot be waited for.
+    """
     killed: set[int] = set()
-    while alive := [pid for pid in marked_processes(prefix) if pid not in killed]:
+    deadline = time.monotonic() + KILL_PATIENCE_S
+    while (alive := marked_processes(prefix)) and time.monotonic() < deadline:
         for pid in alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            killed.add(pid)
+        killed.update(alive)
+        time.sleep(0.002)
     return len(killed)
 
 
@@ -107,6 +114,7 @@ class ContainerProcess:
         self._process = process
         self._marker = marker
         self._exited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._reaping = asyncio.Lock()
         self._watch()
 
     @classmethod
@@ -137,9 +145,12 @@ class ContainerProcess:
         What else belonged to the container is killed, as when the first process of a PID namespace ends.
         """
         await asyncio.shield(self._exited)
-        if self._process.returncode is None:
-            self.kill()  # before the main process is reaped, so that its id cannot be another's yet
-        return_code = self._process.wait()
+        async with self._reaping:
+            if self._process.returncode is None:
+                # Before the main process is reaped, so that its id cannot be another's yet; freeing the memory of what
+                # is killed may take its time.
+                await asyncio.to_thread(self.kill)
+            return_code = self._process.wait()
         return 128 - return_code if return_code < 0 else return_code
 
     def terminate(self) -> None:

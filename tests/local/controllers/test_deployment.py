@@ -1,0 +1,180 @@
+"""Deployments and ReplicaSets: a roll-out never leaves the bounds of its strategy."""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from alidade_local.controllers.deployment import build_replica_set, plan_deployment
+from alidade_local.controllers.plan import Plan
+from alidade_local.controllers.replicaset import plan_replica_set, pods_to_delete
+from alidade_local.resources import REPLICA_SETS
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+Doc = dict[str, Any]
+
+
+def deployment(replicas: int = 4, image: str = "a", **spec: Any) -> Doc:
+    template = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": image}]}}
+    selector = {"matchLabels": {"app": "x"}}
+    return {
+        "metadata": {"name": "d", "namespace": "n", "uid": "u", "generation": 3},
+        "spec": {"replicas": replicas, "selector": selector, "template": template, **spec},
+    }
+
+
+def replica_set(image: str, size: int, *, available: int | None = None, revision: int = 1) -> Doc:
+    document = build_replica_set(deployment(image=image), size, revision)
+    ready = size if available is None else available
+    document["status"] = {"replicas": size, "readyReplicas": ready, "availableReplicas": ready}
+    return document
+
+
+def sizes(plan: Plan) -> dict[str, int]:
+    return {document["metadata"]["name"]: patch["spec"]["replicas"] for _, document, patch in plan.patch}
+
+
+def condition(plan: Plan, condition_type: str) -> tuple[str, str]:
+    assert plan.status is not None
+    found = next(entry for entry in plan.status["conditions"] if entry["type"] == condition_type)
+    return found["status"], found["reason"]
+
+
+def test_a_new_deployment_gets_one_replica_set_of_its_template() -> None:
+    plan = plan_deployment(deployment(), [], NOW)
+    [(resource, created)] = plan.create
+    assert resource is REPLICA_SETS
+    assert created["spec"]["replicas"] == 4
+    digest = created["metadata"]["labels"]["pod-template-hash"]
+    assert created["metadata"]["name"] == f"d-{digest}"
+    assert created["spec"]["selector"]["matchLabels"] == {"app": "x", "pod-template-hash": digest}
+    assert created["spec"]["template"]["metadata"]["labels"] == {"app": "x", "pod-template-hash": digest}
+
+
+def test_a_complete_roll_out_says_so() -> None:
+    plan = plan_deployment(deployment(), [replica_set("a", 4)], NOW)
+    assert condition(plan, "Available") == ("True", "MinimumReplicasAvailable")
+    assert condition(plan, "Progressing") == ("True", "NewReplicaSetAvailable")
+    assert plan.status is not None
+    assert (plan.status["availableReplicas"], plan.status["observedGeneration"]) == (4, 3)
+    assert (plan.create, plan.patch) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "wanted"),
+    [
+        # 25 % of 4: one more, one fewer. Each row is one step: (size, available) -> sizes after it.
+        (None, (4, 4), {"new": 1}),
+        ((1, 0), (4, 4), {"old": 3}),
+        ((2, 1), (3, 3), {"old": 2}),
+        ((2, 2), (2, 2), {"new": 3, "old": 1}),
+        ((4, 4), (1, 1), {"old": 0}),
+        ((4, 4), (0, 0), {}),
+    ],
+)
+def test_a_rolling_update_moves_within_surge_and_availability(
+    new: tuple[int, int] | None, old: tuple[int, int], wanted: dict[str, int]
+) -> None:
+    old_set = replica_set("a", old[0], available=old[1])
+    sets = [old_set]
+    if new is not None:
+        sets.append(replica_set("b", new[0], available=new[1], revision=2))
+    plan = plan_deployment(deployment(image="b"), sets, NOW)
+    found = {"old" if name == old_set["metadata"]["name"] else "new": size for name, size in sizes(plan).items()}
+    found |= {"new": document["spec"]["replicas"] for _, document in plan.create}
+    assert found == wanted
+
+
+def test_a_whole_roll_out_never_leaves_its_bounds() -> None:
+    wanted = deployment(replicas=4, image="b")
+    sets = [replica_set("a", 4)]
+    for _ in range(20):
+        plan = plan_deployment(wanted, sets, NOW)
+        sets += [document | {"status": {}} for _, document in plan.create]
+        for _, document, patch in plan.patch:
+            document["spec"]["replicas"] = patch["spec"]["replicas"]
+        for document in sets:
+            size = document["spec"]["replicas"]
+            # Pods that go are gone at once; of those that come one becomes available per step.
+            before = document["status"].get("availableReplicas", 0)
+            available = min(size, before + 1)
+            document["status"] = {"replicas": size, "availableReplicas": available, "readyReplicas": available}
+        assert sum(document["spec"]["replicas"] for document in sets) <= 5
+        assert sum(document["status"]["availableReplicas"] for document in sets) >= 3
+    assert [document["spec"]["replicas"] for document in sets] == [0, 4]
+
+
+def test_recreate_waits_until_the_old_pods_are_gone() -> None:
+    wanted = deployment(image="b", strategy={"type": "Recreate"})
+    old = replica_set("a", 4)
+    first = plan_deployment(wanted, [old], NOW)
+    assert (first.create, list(sizes(first).values())) == ([], [0])
+    old["spec"]["replicas"] = 0
+    old["status"] = {"replicas": 0}
+    second = plan_deployment(wanted, [old], NOW)
+    assert [document["spec"]["replicas"] for _, document in second.create] == [4]
+
+
+def test_old_replica_sets_beyond_the_history_go() -> None:
+    sets = [replica_set(f"old{index}", 0, revision=index) for index in range(4)] + [replica_set("a", 4, revision=9)]
+    plan = plan_deployment(deployment(revisionHistoryLimit=2), sets, NOW)
+    assert [document["metadata"]["name"] for _, document in plan.delete] == [
+        document["metadata"]["name"] for document in sets[:2]
+    ]
+
+
+def test_a_roll_out_that_stands_still_is_reported_after_its_deadline() -> None:
+    wanted = deployment(progressDeadlineSeconds=60)
+    sets = [replica_set("a", 4, available=0)]
+    wanted["status"] = plan_deployment(wanted, sets, NOW).status
+    assert condition(plan_deployment(wanted, sets, NOW + timedelta(seconds=59)), "Progressing")[0] == "True"
+    late = plan_deployment(wanted, sets, NOW + timedelta(seconds=60))
+    assert condition(late, "Progressing") == ("False", "ProgressDeadlineExceeded")
+
+
+def pod(name: str, *, phase: str = "Running", ready: bool = True, age: int = 0) -> Doc:
+    moment = (NOW - timedelta(seconds=age)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    conditions = [{"type": "Ready", "status": str(ready), "lastTransitionTime": moment}]
+    return {
+        "metadata": {"name": name, "namespace": "n", "creationTimestamp": moment, "labels": {"app": "x"}},
+        "spec": {"nodeName": "local"},
+        "status": {"phase": phase, "conditions": conditions},
+    }
+
+
+@pytest.mark.parametrize(
+    ("pods", "created", "deleted"),
+    [
+        ([], 2, []),
+        ([pod("a")], 1, []),
+        ([pod("a"), pod("b")], 0, []),
+        ([pod("a"), pod("b", phase="Failed", ready=False)], 1, ["b"]),
+        ([pod("a"), pod("b", ready=False), pod("c")], 0, ["b"]),
+        ([pod("a", age=9), pod("b", age=1), pod("c", age=5)], 0, ["b"]),
+        ([pod("a"), pod("b"), pod("c", phase="Pending", ready=False)], 0, ["c"]),
+    ],
+)
+def test_a_replica_set_keeps_its_number_of_pods(pods: list[Doc], created: int, deleted: list[str]) -> None:
+    wanted = build_replica_set(deployment(), 2, 1)
+    wanted["metadata"]["uid"] = "r"
+    plan = plan_replica_set(wanted, pods, NOW)
+    assert len(plan.create) == created
+    assert [document["metadata"]["name"] for _, document in plan.delete] == deleted
+
+
+def test_a_pod_counts_as_available_after_min_ready_seconds() -> None:
+    wanted = build_replica_set(deployment(minReadySeconds=10), 1, 1)
+    young = plan_replica_set(copy.deepcopy(wanted), [pod("a", age=4)], NOW)
+    assert young.status is not None
+    assert (young.status["readyReplicas"], young.status.get("availableReplicas"), young.again_after_s) == (1, None, 6.0)
+    old = plan_replica_set(wanted, [pod("a", age=10)], NOW)
+    assert old.status is not None
+    assert old.status["availableReplicas"] == 1
+
+
+def test_pods_that_serve_least_are_given_up_first() -> None:
+    pods = [pod("ready"), pod("unready", ready=False), pod("pending", phase="Pending", ready=False)]
+    assert [document["metadata"]["name"] for document in pods_to_delete(pods)] == ["pending", "unready", "ready"]

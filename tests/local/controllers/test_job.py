@@ -1,0 +1,154 @@
+"""A Job's plan is what the Job controller of Kubernetes would do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from alidade_local.controllers.job import build_pod, format_indexes, parse_indexes, plan_job
+from alidade_local.controllers.plan import Plan
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+Doc = dict[str, Any]
+
+
+def job(status: Doc | None = None, *, policy: str = "Never", **spec: Any) -> Doc:
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"restartPolicy": policy, "containers": [{"name": "c"}]}}
+    return {
+        "metadata": {"name": "j", "namespace": "n", "uid": "u"},
+        "spec": {"template": template, **spec},
+        "status": status or {},
+    }
+
+
+def pod(phase: str, *, seconds_ago: int = 0, index: int | None = None, restarts: int = 0) -> Doc:
+    document = build_pod(job(), index)
+    ended = (NOW - timedelta(seconds=seconds_ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    state = {"terminated": {"finishedAt": ended}} if phase in ("Failed", "Succeeded") else {"running": {}}
+    document["metadata"] |= {"name": f"p{id(document)}", "creationTimestamp": ended}
+    document["status"] = {"phase": phase, "containerStatuses": [{"state": state, "restartCount": restarts}]}
+    return document
+
+
+def conditions(plan: Plan) -> dict[str, tuple[str, str]]:
+    assert plan.status is not None
+    return {entry["type"]: (entry["status"], entry["reason"]) for entry in plan.status.get("conditions") or []}
+
+
+@pytest.mark.parametrize(
+    ("spec", "pods", "created"),
+    [
+        ({}, [], 1),
+        ({"parallelism": 3, "completions": 5}, [], 3),
+        ({"parallelism": 3, "completions": 5}, ["Running"], 2),
+        ({"parallelism": 3, "completions": 5}, ["Succeeded"] * 3 + ["Running"], 1),
+        ({"parallelism": 3, "completions": 5}, ["Succeeded"] * 4 + ["Running"], 0),
+        ({"parallelism": 0, "completions": 1}, [], 0),
+        ({"parallelism": 3}, ["Running"], 2),
+        ({"parallelism": 3}, ["Running", "Succeeded"], 0),
+    ],
+)
+def test_as_many_pods_run_as_parallelism_and_completions_ask_for(spec: Doc, pods: list[str], created: int) -> None:
+    plan = plan_job(job(**spec), [pod(phase) for phase in pods], NOW)
+    assert len(plan.create) == created
+
+
+def test_a_pod_carries_the_jobs_labels_and_owner() -> None:
+    metadata = build_pod(job(), None)["metadata"]
+    assert metadata["labels"] == {
+        "a": "b", "batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "j",
+        "controller-uid": "u", "job-name": "j",
+    }  # fmt: skip
+    assert (metadata["generateName"], metadata["ownerReferences"][0]["uid"]) == ("j-", "u")
+
+
+def test_a_job_is_complete_when_enough_pods_succeeded_and_nothing_runs_any_more() -> None:
+    ending = plan_job(job(), [pod("Succeeded"), pod("Running")], NOW)
+    assert conditions(ending) == {"SuccessCriteriaMet": ("True", "CompletionsReached")}
+    assert len(ending.delete) == 1
+    ended = plan_job(job(ending.status), [pod("Succeeded")], NOW)
+    assert conditions(ended)["Complete"] == ("True", "CompletionsReached")
+    assert ended.status is not None
+    assert (ended.status["succeeded"], ended.status["completionTime"]) == (1, "2026-01-02T03:04:05Z")
+
+
+@pytest.mark.parametrize(("limit", "failures", "failed"), [(0, 1, True), (2, 2, False), (2, 3, True), (None, 6, False)])
+def test_a_job_fails_when_more_pods_failed_than_its_limit(limit: int | None, failures: int, failed: bool) -> None:
+    spec = {} if limit is None else {"backoffLimit": limit}
+    plan = plan_job(job(**spec), [pod("Failed") for _ in range(failures)], NOW)
+    assert (conditions(plan).get("Failed") == ("True", "BackoffLimitExceeded")) is failed
+
+
+@pytest.mark.parametrize(("limit", "restarts", "failed"), [(0, 1, True), (2, 1, False), (2, 2, True)])
+def test_restarts_in_place_count_against_the_limit(limit: int, restarts: int, failed: bool) -> None:
+    running = pod("Running", restarts=restarts)
+    plan = plan_job(job(policy="OnFailure", backoffLimit=limit), [running], NOW)
+    assert ("FailureTarget" in conditions(plan)) is failed
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds_ago", "wait_s"), [(1, 4, 6.0), (1, 10, None), (2, 10, 10.0), (3, 10, 30.0)]
+)
+def test_a_failed_pod_is_replaced_after_a_pause_that_doubles(
+    failures: int, seconds_ago: int, wait_s: float | None
+) -> None:
+    pods = [pod("Failed", seconds_ago=seconds_ago + 100 * index) for index in range(failures)]
+    plan = plan_job(job(), pods, NOW, first_backoff_s=10.0)
+    assert (plan.again_after_s, len(plan.create)) == (wait_s, 0 if wait_s else 1)
+
+
+def test_a_job_that_is_active_too_long_fails() -> None:
+    spec = {"activeDeadlineSeconds": 10}
+    started = {"startTime": "2026-01-02T03:04:00Z"}
+    assert plan_job(job(started, **spec), [pod("Running")], NOW).again_after_s == 5.0
+    late = plan_job(job(started, **spec), [pod("Running")], NOW + timedelta(seconds=5))
+    assert conditions(late) == {"FailureTarget": ("True", "DeadlineExceeded")}
+    assert len(late.delete) == 1
+    over = plan_job(job(late.status, **spec), [], NOW)
+    assert conditions(over)["Failed"] == ("True", "DeadlineExceeded")
+
+
+def test_a_suspended_job_has_no_pods_and_starts_anew_when_resumed() -> None:
+    suspended = plan_job(job(suspend=True), [pod("Running")], NOW)
+    assert len(suspended.delete) == 1
+    assert conditions(suspended) == {"Suspended": ("True", "JobSuspended")}
+    assert suspended.status is not None
+    assert "startTime" not in suspended.status
+    resumed = plan_job(job(suspended.status), [], NOW)
+    assert conditions(resumed) == {"Suspended": ("False", "JobResumed")}
+    assert len(resumed.create) == 1
+
+
+@pytest.mark.parametrize(("after_s", "deleted"), [(4, False), (5, True)])
+def test_a_finished_job_is_deleted_after_its_time_to_live(after_s: int, deleted: bool) -> None:
+    done = plan_job(job(), [pod("Succeeded")], NOW).status
+    plan = plan_job(job(done, ttlSecondsAfterFinished=5), [pod("Succeeded")], NOW + timedelta(seconds=after_s))
+    assert plan.delete_self is deleted
+
+
+def test_deleted_pods_still_count() -> None:
+    counted = plan_job(job(completions=2, parallelism=1), [pod("Succeeded")], NOW).status
+    plan = plan_job(job(counted, completions=2, parallelism=1), [pod("Succeeded")], NOW)
+    assert plan.status is not None
+    assert plan.status["succeeded"] == 1
+    without = plan_job(job(counted, completions=2, parallelism=1), [], NOW)
+    assert without.status is not None
+    assert without.status["succeeded"] == 1
+
+
+def test_an_indexed_job_runs_each_index_once() -> None:
+    spec = {"completionMode": "Indexed", "completions": 4, "parallelism": 2}
+    plan = plan_job(job(**spec), [pod("Succeeded", index=0), pod("Running", index=2)], NOW)
+    created = [document for _, document in plan.create]
+    assert [document["metadata"]["generateName"] for document in created] == ["j-1-"]
+    assert created[0]["spec"]["containers"][0]["env"] == [{"name": "JOB_COMPLETION_INDEX", "value": "1"}]
+    assert plan.status is not None
+    assert plan.status["completedIndexes"] == "0"
+
+
+@pytest.mark.parametrize(("indexes", "text"), [(set(), ""), ({0}, "0"), ({0, 1}, "0,1"), ({1, 3, 4, 5, 9}, "1,3-5,9")])
+def test_indexes_are_written_as_the_api_writes_them(indexes: set[int], text: str) -> None:
+    assert format_indexes(indexes) == text
+    assert parse_indexes(text) == indexes

@@ -1,0 +1,110 @@
+"""Volumes become folders and links, each where its mount says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alidade_local.kubelet.environment import MissingReferenceError, PodFacts, ReferencedData
+from alidade_local.kubelet.volumes import VolumeSources, make_root, make_volumes, remove_pod_folder
+
+FACTS = PodFacts(pod_ip="127.20.0.1", host_ip="127.0.0.1", node_name="local", allocatable={})
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> VolumeSources:
+    (tmp_path / "volumes" / "n" / "claim").mkdir(parents=True)
+    return VolumeSources(
+        data=ReferencedData(
+            config_maps={"c": {"data": {"a": "1", "b": "2"}, "binaryData": {"bin": "AAE="}}},
+            secrets={"s": {"data": {"key": "eA=="}}},
+        ),
+        facts=FACTS,
+        bound_claims=frozenset({"claim"}),
+        volumes_dir=tmp_path / "volumes",
+    )
+
+
+def make(tmp_path: Path, sources: VolumeSources, volume: dict[str, Any], **mount: Any) -> Path:
+    """The real path of a volume that is mounted at /m."""
+    pod = {"metadata": {"name": "p", "namespace": "n", "labels": {"l": "v"}}, "spec": {"volumes": [volume]}}
+    container = {"name": "c", "volumeMounts": [{"name": volume["name"], "mountPath": "/m", **mount}]}
+    make_volumes(pod, tmp_path / "pod" / "volumes", sources)
+    make_root(container, tmp_path / "pod" / "root", tmp_path / "pod" / "volumes", {"NAME": "x"})
+    return tmp_path / "pod" / "root" / "m"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_config_map_is_a_file_for_each_key(tmp_path: Path, sources: VolumeSources) -> None:
+    found = make(tmp_path, sources, {"name": "v", "configMap": {"name": "c"}})
+    assert files(found) == {"a": b"1", "b": b"2", "bin": b"\x00\x01"}
+
+
+def test_items_choose_keys_paths_and_modes(tmp_path: Path, sources: VolumeSources) -> None:
+    items = [{"key": "a", "path": "sub/name", "mode": 0o400}]
+    found = make(tmp_path, sources, {"name": "v", "configMap": {"name": "c", "items": items}})
+    assert files(found) == {"sub/name": b"1"}
+    assert (found / "sub/name").stat().st_mode & 0o777 == 0o400
+
+
+def test_a_secret_is_decoded(tmp_path: Path, sources: VolumeSources) -> None:
+    assert files(make(tmp_path, sources, {"name": "v", "secret": {"secretName": "s"}})) == {"key": b"x"}
+
+
+def test_a_projected_volume_holds_all_its_sources(tmp_path: Path, sources: VolumeSources) -> None:
+    downward = {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}
+    projected = {
+        "sources": [{"configMap": {"name": "c"}}, {"secret": {"name": "s"}}, {"downwardAPI": downward}],
+    }
+    found = files(make(tmp_path, sources, {"name": "v", "projected": projected}))
+    assert found == {"a": b"1", "b": b"2", "bin": b"\x00\x01", "key": b"x", "labels": b'l="v"'}
+
+
+def test_a_claim_is_its_folder_and_outlives_the_pod(tmp_path: Path, sources: VolumeSources) -> None:
+    found = make(tmp_path, sources, {"name": "v", "persistentVolumeClaim": {"claimName": "claim"}})
+    (found / "model").write_text("weights")
+    remove_pod_folder(tmp_path / "pod")
+    assert (tmp_path / "volumes" / "n" / "claim" / "model").read_text() == "weights"
+
+
+def test_a_sub_path_is_made_inside_the_volume(tmp_path: Path, sources: VolumeSources) -> None:
+    claim = {"name": "v", "persistentVolumeClaim": {"claimName": "claim"}}
+    make(tmp_path, sources, claim, subPathExpr="runs/$(NAME)")
+    assert (tmp_path / "volumes" / "n" / "claim" / "runs" / "x").is_dir()
+
+
+def test_an_empty_dir_is_empty_and_writable(tmp_path: Path, sources: VolumeSources) -> None:
+    found = make(tmp_path, sources, {"name": "v", "emptyDir": {"medium": "Memory"}})
+    (found / "x").write_text("")
+    assert files(found) == {"x": b""}
+
+
+@pytest.mark.parametrize(
+    ("volume", "message"),
+    [
+        ({"configMap": {"name": "none"}}, 'for volume "v" : configmap "none" not found'),
+        ({"configMap": {"name": "c", "items": [{"key": "z", "path": "z"}]}}, "non-existent key z"),
+        ({"configMap": {"name": "c", "items": [{"key": "a", "path": "../../out"}]}}, "leads out of the volume"),
+        ({"persistentVolumeClaim": {"claimName": "unbound"}}, '"unbound" not found, or not bound yet'),
+        ({"nfs": {"server": "x", "path": "/"}}, "volumes of type nfs do not exist on the local cluster"),
+    ],
+)
+def test_what_cannot_be_mounted_is_named(
+    tmp_path: Path, sources: VolumeSources, volume: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(MissingReferenceError, match=message):
+        make(tmp_path, sources, {"name": "v", **volume})
+
+
+def test_an_optional_config_map_may_be_missing(tmp_path: Path, sources: VolumeSources) -> None:
+    assert files(make(tmp_path, sources, {"name": "v", "configMap": {"name": "none", "optional": True}})) == {}
+
+
+def test_a_sub_path_cannot_climb_out_of_its_volume(tmp_path: Path, sources: VolumeSources) -> None:
+    with pytest.raises(MissingReferenceError, match="must not contain"):
+        make(tmp_path, sources, {"name": "v", "emptyDir": {}}, subPath="../x")
