@@ -174,6 +174,41 @@ class Generation(Spec):
     engine: Literal["auto", "native", "vllm"] = Field("auto", description="Sampling engine.")
 
 
+class OverOptimization(Spec):
+    """Stops a step whose own reward rises while a score it does not train on falls (Gao et al. 2022)."""
+
+    function: RewardFunction = Field(
+        RewardFunction.EXACT_MATCH, description="Score of the answers to prompts.validation, against their references."
+    )
+    tolerance: float = Field(
+        0.05, ge=0, le=1000, description="How far the score may fall below its best before that counts."
+    )
+    patience: int = Field(2, ge=1, le=1000, description="Iterations in a row that may be below.")
+
+
+class Guardrails(Spec):
+    """What stops an alignment step before it spoils the model; the newest sound iteration is kept."""
+
+    kl_ceiling: float | None = Field(
+        None, gt=0, le=10000, description="Divergence from the start model in nats per answer at which a step stops."
+    )
+    min_length_ratio: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Share of the first iteration's mean answer length below which answers have collapsed.",
+    )
+    min_diversity_ratio: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Share of the first iteration's distinct bigrams below which answers have collapsed.",
+    )
+    over_optimization: OverOptimization | None = Field(
+        None, description="Watches a score that is not trained on; needs prompts.validation with references."
+    )
+
+
 class EvaluationStage(Spec):
     """An Evaluation that the run makes."""
 
@@ -213,6 +248,10 @@ class AlignmentRunSpec(RunPolicy):
     model_config = spec_config(
         ("self.gate.size() == 0 || has(self.evaluation)", "gate needs evaluation"),
         (
+            "self.combine != 'gated' || self.rewardModels.size() == 2",
+            "combine gated needs exactly two rewardModels: the safety reward, then the helpfulness reward",
+        ),
+        (
             "self.align.all(step, has(step.dpo)) || (self.rewardModels.size() > 0 && has(self.prompts))",
             "raft and ppo need rewardModels and prompts",
         ),
@@ -229,6 +268,7 @@ class AlignmentRunSpec(RunPolicy):
         min_length=1, max_length=8, description="Steps in order, each from the model of the one before."
     )
     generation: Generation = Field(default_factory=Generation, description="How answers are sampled.")
+    guardrails: Guardrails = Field(default_factory=Guardrails, description="What stops a step that goes wrong.")
     training: Training = Field(default_factory=Training, description="Optimisation of the alignment stage.")
     adapter: Adapter = Field(default_factory=Adapter, description="LoRA, or all weights, in the alignment stage.")
     deepspeed: DeepSpeed = Field(

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from alidade_crds.alignmentrun import AlignStep, Generation, Guardrails, RewardFunction
 from alidade_crds.base import Report, Spec
 from alidade_crds.blocks import (
     Adapter,
@@ -55,6 +56,7 @@ class Stage(StrEnum):
     PRETRAIN = "pretrain"
     SFT = "sft"
     REWARD = "reward"
+    ALIGN = "align"
 
 
 class Owner(Report):
@@ -75,6 +77,28 @@ class JobModel(Spec):
     trust_remote_code: bool = Field(False, description="Whether code that comes with the model may run.")
 
 
+class JobReward(Spec):
+    """One reward with references resolved: exactly one of uri, function, entryPoint."""
+
+    name: str = Field(description="Name in metrics.")
+    uri: str | None = Field(None, description="A reward model.")
+    digest: str | None = Field(None, description="Expected digest of the reward model, when the platform made it.")
+    function: RewardFunction | None = Field(None, description="A reward that a program gives.")
+    entry_point: str | None = Field(None, description="A Python function inside the image, as module:function.")
+    pattern: str | None = Field(None, description="The regular expression of function regex.")
+    weight: float = Field(1.0, description="Factor in the weighted sum.")
+
+
+class JobAlignment(Spec):
+    """What stage align does; the job's dataset holds the prompts."""
+
+    steps: list[AlignStep] = Field(description="Steps in order, each from the model of the one before.")
+    rewards: list[JobReward] = Field([], description="The rewards; of gated ones the first is the safety reward.")
+    combine: Literal["weightedSum", "gated"] = Field("weightedSum", description="How several rewards become one.")
+    generation: Generation = Field(default_factory=Generation, description="How answers are sampled.")
+    guardrails: Guardrails = Field(default_factory=Guardrails, description="What stops a step that goes wrong.")
+
+
 class JobDocument(Spec):
     """All that a training job is told. It holds no secret: those come by environment from Secrets."""
 
@@ -90,6 +114,7 @@ class JobDocument(Spec):
     vocabulary: Vocabulary | None = None
     context: Context | None = None
     loss: RankingLoss | None = None
+    alignment: JobAlignment | None = None
     tracking: Tracking | None = None
     output: str = Field(
         description="Folder for model/, checkpoints/, report.html, metrics.jsonl and result.json, as a URI."
@@ -112,6 +137,11 @@ class ProgressDocument(Report):
     learning_rate: float | None = Field(None, description="Learning rate of the last step.")
     tokens_per_second: float | None = Field(None, description="Tokens trained on per second, over all processes.")
     eta_s: float | None = Field(None, ge=0, description="Seconds left at the present speed.")
+    activity: str | None = Field(None, description="What an alignment step does now, such as sampling or scoring.")
+    align_step: str | None = Field(None, description="The present alignment step, such as 1-raft.")
+    iteration: int | None = Field(None, ge=0, description="Iterations of the present alignment step done.")
+    total_iterations: int | None = Field(None, ge=0, description="Iterations of the present alignment step in all.")
+    metrics: dict[str, float] = Field({}, description="Newest metrics of an alignment step, such as reward and kl.")
     resumed_from_step: int | None = Field(None, description="Step of the checkpoint this attempt started from.")
     updated_at: datetime = Field(description="When this was true.")
 
