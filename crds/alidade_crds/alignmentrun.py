@@ -196,13 +196,13 @@ class Guardrails(Spec):
         0.2,
         ge=0,
         le=1,
-        description="Share of the first iteration's mean answer length below which answers have collapsed.",
+        description="Share of the first mean answer length below which answers have collapsed.",
     )
     min_diversity_ratio: float = Field(
         0.2,
         ge=0,
         le=1,
-        description="Share of the first iteration's distinct bigrams below which answers have collapsed.",
+        description="Share of the first rate of distinct bigrams below which answers have collapsed.",
     )
     over_optimization: OverOptimization | None = Field(
         None, description="Watches a score that is not trained on; needs prompts.validation with references."
