@@ -19,6 +19,8 @@ class Schema:
     def __init__(self, raw: Json, definitions: "Definitions | None" = None) -> None:
         self.raw = raw
         self._definitions = definitions
+        self.notes: dict[str, bool] = {}
+        """What others found out about this schema and need not find out again."""
 
     def _child(self, raw: Json) -> "Schema":
         if self._definitions is not None and "$ref" in raw:
