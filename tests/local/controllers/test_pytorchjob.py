@@ -17,9 +17,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 Doc = dict[str, Any]
 
 
-def job(
-    *, workers: int = 1, policy: str = "Never", master: bool = True, status: Doc | None = None, **spec: Any
-) -> Doc:
+def job(*, workers: int = 1, policy: str = "Never", master: bool = True, status: Doc | None = None, **spec: Any) -> Doc:
     template = {
         "metadata": {"labels": {"team": "a"}},
         "spec": {

@@ -16,9 +16,7 @@ from alidade_local.kubelet.environment import (
     references_of,
 )
 
-FACTS = PodFacts(
-    pod_ip="127.20.0.1", host_ip="127.0.0.1", node_name="local", allocatable={"cpu": "4", "memory": "8Gi"}
-)
+FACTS = PodFacts(pod_ip="127.20.0.1", host_ip="127.0.0.1", node_name="local", allocatable={"cpu": "4", "memory": "8Gi"})
 DATA = ReferencedData(
     config_maps={"settings": {"data": {"rate": "0.1", "name": "a"}}},
     secrets={"keys": {"data": {"token": base64.b64encode(b"s3cret").decode()}}},
