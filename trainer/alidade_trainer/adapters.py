@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
-from alidade_crds.blocks import Adapter
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from alidade_crds.blocks import Adapter
 from alidade_crds.reasons import FailureReason
 from alidade_trainer.failures import JobFailure
 
@@ -18,7 +18,7 @@ def add_adapter(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
 
     Raises JobFailure (ConfigInvalid) when no module is named as adapter.targetModules says.
     """
-    modules = "all-linear" if adapter.target_modules == "auto" else list(adapter.target_modules)
+    modules = "all-linear" if adapter.target_modules == ["auto"] else adapter.target_modules
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=adapter.rank,
@@ -34,7 +34,8 @@ def add_adapter(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
     except ValueError as error:
         raise JobFailure(
             FailureReason.CONFIG_INVALID,
-            f"adapter.targetModules is {adapter.target_modules}, but the model has no such modules to add to; use auto, or "
+            f"adapter.targetModules is {', '.join(adapter.target_modules)}, but the model has no such modules to add to; use "
+            "auto, or "
             f"endings of these: {', '.join(_linear_names(model))}.",
         ) from error
 

@@ -1,4 +1,5 @@
-"""Which sequences each process reads in each step: a function of the step alone, so that resuming needs no memory of it."""
+"""Which sequences each process reads in each step: a function of the step alone, so that resuming needs no memory "
+"of it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,10 +42,10 @@ class MicroBatch:
 class BatchStream:
     """The micro-batches of one process.
 
-    The sequences stand in an endless row, shuffled anew for every epoch; step i reads those from i x globalBatchSize on,
-    so every step has the same number of them and an epoch may end within a step. Within a step the sequences are sorted
-    by length before they are dealt out: a micro-batch needs less padding and processes get equal work, while the step's
-    gradient, normalised over the whole step, stays the same whatever the processes and micro-batches are.
+    The sequences stand in an endless row, shuffled anew for every epoch; step i reads those from i x globalBatchSize
+    on, so every step has the same number of them and an epoch may end within a step. Within a step the sequences are
+    sorted by length before they are dealt out: a micro-batch needs less padding and processes get equal work, while
+    the step's gradient, normalised over the whole step, stays the same whatever the processes and micro-batches are.
     """
 
     def __init__(

@@ -119,7 +119,8 @@ def _grid(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], x_n
     for value in x_ticks:
         x = frame.x(value)
         parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{number_text(value)}</text>'
+            f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">'
+            f"{number_text(value)}</text>"
         )
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text class="tick" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_name)}</text>')

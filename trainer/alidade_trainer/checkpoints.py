@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from alidade_engine.models import file_digest
-
 from alidade_trainer.disk import files_below, sync, write_file
 from alidade_trainer.peers import Peers
 
@@ -27,8 +26,8 @@ _NAME = re.compile(r"step-(\d+)")
 class TrainingState:
     """What belongs to a checkpoint beside the engine's weights and optimizer states.
 
-    The position in the data, the learning rate and the random numbers of a step are functions of the step; metrics.jsonl
-    has the history.
+    The position in the data, the learning rate and the random numbers of a step are functions of the step;
+    metrics.jsonl has the history.
     """
 
     step: int
@@ -118,7 +117,8 @@ class CheckpointStore:
         return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
     def _fault(self, folder: Path) -> str | None:
-        """What is wrong with a checkpoint, by the word of all processes, each of which looks at its share of the files."""
+        """What is wrong with a checkpoint, by the word of all processes, each of which looks at its share of the "
+        "files."""
         files = self._peers.from_first(_read_marker(folder))
         if files is None:
             return f"it has no readable {MARKER}"

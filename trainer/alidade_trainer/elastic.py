@@ -11,7 +11,8 @@ from torch.distributed.launcher.api import elastic_launch
 from torch.distributed.run import config_from_args, parse_args
 
 SHUTDOWN_TIMEOUT_S = 120
-"""How long processes may go on after a sibling has failed: long enough to notice, short against a GPU's hourly price."""
+"""How long processes may go on after a sibling has failed: long enough to notice, short against a GPU's hourly "
+"price."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
         "--module",
         "alidade_trainer.worker",
     ]
-    config, command, command_arguments = config_from_args(parse_args(arguments))
+    config, command, command_arguments = config_from_args(parse_args(arguments))  # type: ignore[no-untyped-call]
     try:
         elastic_launch(config, command)(*command_arguments)
     except ChildFailedError as error:

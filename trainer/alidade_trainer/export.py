@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
 from alidade_crds.blocks import AdapterType, Precision
 from alidade_crds.contract import JobDocument
 from alidade_crds.status import ModelInfo
 from alidade_engine.models import model_digest
-from torch import nn
-
 from alidade_trainer.adapters import save_adapter
 from alidade_trainer.disk import new_folder
 from alidade_trainer.jobs import fingerprint
@@ -42,7 +42,8 @@ class Export:
 
 
 def export_model(module: nn.Module, export: Export, peers: Peers) -> ModelInfo | None:
-    """Writes `model/`, for LoRA also `adapter/`, whole or not at all. Every process calls it; the first gets the answer."""
+    """Writes `model/`, for LoRA also `adapter/`, whole or not at all. Every process calls it; the first gets the "
+    "answer."""
     uses_adapter = export.job.adapter.type != AdapterType.NONE
     state = gathered_state(module, trainable_only=uses_adapter, keep=peers.is_first)
     if not peers.is_first:
@@ -66,7 +67,7 @@ def export_model(module: nn.Module, export: Export, peers: Peers) -> ModelInfo |
 def _write_adapter(module: nn.Module, state: dict[str, torch.Tensor], export: Export) -> None:
     assert export.job.model.uri is not None, "an adapter has a base model"
     with new_folder(export.output / "adapter") as folder:
-        save_adapter(module, state, folder, base=export.job.model.uri)  # type: ignore[arg-type]  # a PeftModel
+        save_adapter(module, state, folder, base=export.job.model.uri)  # a PeftModel
         export.start.tokenizer.save_pretrained(folder)
 
 

@@ -14,7 +14,8 @@ class History:
     """The metrics of a training, kept in memory and appended to a file."""
 
     def __init__(self, path: Path, *, up_to_step: int) -> None:
-        """Takes up the lines that path has up to a step; later ones, which an attempt wrote that was lost, are removed."""
+        """Takes up the lines that path has up to a step; later ones, which an attempt wrote that was lost, are "
+        "removed."""
         self._path = path
         lines = [line for line in read_lines(path) if line["step"] <= up_to_step]
         self.steps: list[dict[str, Any]] = [line for line in lines if "loss" in line]

@@ -4,12 +4,13 @@ import hashlib
 import json
 from pathlib import Path
 
-from alidade_crds.contract import JOB_VERSION, JobDocument
 from pydantic import ValidationError
+
+from alidade_crds.contract import JOB_VERSION, JobDocument
 
 MOST_ERRORS_SHOWN = 5
 
-# What may change between attempts of the same training: who asks for it, where it goes, how often it is saved or traced.
+# What may change between attempts of the same training: who asks for it, where it goes, how often it is saved.
 NOT_FINGERPRINTED = ("owner", "output", "checkpoint", "tracking", "peakTflops")
 
 
@@ -18,7 +19,8 @@ class JobError(ValueError):
 
 
 def read_job(path: Path) -> JobDocument:
-    """The job document at path. Raises JobError when it is missing, no JSON, of another version, or has wrong fields."""
+    """The job document at path. Raises JobError when it is missing, no JSON, of another version, or has wrong "
+    "fields."""
     try:
         text = path.read_text()
     except OSError as error:
@@ -54,7 +56,8 @@ def fingerprint(job: JobDocument) -> str:
 
 
 def describe_differences(one: dict[str, object], other: dict[str, object], prefix: str = "") -> list[str]:
-    """The fields in which two job documents differ, as `training.seed: 0, now 1`; what is not fingerprinted is passed over."""
+    """The fields in which two job documents differ, as `training.seed: 0, now 1`; what is not fingerprinted is "
+    "passed over."""
     found: list[str] = []
     for key in sorted(set(one) | set(other)):
         before, now = one.get(key), other.get(key)

@@ -4,7 +4,6 @@ It loads neither torch nor any other large library: it must be there when memory
 training processes waiting.
 """
 
-import os
 import signal
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from alidade_crds.contract import (
     ResultDocument,
 )
 from alidade_crds.reasons import FailureReason
-
 from alidade_trainer.jobs import JobError, read_job
 from alidade_trainer.outcomes import (
     RUN_FOLDER_ENV,
@@ -120,6 +118,7 @@ def _environment(environ: Mapping[str, str], topology: Topology, run_folder: Pat
     defaults = {
         "OMP_NUM_THREADS": str(max(1, count_cores() // topology.processes)),
         "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "ignore",  # of libraries about one another; ours are raised or said
         "TOKENIZERS_PARALLELISM": "true",
         "TRANSFORMERS_VERBOSITY": "error",
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",

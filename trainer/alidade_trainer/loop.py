@@ -8,9 +8,9 @@ from enum import StrEnum
 
 import deepspeed
 import torch
+
 from alidade_crds.blocks import Training
 from alidade_crds.reasons import FailureReason
-
 from alidade_trainer.batches import BatchStream, MicroBatch
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.loss import summed_loss
@@ -53,7 +53,8 @@ class TrainingLoop:
     """Whether the model can leave out logits that no loss needs."""
 
     def run(self, start: int, after: AfterStep, stop_requested: Callable[[], bool]) -> LoopEnd:
-        """Trains from so many steps done to the end. A checkpoint is written at the end, too, unless start was the end."""
+        """Trains from so many steps done to the end. A checkpoint is written at the end, too, unless start was the "
+        "end."""
         for step in range(start, self.plan.total_steps):
             metrics, stop = self._step(step, stop_requested)
             after.record(metrics)

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import torch
-from alidade_crds.reasons import FailureReason
-from alidade_engine.models import load_model, load_tokenizer
 from peft import PeftModel
 
+from alidade_crds.reasons import FailureReason
+from alidade_engine.models import load_model, load_tokenizer
 from alidade_trainer.disk import new_folder
 from alidade_trainer.failures import JobFailure
 

@@ -94,7 +94,8 @@ def _died(exit_code: int) -> tuple[ResultDocument, int]:
     if exit_code == -signal.SIGKILL:
         return failed(
             FailureReason.KILLED,
-            "A training process was killed from outside (SIGKILL); the next attempt goes on from the newest checkpoint. "
+            "A training process was killed from outside (SIGKILL); the next attempt goes on from the newest "
+            "checkpoint. "
             f"If it happens again, memory may be short: {MEMORY_ADVICE}",
             retryable=True,
         )

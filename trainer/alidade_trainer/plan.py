@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from alidade_crds.blocks import Schedule, Training
 from alidade_crds.reasons import FailureReason
-
 from alidade_trainer.failures import JobFailure
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How many sequences go where. A step reads the next `global_batch_size` sequences of the shuffled, endless dataset."""
+    """How many sequences go where. A step reads the next `global_batch_size` sequences of the shuffled, endless "
+    "dataset."""
 
     sequences: int
     """Sequences of the training data."""
@@ -40,8 +40,10 @@ def plan_training(training: Training, *, sequences: int, processes: int, micro_b
     if share % micro_batch_size:
         raise JobFailure(
             FailureReason.CONFIG_INVALID,
-            f"training.globalBatchSize is {training.global_batch_size}, which is {share} sequences for each of {processes} "
-            f"processes; training.microBatchSize is {micro_batch_size} and must divide that. Use {_divisor(share, micro_batch_size)}.",
+            f"training.globalBatchSize is {training.global_batch_size}, which is {share} sequences for each of "
+            f"{processes} "
+            f"processes; training.microBatchSize is {micro_batch_size} and must divide that. Use "
+            f"{_divisor(share, micro_batch_size)}.",
         )
     total_steps = max(1, math.ceil(training.epochs * sequences / training.global_batch_size))
     if training.max_steps is not None:
@@ -63,7 +65,8 @@ def share_of_process(training: Training, processes: int) -> int:
     if rest:
         raise JobFailure(
             FailureReason.CONFIG_INVALID,
-            f"training.globalBatchSize is {training.global_batch_size}; it must be a multiple of the {processes} training "
+            f"training.globalBatchSize is {training.global_batch_size}; it must be a multiple of the {processes} "
+            "training "
             f"processes, such as {max(1, round(training.global_batch_size / processes)) * processes}.",
         )
     return share
@@ -85,8 +88,8 @@ def largest_power_of_two(share: int, limit: float) -> int:
 def learning_rate_at(step: int, training: Training, plan: TrainingPlan) -> float:
     """The learning rate of one step, counted from 0.
 
-    It rises linearly over the warm-up and reaches the peak with its last step; then stays, falls linearly to 0, or along
-    half a cosine (Loshchilov & Hutter 2017) to 0, which the step after the last would have.
+    It rises linearly over the warm-up and reaches the peak with its last step; then stays, falls linearly to 0, or
+    along half a cosine (Loshchilov & Hutter 2017) to 0, which the step after the last would have.
     """
     if step < plan.warmup_steps:
         return training.learning_rate * (step + 1) / plan.warmup_steps

@@ -5,6 +5,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 from alidade_crds.contract import ProgressDocument
@@ -59,8 +60,10 @@ class Progress:
     resumed_from_step: int | None = None
     eval_loss: float | None = None
     last: StepMetrics | None = None
+    checkpoint_step: int | None = None
+    """Steps done in the newest complete checkpoint."""
     checkpoint_at: float | None = None
-    """Monotonic seconds when the newest checkpoint was complete."""
+    """Unix time at which it became complete."""
     gpu_meter: GpuMeter | None = None
     tokens_total: int = 0
     """Tokens read by this attempt."""
@@ -68,7 +71,7 @@ class Progress:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     RECENT_STEPS = 10
-    """Steps over which the speed is averaged: enough to smooth, few enough to notice a slow-down."""
+    """Steps over which speed and loss are averaged: enough to smooth, few enough to notice a slow-down."""
 
     def enter(self, state: State) -> None:
         """Says what the job is busy with from now on."""
@@ -94,16 +97,22 @@ class Progress:
         with self._lock:
             self.eval_loss = loss
 
-    def record_checkpoint(self) -> None:
+    def record_checkpoint(self, step: int) -> None:
         """Says that a checkpoint has just become complete."""
         with self._lock:
-            self.checkpoint_at = time.monotonic()
+            self.checkpoint_step = step
+            self.checkpoint_at = time.time()
 
     @property
     def tokens_per_second(self) -> float | None:
         """Speed over the last steps; None before the first."""
         seconds = sum(metrics.seconds for metrics in self._recent)
         return sum(metrics.tokens for metrics in self._recent) / seconds if seconds else None
+
+    @property
+    def recent_loss(self) -> float | None:
+        """Mean loss over the last steps; None before the first."""
+        return sum(metrics.loss for metrics in self._recent) / len(self._recent) if self._recent else None
 
     @property
     def share_of_peak(self) -> float | None:
@@ -121,7 +130,7 @@ class Progress:
                 step=last.step if last else self.resumed_from_step or 0,
                 total_steps=self.total_steps,
                 epoch=last.epoch if last else 0.0,
-                loss=last.loss if last else None,
+                loss=self.recent_loss,
                 eval_loss=self.eval_loss,
                 learning_rate=last.learning_rate if last else None,
                 tokens_per_second=speed,
@@ -135,6 +144,11 @@ class Progress:
             return None
         seconds_per_step = sum(metrics.seconds for metrics in self._recent) / len(self._recent)
         return max(0, self.total_steps - self._recent[-1].step) * seconds_per_step
+
+
+def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int:
+    """Memory that this process holds in RAM."""
+    return int(statm.read_text().split()[1]) * resource.getpagesize()
 
 
 def peak_memory_bytes() -> int:

@@ -2,7 +2,6 @@
 
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -10,9 +9,9 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from alidade_trainer.progress import Progress, StepMetrics, peak_memory_bytes
+from alidade_crds.metric_names import TrainerMetric
+from alidade_trainer.progress import Progress, StepMetrics, resident_bytes
 
-PREFIX = "alidade_trainer_"
 # From tiny models on a CPU (milliseconds) to large ones that accumulate many micro-batches (minutes).
 STEP_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -25,43 +24,37 @@ class ProgressCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics that have a value by now."""
-        for name, text, value in self._gauges():
+        for metric, value in self._gauges().items():
             if value is not None:
-                yield GaugeMetricFamily(PREFIX + name, text, value=value)
-        tokens = CounterMetricFamily(PREFIX + "tokens", "Tokens trained on by this attempt, over all processes.")
+                yield GaugeMetricFamily(metric, metric.meaning, value=value)
+        tokens = CounterMetricFamily(TrainerMetric.TOKENS.removesuffix("_total"), TrainerMetric.TOKENS.meaning)
         tokens.add_metric([], self._progress.tokens_total)
         yield tokens
-        memory = GaugeMetricFamily(
-            PREFIX + "peak_memory_bytes", "Most memory that rank 0 has held, in RAM and on its GPU.", labels=["kind"]
-        )
-        memory.add_metric(["ram"], peak_memory_bytes())
-        gpu = peak_gpu_memory_bytes()
+        memory = GaugeMetricFamily(TrainerMetric.MEMORY, TrainerMetric.MEMORY.meaning, labels=["kind"])
+        memory.add_metric(["resident"], resident_bytes())
+        gpu = peak_gpu_bytes()
         if gpu is not None:
-            memory.add_metric(["gpu"], gpu)
+            memory.add_metric(["gpu_peak"], gpu)
         yield memory
 
-    def _gauges(self) -> list[tuple[str, str, float | None]]:
+    def _gauges(self) -> dict[TrainerMetric, float | None]:
         progress, last = self._progress, self._progress.last
-        saved_at = progress.checkpoint_at
-        return [
-            ("step", "Optimizer steps done.", last.step if last else progress.resumed_from_step or 0),
-            ("total_steps", "Optimizer steps in all.", progress.total_steps),
-            ("epoch", "Passes over the dataset done.", last and last.epoch),
-            ("loss", "Training loss of the last step, in nats per token.", last and last.loss),
-            ("eval_loss", "Newest loss on held-out data, in nats per token.", progress.eval_loss),
-            ("learning_rate", "Learning rate of the last step.", last and last.learning_rate),
-            ("grad_norm", "Norm of the last step's gradient before clipping.", last and last.grad_norm),
-            ("tokens_per_second", "Tokens trained on per second, over all processes.", progress.tokens_per_second),
-            ("mfu_ratio", "Share of the GPUs' peak that is used, from 0 to 1.", progress.share_of_peak),
-            (
-                "checkpoint_age_seconds",
-                "Time since the newest checkpoint of this attempt became complete.",
-                None if saved_at is None else time.monotonic() - saved_at,
-            ),
-        ]
+        return {
+            TrainerMetric.STEP: last.step if last else progress.resumed_from_step or 0,
+            TrainerMetric.TOTAL_STEPS: progress.total_steps,
+            TrainerMetric.EPOCH: last.epoch if last else None,
+            TrainerMetric.LOSS: progress.recent_loss,
+            TrainerMetric.EVAL_LOSS: progress.eval_loss,
+            TrainerMetric.LEARNING_RATE: last.learning_rate if last else None,
+            TrainerMetric.GRAD_NORM: last.grad_norm if last else None,
+            TrainerMetric.TOKENS_PER_SECOND: progress.tokens_per_second,
+            TrainerMetric.MFU: progress.share_of_peak,
+            TrainerMetric.CHECKPOINT_STEP: progress.checkpoint_step,
+            TrainerMetric.CHECKPOINT_TIME: progress.checkpoint_at,
+        }
 
 
-def peak_gpu_memory_bytes() -> int | None:
+def peak_gpu_bytes() -> int | None:
     """Most GPU memory that this process has held so far; None without a GPU, or before torch is loaded."""
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_available():
@@ -77,7 +70,10 @@ class ProgressServer:
         registry = CollectorRegistry()
         registry.register(ProgressCollector(progress))
         self._step_seconds = Histogram(
-            PREFIX + "step_seconds", "Duration of optimizer steps.", buckets=STEP_BUCKETS_S, registry=registry
+            TrainerMetric.STEP_DURATION,
+            TrainerMetric.STEP_DURATION.meaning,
+            buckets=STEP_BUCKETS_S,
+            registry=registry,
         )
         self._server = ThreadingHTTPServer((host, port), _handler(progress, registry))
         self._server.daemon_threads = True

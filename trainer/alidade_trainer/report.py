@@ -35,7 +35,8 @@ def save_pieces(output: Path, pieces: ReportPieces) -> None:
 
 
 def write_report(output: Path) -> Path:
-    """Writes report.html of a finished job's output folder; answers its path. Raises ReportError when it is not finished."""
+    """Writes report.html of a finished job's output folder; answers its path. Raises ReportError when it is not "
+    "finished."""
     lineage_path, pieces_path = output / "model" / "lineage.json", output / PIECES_FILE
     for path in (lineage_path, pieces_path):
         if not path.is_file():

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from alidade_crds.contract import JobDocument, ResultDocument
 from alidade_crds.reasons import FailureReason
-
 from alidade_trainer.disk import write_file
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.jobs import describe_differences, fingerprint
@@ -39,6 +38,7 @@ def another_job(job: JobDocument, other: dict[str, object], what: str) -> str:
     differences = describe_differences(other, job.to_dict())
     shown = "; ".join(differences[:5]) + ("; …" if len(differences) > 5 else "")
     return (
-        f"{job.output} holds {what} of another job ({shown or 'the data has changed'}). Give this job an output.uri of its "
+        f"{job.output} holds {what} of another job ({shown or 'the data has changed'}). Give this job an output.uri "
+        "of its "
         "own, or delete that folder."
     )

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from alidade_engine.models import load_model, load_tokenizer
 from alidade_engine.sampling import generate
-
 from alidade_trainer.data.dataset import TokenDataset
 from alidade_trainer.starting import StartingPoint
 

@@ -1,5 +1,6 @@
 """Where an address of a model, of data or of an output lies on this machine; what is remote is fetched first."""
 
+import errno
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -138,7 +139,8 @@ class Locations:
             folder = snapshot_download(
                 location.root, repo_type=repo_type, revision=location.revision, allow_patterns=patterns
             )
-        except Exception as error:
+        except Exception as error:  # the hub's client raises many kinds; each becomes a sentence
+            _refuse_full_disk(error, str(location), field)
             message, retryable = _hub_sentence(error, location, field)
             raise JobFailure(not_found, message, retryable) from error
         path = Path(folder) / location.path
@@ -222,4 +224,14 @@ def _reach(action: Callable[[], _T], uri: str, field: str, absent: FailureReason
             absent, f"{field} is {uri}; access was refused. Check the credentials given to the pod."
         ) from error
     except OSError as error:
+        _refuse_full_disk(error, uri, field)
         raise JobFailure(absent, f"{field} is {uri}; it cannot be reached: {error}", retryable=True) from error
+
+
+def _refuse_full_disk(error: Exception, uri: str, field: str) -> None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise JobFailure(
+            FailureReason.DISK_FULL,
+            f"{field} is {uri}; the scratch volume filled up while it was fetched. Give the pods more ephemeral storage, "
+            "or put the files on a volume and name them as pvc://CLAIM/PATH.",
+        ) from error

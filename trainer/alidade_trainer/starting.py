@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 from alidade_crds.blocks import AdapterType, Precision
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
@@ -17,9 +20,6 @@ from alidade_engine.models import (
     model_digest,
     train_tokenizer,
 )
-from torch import nn
-from transformers import PreTrainedTokenizerBase
-
 from alidade_trainer.adapters import add_adapter
 from alidade_trainer.data.dataset import PreparedData, prepare, training_texts
 from alidade_trainer.failures import JobFailure
@@ -51,6 +51,7 @@ def prepare_start(job: JobDocument, locations: Locations, peers: Peers, run_fold
 def _make_start(job: JobDocument, locations: Locations, shared: Path, peers: Peers) -> StartingPoint:
     trust = job.model.trust_remote_code
     folder: Path | None = None
+    context_length: int | None
     if job.model.init is not None:
         context_length = job.model.init.context_length
         tokenizer: PreTrainedTokenizerBase = train_tokenizer(
@@ -87,7 +88,8 @@ def _check_digest(job: JobDocument, folder: Path) -> None:
     if found != job.model.digest:
         raise JobFailure(
             FailureReason.DIGEST_MISMATCH,
-            f"model.uri is {job.model.uri}, whose digest is {found}; the job was made for {job.model.digest}. The files have "
+            f"model.uri is {job.model.uri}, whose digest is {found}; the job was made for {job.model.digest}. The "
+            "files have "
             "changed since: train that model again, or name the folder as a model of your own.",
         )
 
@@ -100,7 +102,7 @@ def build_model(job: JobDocument, start: StartingPoint) -> nn.Module:
     dtype = torch.bfloat16 if job.training.precision == Precision.BF16 else torch.float32
     torch.manual_seed(job.training.seed)
     if job.model.init is not None:
-        model = init_model(job.model.init, start.tokenizer, dtype=dtype)
+        model: PreTrainedModel = init_model(job.model.init, start.tokenizer, dtype=dtype)
     else:
         assert start.model_folder is not None
         model = load_model(start.model_folder, dtype=dtype, trust_remote_code=job.model.trust_remote_code)
@@ -109,7 +111,8 @@ def build_model(job: JobDocument, start: StartingPoint) -> nn.Module:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if job.training.neftune_alpha is not None:
         add_embedding_noise(model.get_input_embeddings(), job.training.neftune_alpha)
-    return add_adapter(model, job.adapter) if job.adapter.type == AdapterType.LORA else model
+    trained: nn.Module = add_adapter(model, job.adapter) if job.adapter.type == AdapterType.LORA else model
+    return trained
 
 
 def refuse_unknown(job: JobDocument) -> None:

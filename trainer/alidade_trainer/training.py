@@ -12,13 +12,13 @@ from typing import Any
 
 import deepspeed
 import torch
+from torch import nn
+from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
 from alidade_crds.blocks import AdapterType, Precision
 from alidade_crds.contract import JobDocument, ResultDocument
 from alidade_crds.reasons import FailureReason
 from alidade_crds.status import ModelInfo
-from torch import nn
-from transformers.integrations.deepspeed import HfDeepSpeedConfig
-
 from alidade_trainer.batches import BatchStream, evaluation_batches
 from alidade_trainer.checkpoints import Checkpoint, CheckpointStore, TrainingState
 from alidade_trainer.data.dataset import Collator
@@ -233,7 +233,7 @@ class TrainingRun:
                 str(folder), tag=ENGINE_TAG, save_latest=False, exclude_frozen_parameters=trained_only
             ),
         )
-        self.around.progress.record_checkpoint()
+        self.around.progress.record_checkpoint(step)
         _enter(self.around, "training")
 
     def _metrics(self) -> dict[str, float]:
@@ -334,7 +334,8 @@ def _checkpoint_to_resume(
     if state.processes != peers.count:
         raise JobFailure(
             FailureReason.CONFIG_INVALID,
-            f"Checkpoint {checkpoint.folder.name} was written by {state.processes} processes, this attempt has {peers.count}; "
+            f"Checkpoint {checkpoint.folder.name} was written by {state.processes} processes, this attempt has "
+            f"{peers.count}; "
             "ZeRO's files are cut for their number. Set compute.workers, gpusPerWorker and processesPerWorker back, or "
             f"delete {job.output}/checkpoints to start again.",
         )

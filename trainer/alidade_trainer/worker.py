@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from alidade_crds.contract import JOB_ENV, POD_IP_ENV, PORT_ENV, ExitCode, JobDocument, ResultDocument
-
 from alidade_trainer.jobs import read_job
 from alidade_trainer.launcher import STOP_FILE
 from alidade_trainer.outcomes import RUN_FOLDER_ENV, write_outcome
@@ -31,10 +30,12 @@ def main() -> int:
         result = ResultDocument(outcome="terminated", step=0)
     except Exception as error:
         # Imported here: a process that fails while it imports has to be able to say so.
+        from alidade_trainer.failures import JobFailure
         from alidade_trainer.faults import failure_of
 
         failure = failure_of(error)
-        print(traceback.format_exc(), file=sys.stderr, flush=True)
+        if not isinstance(error, JobFailure):  # its message says all that its traceback could
+            print(traceback.format_exc(), file=sys.stderr, flush=True)
         last = progress.last
         result = ResultDocument(outcome="failed", failure=failure, step=last.step if last else None)
     write_outcome(run_folder, rank, result)

@@ -12,12 +12,13 @@ from typing import Any
 import deepspeed
 import deepspeed.ops
 import torch
+from deepspeed.utils import logger
+from torch import Tensor, distributed, nn
+from torch._C._distributed_c10d import HashStore
+
 from alidade_crds.blocks import Offload, Precision
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
-from deepspeed.utils import logger
-from torch import Tensor, distributed, nn
-
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.plan import TrainingPlan
 
@@ -93,12 +94,14 @@ def checked_raw_config(job: JobDocument) -> dict[str, Any]:
     if job.deepspeed.offload != Offload.NONE and job.deepspeed.zero_stage == 0:
         raise JobFailure(
             FailureReason.CONFIG_INVALID,
-            f"deepspeed.offload is {job.deepspeed.offload}, deepspeed.zeroStage is 0; offloading needs a stage of 1 to 3.",
+            f"deepspeed.offload is {job.deepspeed.offload}, deepspeed.zeroStage is 0; offloading needs a stage of 1 "
+            "to 3.",
         )
     if job.deepspeed.offload == Offload.ALL and job.deepspeed.zero_stage != 3:
         raise JobFailure(
             FailureReason.CONFIG_INVALID,
-            f"deepspeed.offload is all, deepspeed.zeroStage is {job.deepspeed.zero_stage}; weights can only be offloaded "
+            f"deepspeed.offload is all, deepspeed.zeroStage is {job.deepspeed.zero_stage}; weights can only be "
+            "offloaded "
             "in stage 3. Set zeroStage 3, or offload optimizer.",
         )
     return raw
@@ -122,7 +125,7 @@ def start_deepspeed(*, on_gpu: bool, processes: int) -> None:
     backend = "nccl" if on_gpu else "gloo"
     if processes == 1:
         # No port is opened when there is nobody to meet.
-        distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
+        distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     deepspeed.init_distributed(backend, timeout=PEER_TIMEOUT)
 
 
@@ -141,7 +144,8 @@ def build_engine(model: nn.Module, job: JobDocument, config: Mapping[str, Any]) 
 
 def weight_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """AdamW's groups: matrices decay, biases and norms do not (as GPT-2 and Llama were trained)."""
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             # Under ZeRO-3 a weight's own shape is that of its local part.

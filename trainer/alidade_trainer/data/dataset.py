@@ -91,7 +91,11 @@ def prepare(
     main = tokenise(OpenedSource(locations, data.uri, data.format), tokenizer, rules)
     _refuse_nothing(main.report)
     mixed = [
-        tokenise(OpenedSource(locations, mix.uri, mix.format, field=f"dataset.mix[{number}].uri"), tokenizer, rules)
+        tokenise(
+            OpenedSource(locations, mix.uri, mix.format, field=f"dataset.mix[{number}].uri", mixed=True),
+            tokenizer,
+            rules,
+        )
         for number, mix in enumerate(data.mix)
     ]
     held_out = _held_out_source(data, tokenizer, locations, rules)

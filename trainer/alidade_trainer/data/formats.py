@@ -135,6 +135,12 @@ def _alpaca(value: dict[str, Any]) -> list[Example]:
     return [Conversation([asked, {"role": "assistant", "content": _text(value, "output")}])]
 
 
+def _dolly(value: dict[str, Any]) -> list[Example]:
+    return _alpaca(
+        {"instruction": value.get("instruction"), "input": value.get("context"), "output": value.get("response")}
+    )
+
+
 def _self_instruct(value: dict[str, Any]) -> list[Example]:
     instances = value.get("instances")
     if not isinstance(instances, list):
@@ -274,13 +280,7 @@ SHAPES = (
         "prompt_completion", "prompt, completion", _has("prompt", "completion"), _pair("prompt", "completion"), _PAIRS
     ),
     Shape("prompt_response", "prompt, response", _has("prompt", "response"), _pair("prompt", "response"), _PAIRS),
-    Shape(
-        "instruction_response",
-        "instruction, response",
-        _has("instruction", "response"),
-        _pair("instruction", "response"),
-        _PAIRS,
-    ),
+    Shape("dolly", "instruction, context, response", _has("instruction", "response"), _dolly, _PAIRS),
     Shape("question_answer", "question, answer", _has("question", "answer"), _pair("question", "answer"), _PAIRS),
     Shape("text_only", "text", _has("text"), lambda value: [Text(_text(value, "text"))], (_F.TEXT_ONLY,)),
     *(

@@ -150,7 +150,7 @@ def _read_json(file: Path, name: str) -> Iterator[Record]:
 
 
 def _is_json_lines(opened: IO[str]) -> bool:
-    """Whether the first line is a whole JSON object that is followed by another line."""
+    """Whether the first line is a whole JSON object, and not one that holds all records."""
     first = opened.readline()
     while first and not first.strip():
         first = opened.readline()
@@ -160,7 +160,7 @@ def _is_json_lines(opened: IO[str]) -> bool:
         value = json.loads(first)
     except json.JSONDecodeError:
         return False
-    return not (isinstance(value, dict) and "instances" in value and "type" in value)
+    return not (set(value) <= {"type", "instances"} or set(value) == {"data"})
 
 
 def _unwrap(value: dict[str, Any], name: str) -> tuple[str | None, Any]:
@@ -171,8 +171,7 @@ def _unwrap(value: dict[str, Any], name: str) -> tuple[str | None, Any]:
         if not isinstance(value["instances"], list):
             raise _malformed(f'{name}: "instances" is {kind_of(value["instances"])}; it should be a list of records.')
         return declared, value["instances"]
-    lists = [key for key, item in value.items() if isinstance(item, list)]
-    if list(value) == ["data"] and lists:
+    if set(value) == {"data"} and isinstance(value["data"], list):
         return None, value["data"]
     raise _malformed(
         f'{name} is one object with the keys {_keys(value)}; it should be {{"type": …, "instances": […]}}, a list of '
@@ -191,7 +190,7 @@ def _parse_lines(opened: IO[str], name: str) -> Iterator[Record]:
             continue
         position = Position(name, "line", number)
         try:
-            value = json.loads(line)
+            value = json.loads(line.rstrip())
         except json.JSONDecodeError as error:
             raise _malformed(f"{position}, column {error.colno}: not JSON: {error.msg}.") from error
         yield Record(_as_object(value, position), position)
@@ -224,7 +223,7 @@ def _read_csv(file: Path, name: str) -> Iterator[Record]:
                     )
                 yield Record(dict(value), position)
         except csv.Error as error:
-            raise _malformed(f"{name}, line {reader.line_num}: not CSV: {error}.") from error
+            raise _malformed(f"{name}, line {reader.reader.line_num}: not CSV: {error}.") from error
 
 
 def _as_object(value: Any, position: Position) -> dict[str, Any]:

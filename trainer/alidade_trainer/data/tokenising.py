@@ -49,9 +49,19 @@ class Rules:
 class OpenedSource:
     """One address of records: its files are found and their examples can be read, as often as wanted."""
 
-    def __init__(self, locations: Locations, uri: str, wanted: DataFormat, *, field: str = "dataset.uri") -> None:
+    def __init__(
+        self,
+        locations: Locations,
+        uri: str,
+        wanted: DataFormat,
+        *,
+        field: str = "dataset.uri",
+        mixed: bool = False,
+    ) -> None:
+        """field names the address in messages; mixed data may be plain text whatever the stage is."""
         self.uri = uri
         self.field = field
+        self.mixed = mixed
         self._wanted = wanted
         self._path: Path = locations.resolve_data(uri, field=field)
         self._files: DataFiles = find_files(self._path)
@@ -86,6 +96,7 @@ class _Work:
         self._tokenizer = tokenizer
         self._rules = rules
         self._field = source.field
+        self._mixed = source.mixed
         self._builder = SampleBuilder()
         self._keys: list[int] = []
         self._seen: set[int] = set()
@@ -113,7 +124,7 @@ class _Work:
         chats: list[tuple[Messages, Position]],
     ) -> None:
         self.report.shape = self.report.shape or type(example).__name__.lower()
-        if isinstance(example, Text):
+        if isinstance(example, Text) and (self._rules.stage is Stage.PRETRAIN or self._mixed):
             if example.text.strip():
                 texts.append((example.text, position))
             else:
@@ -127,13 +138,18 @@ class _Work:
             raise self._unusable(example, position)
 
     def _unusable(self, example: Example, position: Position) -> JobFailure:
-        found = "preferences" if isinstance(example, Preference) else "prompts with answers"
-        need = (
-            "sft learns from prompts with answers; train a RewardModel on preferences"
-            if self._rules.stage is Stage.SFT
-            else 'pretrain learns from plain text ({"text": …}); use method: sft for prompts with answers'
-        )
-        return JobFailure(FailureReason.DATA_MALFORMED, f"{self._field}: {position} holds {found}; {need}.")
+        names = {Text: "plain text", Preference: "preferences", Conversation: "prompts with answers", Prompt: "prompts"}
+        advice = {
+            (Stage.SFT, Text): "sft learns from prompts with answers; use method: pretrain for plain text",
+            (Stage.SFT, Preference): "sft learns from prompts with answers; train a RewardModel on preferences",
+            (
+                Stage.PRETRAIN,
+                Conversation,
+            ): 'pretrain learns from plain text ({"text": …}); use method: sft for answers',
+        }
+        kind = type(example)
+        need = advice.get((self._rules.stage, kind), 'pretrain learns from plain text ({"text": …})')
+        return JobFailure(FailureReason.DATA_MALFORMED, f"{self._field}: {position} holds {names[kind]}; {need}.")
 
     def _add_text(self, ids: list[int], position: Position) -> None:
         limit = self._rules.max_length
