@@ -1,4 +1,4 @@
-"""Serves a data folder until SIGTERM: `python -m alidade_local.apiserver --data-dir D`, then `kubectl --kubeconfig D/kubeconfig`."""
+"""Serves a data folder until SIGTERM; `kubectl --kubeconfig D/kubeconfig` speaks to it."""
 
 import argparse
 import asyncio

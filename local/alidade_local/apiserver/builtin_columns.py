@@ -222,7 +222,7 @@ def _hpa_reference(obj: Json) -> str:
 def _hpa_targets(obj: Json) -> str:
     shown = []
     for metric in obj["spec"].get("metrics") or ():
-        source = next((value for key, value in metric.items() if key != "type"), {})
+        source: Json = next((value for key, value in metric.items() if key != "type"), {})
         target = source.get("target") or {}
         wanted = target.get("averageValue") or target.get("value")
         if target.get("averageUtilization") is not None:

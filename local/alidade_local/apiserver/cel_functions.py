@@ -4,6 +4,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
+from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -111,7 +112,7 @@ def _last_index_of(values: Any, item: Any) -> int:
 
 
 def _is_sorted(values: list[Any]) -> bool:
-    return all(left <= right for left, right in zip(values, values[1:], strict=False))
+    return all(left <= right for left, right in pairwise(values))
 
 
 def _find(text: str, pattern: str) -> str:

@@ -57,11 +57,18 @@ def _compile(source: str) -> _Expression:
 
 
 _NAMESPACES = frozenset(name.partition(".")[0] for name in FUNCTIONS if "." in name) | {"optional"}
-_TYPES = frozenset({"bool", "bytes", "double", "duration", "int", "list", "map", "null_type", "string", "timestamp", "uint", "type"})
+_TYPES = frozenset(
+    {"bool", "bytes", "double", "duration", "int", "list", "map", "null_type", "string", "timestamp", "uint", "type"}
+)
 _STANDARD = _TYPES | frozenset(
-    """all contains dyn endsWith exists exists_one filter getDate getDayOfMonth getDayOfWeek getDayOfYear getFullYear
-    getHours getMilliseconds getMinutes getMonth getSeconds has hasValue map matches none of ofNonZeroValue optMap
-    optFlatMap optional.none optional.of optional.ofNonZeroValue or orValue size startsWith value""".split()
+    (
+        *("all", "exists", "exists_one", "filter", "has", "map", "optFlatMap", "optMap"),
+        *("contains", "dyn", "endsWith", "matches", "size", "startsWith"),
+        *("getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours", "getMilliseconds"),
+        *("getMinutes", "getMonth", "getSeconds"),
+        *("hasValue", "none", "of", "ofNonZeroValue", "or", "orValue", "value"),
+        *("optional.none", "optional.of", "optional.ofNonZeroValue"),
+    )
 )
 
 

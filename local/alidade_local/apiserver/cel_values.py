@@ -11,8 +11,10 @@ from alidade_local.apiserver import timestamps
 from alidade_local.apiserver.schema import Schema
 
 _RESERVED = frozenset(
-    """true false null in as break const continue else for function if import let loop package namespace return var
-    void while""".split()
+    (
+        *("as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop"),
+        *("namespace", "null", "package", "return", "true", "var", "void", "while"),
+    )
 )
 _SPECIAL_FORMATS = ("date-time", "duration", "byte")
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")

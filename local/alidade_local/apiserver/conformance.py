@@ -3,9 +3,9 @@
 from typing import Any
 
 from alidade_local.apiserver import cel_rules
-from alidade_local.apiserver.builtin_types import check_types
 from alidade_local.apiserver.defaulting import apply_defaults
 from alidade_local.apiserver.errors import FieldError, bad_request, quoted
+from alidade_local.apiserver.go_types import check_types
 from alidade_local.apiserver.pruning import prune
 from alidade_local.apiserver.resources import Resource
 from alidade_local.apiserver.validation import validate
@@ -35,8 +35,7 @@ def conform(resource: Resource, obj: Json, field_validation: str) -> list[str]:
                 f"strict decoding error: {', '.join(texts)}"
             )
         warnings = texts
-    if not resource.custom:
-        check_types(obj, resource)
+    check_types(obj, resource)
     default_object(resource, obj)
     return warnings
 
@@ -53,9 +52,7 @@ def violations(resource: Resource, obj: Json, old: Json | None) -> list[FieldErr
     """What is wrong with an object by schema, CEL rules and its kind's own rules."""
     if not resource.custom:
         return list(resource.rules.validate(obj, old))
-    body = {name: value for name, value in obj.items() if name not in ("apiVersion", "kind", "metadata")}
-    errors = validate(body, resource.schema)
-    errors = [error for error in errors if error.field not in ("apiVersion", "kind", "metadata")]
+    errors = validate(obj, resource.schema) if old is None else validate(obj, resource.schema, "", old)
     if not resource.schema.has_rules:
         return errors
     if any(error.reason in _BLOCKING for error in errors):

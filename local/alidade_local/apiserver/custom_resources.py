@@ -7,14 +7,16 @@ from alidade_local.apiserver import timestamps
 from alidade_local.apiserver.background import Worker
 from alidade_local.apiserver.encoding import copy_json
 from alidade_local.apiserver.errors import FieldError, invalid, not_supported, required
+from alidade_local.apiserver.json_path import JsonPathError, compile_path
 from alidade_local.apiserver.kinds import CUSTOM, KindRules
 from alidade_local.apiserver.names import service_problem, subdomain_problem
 from alidade_local.apiserver.options import DeleteOptions
 from alidade_local.apiserver.registry import Registry
 from alidade_local.apiserver.resources import Column, Resource, ScalePaths
-from alidade_local.apiserver.schema import ANYTHING, Schema
 from alidade_local.apiserver.rest import Objects, Target
+from alidade_local.apiserver.schema import ANYTHING, Schema
 from alidade_local.apiserver.storage import Event, Stored
+from alidade_local.apiserver.structural import structural_errors
 
 Json = dict[str, Any]
 
@@ -84,10 +86,23 @@ def _version_errors(versions: list[Json]) -> list[FieldError]:
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
         if schema is None:
             errors.append(required(f"{path}.schema.openAPIV3Schema", "schemas are required"))
-        elif schema.get("type") != "object":
-            errors.append(
-                invalid(f"{path}.schema.openAPIV3Schema.type", schema.get("type", ""), "must be object at the root")
-            )
+        else:
+            errors += structural_errors(schema, f"{path}.schema.openAPIV3Schema")
+        errors += _column_errors(version, path)
+    return errors
+
+
+def _column_errors(version: Json, path: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
+        here = f"{path}.additionalPrinterColumns[{index}]"
+        types = ("boolean", "date", "integer", "number", "string")
+        if column.get("type") not in types:
+            errors.append(not_supported(f"{here}.type", column.get("type", ""), types))
+        try:
+            compile_path(column.get("jsonPath") or "")
+        except JsonPathError as error:
+            errors.append(invalid(f"{here}.jsonPath", column.get("jsonPath"), f"must be a simple json path: {error}"))
     return errors
 
 

@@ -66,8 +66,8 @@ class Endpoints:
         if path.name and resource.namespaced and path.namespace is None:
             raise no_such_resource()
         if not user.is_admin:
-            what = f'User "{user.name}" cannot {request.method.lower()} resource "{resource.plural}" in API group "{resource.group}"'
-            raise forbidden(resource, path.name, what)
+            what = f'resource "{resource.plural}" in API group "{resource.group}"'
+            raise forbidden(resource, path.name, f'User "{user.name}" cannot {request.method.lower()} {what}')
         if path.subresource:
             return await self._answer_subresource(request, resource, path)
         if path.name:

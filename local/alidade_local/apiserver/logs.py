@@ -56,7 +56,7 @@ class PodLog:
         self._objects = objects
         self._target = target
         self._pod = pod
-        self._uid = pod["metadata"]["uid"]
+        self._uid: str = pod["metadata"]["uid"]
         self._options = options
         self._folder = settings.pod_logs
         self._container = options.container

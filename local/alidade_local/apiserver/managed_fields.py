@@ -60,7 +60,9 @@ def read(obj: Json) -> Managers:
         if not entry:
             continue
         if entry.get("operation") not in ("Apply", "Update"):
-            raise bad_request(f"metadata.managedFields: operation {entry.get('operation')!r}: must be `Apply` or `Update`")
+            raise bad_request(
+                f"metadata.managedFields: operation {entry.get('operation')!r}: must be `Apply` or `Update`"
+            )
         key = ManagerKey(
             entry.get("manager", ""), entry["operation"], entry.get("apiVersion", ""), entry.get("subresource", "")
         )

@@ -89,7 +89,8 @@ def delete_options(query: Mapping[str, str], body: Json) -> DeleteOptions:
     propagation = body.get("propagationPolicy") or query.get("propagationPolicy", "")
     if propagation not in ("", "Background", "Foreground", "Orphan"):
         raise bad_request(
-            f'propagationPolicy: Unsupported value: "{propagation}": supported values: "Background", "Foreground", "Orphan"'
+            f'propagationPolicy: Unsupported value: "{propagation}": supported values: "Background", "Foreground", '
+            '"Orphan"'
         )
     if not propagation and body.get("orphanDependents", _flag(query, "orphanDependents")):
         propagation = "Orphan"

@@ -8,7 +8,8 @@ import yaml
 from aiohttp import web
 
 from alidade_local.apiserver.encoding import YAML_TYPES, as_object, decode_json, decode_yaml
-from alidade_local.apiserver.errors import ApiError, too_large_body, unsupported_media_type
+from alidade_local.apiserver.errors import ApiError, quoted, too_large_body, unsupported_media_type
+from alidade_local.apiserver.protobuf import PROTOBUF_TYPE, decode_protobuf
 from alidade_local.apiserver.settings import ApiServerSettings
 
 Json = dict[str, Any]
@@ -18,7 +19,7 @@ MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
-BODY_TYPES = ("application/json", "application/yaml")
+BODY_TYPES = ("application/json", "application/yaml", PROTOBUF_TYPE)
 
 
 async def read_body(request: web.BaseRequest, settings: ApiServerSettings) -> bytes:
@@ -41,6 +42,8 @@ async def read_object(request: web.BaseRequest, settings: ApiServerSettings) -> 
     media = request.content_type if "Content-Type" in request.headers else "application/json"
     if media in YAML_TYPES:
         return as_object(decode_yaml(body, settings.max_nesting))
+    if media == PROTOBUF_TYPE:
+        return decode_protobuf(body)
     if media != "application/json":
         raise unsupported_media_type(media, BODY_TYPES)
     return as_object(decode_json(body, settings.max_nesting))
@@ -53,8 +56,8 @@ async def read_options(request: web.BaseRequest, settings: ApiServerSettings) ->
         return {}
     if request.content_type in YAML_TYPES:
         return as_object(decode_yaml(body, settings.max_nesting))
-    if "protobuf" in request.content_type:
-        raise unsupported_media_type(request.content_type, BODY_TYPES)
+    if request.content_type == PROTOBUF_TYPE:
+        return decode_protobuf(body)
     return as_object(decode_json(body, settings.max_nesting))
 
 
@@ -78,7 +81,7 @@ def json_response(
 
 def warning_headers(warnings: list[str]) -> list[tuple[str, str]]:
     """Warning headers (code 299), as kubectl prints them."""
-    return [("Warning", '299 - "%s"' % text.replace("\\", "\\\\").replace('"', '\\"')) for text in warnings]
+    return [("Warning", f"299 - {quoted(text)}") for text in warnings]
 
 
 def error_response(error: ApiError) -> web.Response:

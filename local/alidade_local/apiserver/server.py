@@ -7,20 +7,21 @@ from typing import Any
 
 from aiohttp import web
 
-from alidade_local.apiserver.auth import Authenticator
+from alidade_local.apiserver.auth import Authenticator, UserInfo
 from alidade_local.apiserver.builtin import builtin_resources
 from alidade_local.apiserver.custom_resources import Definitions
-from alidade_local.apiserver.discovery import Discovery, version
+from alidade_local.apiserver.discovery import REVIEWS, Discovery, version
 from alidade_local.apiserver.endpoints import Endpoints
 from alidade_local.apiserver.errors import ApiError, no_such_resource
 from alidade_local.apiserver.garbage import GarbageCollector
 from alidade_local.apiserver.namespaces import NamespaceLifecycle
 from alidade_local.apiserver.negotiation import negotiate, parse_accept
 from alidade_local.apiserver.openapi import OpenApi
-from alidade_local.apiserver.paths import parse_resource_path
+from alidade_local.apiserver.paths import ResourcePath, parse_resource_path
 from alidade_local.apiserver.registry import Registry
-from alidade_local.apiserver.requests import error_response, json_response
+from alidade_local.apiserver.requests import error_response, json_response, read_object
 from alidade_local.apiserver.rest import Objects
+from alidade_local.apiserver.reviews import review
 from alidade_local.apiserver.settings import ApiServerSettings
 from alidade_local.apiserver.storage import Store
 
@@ -111,11 +112,23 @@ class ApiServer:
             return self._answer_open(path)
         user = self._authenticator.user(request.headers.get("Authorization"))
         resource_path = parse_resource_path(path)
+        if resource_path is not None and resource_path.group in REVIEWS:
+            return await self._answer_review(request, resource_path, user)
         if resource_path is not None:
             return await self._endpoints.answer(request, resource_path, user)
         if path.startswith("/openapi/"):
             return self._answer_open_api(request, path)
         return self._answer_discovery(request, path)
+
+    async def _answer_review(self, request: web.BaseRequest, path: ResourcePath, user: UserInfo) -> web.Response:
+        kinds = {plural: kind for plural, kind, _ in REVIEWS[path.group]}
+        if path.plural not in kinds or path.version != "v1" or path.name:
+            raise no_such_resource()
+        if request.method != "POST":
+            raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        kind = kinds[path.plural]
+        body = {**await read_object(request, self.settings), "apiVersion": f"{path.group}/v1", "kind": kind}
+        return json_response(review(kind, body, user, self._authenticator), status=201)
 
     def _answer_open(self, path: str) -> web.Response:
         if path == "/version":

@@ -39,7 +39,7 @@ def applied(live: Json, config: Json, resource: Resource, options: WriteOptions,
     managers = managed_fields.read(live)
     before = managers.get(writer)
     own = managed_fields.tracked(all_fields(config, resource.schema))
-    merged = merge(copy_json(live), config, resource.schema)
+    merged: Json = merge(copy_json(live), config, resource.schema)
     merged["metadata"].pop("managedFields", None)
     if before is not None:
         owned = own
@@ -75,7 +75,9 @@ def _check_declared(config: Json, resource: Resource) -> None:
         return
     metadata = config["metadata"]
     group = resource.group or ""
-    where = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {group}/{resource.version}, Kind={resource.kind}"
+    where = (
+        f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {group}/{resource.version}, Kind={resource.kind}"
+    )
     problems = [f".{path}: field not declared in schema" for path in unknown]
     text = problems[0] if len(problems) == 1 else "errors:\n" + "\n".join(f"  {problem}" for problem in problems)
     raise ApiError(500, "", f"failed to create typed patch object ({where}): {text}")

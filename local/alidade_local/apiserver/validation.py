@@ -29,10 +29,17 @@ from alidade_local.apiserver.schema import Schema
 Json = dict[str, Any]
 
 
-def validate(value: Any, schema: Schema, path: str = "") -> list[FieldError]:
-    """Every violation of the schema below a value."""
+_NO_OLD = object()
+
+
+def validate(value: Any, schema: Schema, path: str = "", old: Any = _NO_OLD) -> list[FieldError]:
+    """Every violation of the schema below a value.
+
+    What is equal to the old value is not looked at again, so that a schema may become stricter without blocking
+    updates of objects that were good before (validation ratcheting).
+    """
     errors: list[FieldError] = []
-    _check(value, schema, path, errors)
+    _check(value, schema, path, errors, old)
     return errors
 
 
@@ -55,8 +62,8 @@ def _body(path: str) -> str:
     return f"{path} in body" if path else "in body"
 
 
-def _check(value: Any, schema: Schema, path: str, errors: list[FieldError]) -> None:
-    if value is None and schema.nullable:
+def _check(value: Any, schema: Schema, path: str, errors: list[FieldError], old: Any = _NO_OLD) -> None:
+    if (value is None and schema.nullable) or (old is not _NO_OLD and value == old):
         return
     if not _check_type(value, schema, path, errors):
         return
@@ -70,9 +77,9 @@ def _check(value: Any, schema: Schema, path: str, errors: list[FieldError]) -> N
     elif isinstance(value, int | float):
         _check_number(value, raw, path, errors)
     elif isinstance(value, list):
-        _check_list(value, schema, path, errors)
+        _check_list(value, schema, path, errors, old)
     elif isinstance(value, dict):
-        _check_object(value, schema, path, errors)
+        _check_object(value, schema, path, errors, old)
     _check_combinations(value, raw, path, errors)
 
 
@@ -131,16 +138,30 @@ def _check_number(value: float, raw: Json, path: str, errors: list[FieldError]) 
         errors.append(invalid(path, value, f"{_body(path)} should be a {raw['format']} integer"))
 
 
-def _check_list(value: list[Any], schema: Schema, path: str, errors: list[FieldError]) -> None:
+def _check_list(value: list[Any], schema: Schema, path: str, errors: list[FieldError], old: Any) -> None:
     raw = schema.raw
     if len(value) > raw.get("maxItems", math.inf):
         errors.append(too_many(path, len(value), raw["maxItems"]))
     if len(value) < raw.get("minItems", 0):
         errors.append(invalid(path, len(value), f"{_body(path)} should have at least {raw['minItems']} items"))
     if schema.items is not None:
+        known = _by_keys(old, schema)
         for index, item in enumerate(value):
-            _check(item, schema.items, f"{path}[{index}]", errors)
+            _check(item, schema.items, f"{path}[{index}]", errors, known.get(_keys(item, schema), _NO_OLD))
     _check_list_identity(value, schema, path, errors)
+
+
+def _keys(item: Any, schema: Schema) -> str | None:
+    if schema.list_type != "map" or not isinstance(item, dict):
+        return None
+    return _identity({key: item.get(key) for key in schema.list_keys})
+
+
+def _by_keys(old: Any, schema: Schema) -> dict[str | None, Any]:
+    """Old items by their keys; items of other lists than map lists have no identity, and so no past."""
+    if schema.list_type != "map" or not isinstance(old, list):
+        return {}
+    return {_keys(item, schema): item for item in old}
 
 
 def _check_list_identity(value: list[Any], schema: Schema, path: str, errors: list[FieldError]) -> None:
@@ -165,7 +186,7 @@ def _identity(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _check_object(value: Json, schema: Schema, path: str, errors: list[FieldError]) -> None:
+def _check_object(value: Json, schema: Schema, path: str, errors: list[FieldError], old: Any) -> None:
     raw = schema.raw
     if len(value) > raw.get("maxProperties", math.inf):
         errors.append(too_many(path, len(value), raw["maxProperties"]))
@@ -179,12 +200,11 @@ def _check_object(value: Json, schema: Schema, path: str, errors: list[FieldErro
             required(f"{path}.{name}", "must not be empty") for name in ("apiVersion", "kind") if not value.get(name)
         )
     properties, additional = schema.properties, schema.additional
+    before = old if isinstance(old, dict) else {}
     for name, item in value.items():
-        child = properties.get(name)
+        child = properties.get(name, additional)
         if child is not None:
-            _check(item, child, f"{path}.{name}" if path else name, errors)
-        elif additional is not None:
-            _check(item, additional, f"{path}.{name}", errors)
+            _check(item, child, f"{path}.{name}" if path else name, errors, before.get(name, _NO_OLD))
 
 
 def _check_combinations(value: Any, raw: Json, path: str, errors: list[FieldError]) -> None:

@@ -1,10 +1,10 @@
-"""Types of the fields of built-in kinds, refused in the words of the original's decoder."""
+"""Types of the fields that Go structs hold: those of built-in kinds, and metadata of every kind."""
 
 from typing import Any
 
 from alidade_local.apiserver.errors import bad_request
 from alidade_local.apiserver.resources import Resource
-from alidade_local.apiserver.schema import Schema
+from alidade_local.apiserver.schema import Schema, object_meta
 from alidade_local.apiserver.validation import json_type
 
 Json = dict[str, Any]
@@ -13,9 +13,15 @@ _GO_NAMES = {"integer": "int32", "boolean": "bool", "array": "[]", "object": "st
 _FOUND_NAMES = {"boolean": "bool", "integer": "number"}
 
 
+_META = Schema({"type": "object", "properties": {"metadata": object_meta()}})
+
+
 def check_types(obj: Json, resource: Resource) -> None:
-    """Refuse values that the kind's fields cannot hold; nulls are dropped, as Go's zero values are."""
-    _check(obj, resource.schema, "", resource)
+    """Refuse values that fields of Go structs cannot hold, in the words of the original's decoder.
+
+    Nulls are dropped, as Go's zero values are.
+    """
+    _check(obj, _META if resource.custom else resource.schema, "", resource)
 
 
 def _check(value: Any, schema: Schema, path: str, resource: Resource) -> None:
