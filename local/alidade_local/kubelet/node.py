@@ -14,7 +14,7 @@ from alidade_local.informer import Informers
 from alidade_local.kubelet.addresses import AddressPool
 from alidade_local.kubelet.names import ServiceNames
 from alidade_local.kubelet.settings import KubeletSettings
-from alidade_local.objects import Object, format_time, is_deleting
+from alidade_local.objects import Object, format_time, is_deleting, uid_of
 from alidade_local.resources import CLAIMS, CONFIG_MAPS, PODS, SECRETS, SERVICES
 
 NODE_NAME = "local"
@@ -45,9 +45,11 @@ class Node:
         for resource in (PODS, SERVICES, CLAIMS, CONFIG_MAPS, SECRETS):
             informers.of(resource).listen(self._signal)
 
-    @property
-    def names(self) -> ServiceNames:
-        return ServiceNames(services=self._services.all(), pods=self.pods.all())
+    def names(self, own: Object, address: str) -> ServiceNames:
+        """The Services as the pod `own` sees them: it knows its own address before the API does."""
+        status = (own.get("status") or {}) | {"podIP": address}
+        others = [pod for pod in self.pods.all() if uid_of(pod) != uid_of(own)]
+        return ServiceNames(services=self._services.all(), pods=[{**own, "status": status}, *others])
 
     def config_maps(self, namespace: str) -> dict[str, Object]:
         return {document["metadata"]["name"]: document for document in self._config_maps.all(namespace)}

@@ -207,7 +207,7 @@ class PodRunner:
         variables = build_environment(self.pod, container, facts=self._facts(), data=self._data(), base=base)
         make_root(container, root, self._folder / "volumes", variables)
         paths = PathMap(root, mount_paths(container))
-        names, namespace = self._node.names, namespace_of(self.pod)
+        names, namespace = self._node.names(self.pod, self._address), namespace_of(self.pod)
         own = {variable["name"] for variable in container.get("env") or []}
         environment = {
             name: paths.rewrite_value(names.resolve(value, namespace)) if name in own else value
