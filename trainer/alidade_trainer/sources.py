@@ -169,7 +169,7 @@ def _parse(uri: str, field: str) -> Location:
     try:
         return parse_uri(uri)
     except UriError as error:
-        raise JobFailure(FailureReason.CONFIG_INVALID, f"{field}: {error}") from error
+        raise JobFailure(FailureReason.CONFIG_INVALID, f"{field}: {error}.") from error
 
 
 def _as_dataset(location: Location) -> Location:
@@ -232,6 +232,6 @@ def _refuse_full_disk(error: Exception, uri: str, field: str) -> None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise JobFailure(
             FailureReason.DISK_FULL,
-            f"{field} is {uri}; the scratch volume filled up while it was fetched. Give the pods more ephemeral storage, "
-            "or put the files on a volume and name them as pvc://CLAIM/PATH.",
+            f"{field} is {uri}; the scratch volume filled up while it was fetched. Give the pods more ephemeral "
+            "storage, or put the files on a volume and name them as pvc://CLAIM/PATH.",
         ) from error

@@ -1,0 +1,154 @@
+"""Reading files of records: what is read, and the sentence for everything that cannot be."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from alidade_crds.reasons import FailureReason
+from alidade_trainer.data.records import find_files, read_files
+from alidade_trainer.failures import JobFailure
+
+RECORDS = [{"input": "1+1?", "output": "2"}, {"input": "中国的首都？", "output": "北京"}]
+
+
+def values(path: Path) -> list[dict[str, Any]]:
+    return [record.value for record in read_files(find_files(path))]
+
+
+def write_parquet(path: Path, records: list[dict[str, Any]]) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", json.dumps({"type": "text2text", "instances": RECORDS})),
+        ("b.json", json.dumps(RECORDS, indent=1, ensure_ascii=False)),
+        ("c.json", json.dumps({"data": RECORDS})),
+        ("lines.json", "\n".join(json.dumps(record) for record in RECORDS)),
+        ("d.jsonl", "\n\n".join(json.dumps(record) for record in RECORDS) + "\n"),
+        ("mark.jsonl", "\ufeff" + "\n".join(json.dumps(record) for record in RECORDS)),
+        ("one.json", "[" + json.dumps(RECORDS[0]) + "]"),
+        ("e.csv", "input,output\n1+1?,2\n中国的首都？,北京\n"),
+        ("E.JSONL", json.dumps(RECORDS[0])),
+    ],
+)
+def test_each_kind_of_file_is_read(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, "utf-8")
+    assert values(tmp_path / name) == RECORDS[: 1 if name in ("one.json", "E.JSONL") else 2]
+
+
+def test_parquet_is_read_in_batches(tmp_path: Path) -> None:
+    many = [{"input": str(number), "output": "x"} for number in range(2500)]
+    write_parquet(tmp_path / "f.parquet", many)
+    assert values(tmp_path / "f.parquet") == many
+
+
+def test_lmflow_files_tell_their_type(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"type": "text2text", "instances": RECORDS}))
+    assert {record.declared for record in read_files(find_files(tmp_path / "a.json"))} == {"text2text"}
+
+
+def test_a_folder_is_read_in_the_order_of_names_without_hidden_and_held_out_files(tmp_path: Path) -> None:
+    for number, name in enumerate(
+        ("b.jsonl", "a.jsonl", ".hidden.jsonl", "..data/a.jsonl", "deep/c.jsonl", "test.jsonl")
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"text": f"{number} {name}"}))
+    (tmp_path / "README.md").write_text("about")
+    files = find_files(tmp_path)
+    assert [files.name(file) for file in files.files] == ["a.jsonl", "b.jsonl", "deep/c.jsonl"]
+    assert [files.name(file) for file in files.held_out] == ["test.jsonl"]
+    assert [value["text"] for value in values(tmp_path)] == ["1 a.jsonl", "0 b.jsonl", "4 deep/c.jsonl"]
+
+
+def test_a_folder_of_held_out_files_alone_is_read(tmp_path: Path) -> None:
+    (tmp_path / "test-00000-of-00001.jsonl").write_text('{"text": "x"}')
+    (tmp_path / "testimony.jsonl").write_text('{"text": "y"}')
+    files = find_files(tmp_path)
+    assert [file.name for file in files.files] == ["testimony.jsonl"]
+    (tmp_path / "testimony.jsonl").unlink()
+    assert [file.name for file in find_files(tmp_path).files] == ["test-00000-of-00001.jsonl"]
+
+
+BAD = [
+    ("a.json", "", FailureReason.DATA_EMPTY, "a.json holds no records."),
+    ("a.jsonl", "\n\n", FailureReason.DATA_EMPTY, "a.jsonl holds no records."),
+    ("a.json", "[]", FailureReason.DATA_EMPTY, "a.json holds no records."),
+    ("a.csv", "input,output\n", FailureReason.DATA_EMPTY, "a.csv holds no records."),
+    (
+        "a.json",
+        '[{"text": "x"},\n {"text": "y"\n]',
+        FailureReason.DATA_MALFORMED,
+        "a.json, line 3, column 1: not JSON: Expecting ',' delimiter.",
+    ),
+    (
+        "a.jsonl",
+        '{"text": "x"}\n{"text": \n{"text": "z"}',
+        FailureReason.DATA_MALFORMED,
+        "a.jsonl, line 2, column 9: not JSON: Expecting value.",
+    ),
+    (
+        "lines.json",
+        '{"text": "x"}\nnope',
+        FailureReason.DATA_MALFORMED,
+        "lines.json, line 2, column 1: not JSON: Expecting value.",
+    ),
+    ("a.jsonl", '{"text": "x"}\n[1]', FailureReason.DATA_MALFORMED, "a.jsonl, line 2 is a list; a record is an object"),
+    ("a.json", '[{"text": "x"}, 3]', FailureReason.DATA_MALFORMED, "a.json, instance 2 is a number; a record is an"),
+    ("a.json", "7", FailureReason.DATA_MALFORMED, "a.json holds a number; it should hold a list of records"),
+    (
+        "a.json",
+        '{\n"rows": [],\n"x": 1}',
+        FailureReason.DATA_MALFORMED,
+        'a.json is one object with the keys rows, x; it should be {"type"',
+    ),
+    ("a.json", '{\n"instances": []}', FailureReason.DATA_MALFORMED, 'a.json has "instances" but no "type"'),
+    (
+        "a.json",
+        '{"type": "text_only", "instances": {"text": "x"}}',
+        FailureReason.DATA_MALFORMED,
+        'a.json: "instances" is an object; it should be a list of records.',
+    ),
+    (
+        "a.csv",
+        "input,output\na,b\nc,d,e\n",
+        FailureReason.DATA_MALFORMED,
+        "a.csv, row 2 (line 3) has more fields than the 2 of the header. Put quotes around fields with commas",
+    ),
+    ("a.csv", "input,output\na\n", FailureReason.DATA_MALFORMED, "a.csv, row 1 (line 2) has fewer fields than the 2"),
+    ("a.csv", 'input,output\n"a,b\n', FailureReason.DATA_MALFORMED, "a.csv, line 2: not CSV: unexpected end of data."),
+    ("a.parquet", "PAR0", FailureReason.DATA_MALFORMED, "a.parquet is not a whole Parquet file:"),
+    ("a.txt", "x", FailureReason.DATA_MALFORMED, "a.txt is not one of the kinds read: .json, .jsonl, .parquet, .csv."),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "reason", "message"), BAD)
+def test_what_cannot_be_read_is_named_with_its_place(
+    tmp_path: Path, name: str, content: str, reason: FailureReason, message: str
+) -> None:
+    (tmp_path / name).write_text(content, "utf-8")
+    with pytest.raises(JobFailure) as caught:
+        values(tmp_path / name)
+    assert caught.value.message.startswith(message)
+    assert caught.value.reason is reason
+
+
+def test_text_that_is_not_utf_8_is_named_with_its_byte(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "' + "中".encode("gbk") + b'"}')
+    with pytest.raises(JobFailure, match=r"a.jsonl is not UTF-8 text \(byte 10\); save it as UTF-8."):
+        values(tmp_path / "a.jsonl")
+
+
+def test_a_missing_path_and_a_folder_without_data_are_said(tmp_path: Path) -> None:
+    with pytest.raises(JobFailure, match="absent does not exist") as caught:
+        find_files(tmp_path / "absent")
+    assert caught.value.reason is FailureReason.DATA_NOT_FOUND
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(JobFailure, match=r"holds no .json, .jsonl, .parquet, .csv file; it holds notes.txt"):
+        find_files(tmp_path)
