@@ -2,8 +2,8 @@
 
     python bench/nlpcc.py --data ../shared/data/nlpcc2016_kbqa/train.txt
 
-Reads the published file, puts the pairs on the workspace volume, applies a FineTuneJob with kubectl, and writes what came
-out to bench/results/nlpcc.json and the job's report to bench/results/nlpcc.html. Takes some minutes on two cores.
+Reads the published file, puts the pairs on the workspace volume, applies a FineTuneJob with kubectl, and writes what
+came out to bench/results/nlpcc.json and the job's report to bench/results/nlpcc.html. Takes some minutes on two cores.
 """
 
 import argparse
@@ -85,7 +85,8 @@ def train(data: Path, kubeconfig: Path) -> dict[str, Any]:
     environment = {"KUBECONFIG": str(kubeconfig)}
     run("kubectl", "apply", "-f", "-", stdin=yaml.safe_dump(JOB), **environment)
     started = time.monotonic()
-    status = json.loads(run("alidade", "wait", "ftj/nlpcc", "--timeout", "3600", "-o", "json", **environment).splitlines()[-1])
+    waited = run("alidade", "wait", "ftj/nlpcc", "--timeout", "3600", "-o", "json", **environment)
+    status = json.loads(waited.splitlines()[-1])
     seconds = time.monotonic() - started
     run("alidade", "report", "ftj/nlpcc", "--save", str(RESULTS / "nlpcc.html"), **environment)
     folder = volume / status["model"]["uri"].partition("://alidade-workspace/")[2]

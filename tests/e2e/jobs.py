@@ -1,21 +1,13 @@
 """Small jobs for the end-to-end tests, and what is read of them."""
 
 import json
-import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 
-
-class Cluster(Protocol):
-    """What these tests use of the cluster fixture."""
-
-    kubeconfig: Path
-
-    def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> str:
-        """Runs kubectl and returns what it printed."""
-
+from tests.cluster_fixtures import RunningCluster as Cluster
+from tests.cluster_fixtures import wait_until
 
 PAIRS = [{"input": f"What is {a} plus {b}?", "output": f"It is {a + b}."} for a in range(12) for b in range(12)]
 TINY = {"hiddenSize": 32, "layers": 1, "heads": 2, "vocabSize": 320, "contextLength": 64}
@@ -84,17 +76,6 @@ def step(resource: dict[str, Any]) -> int:
     return int(resource.get("status", {}).get("progress", {}).get("step", 0))
 
 
-def wait_until(what: str, condition: Any, *, timeout_s: float = 120) -> Any:
-    """The first true answer of a condition; AssertionError that says what was waited for."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        answer = condition()
-        if answer:
-            return answer
-        assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain for {what}"
-        time.sleep(0.1)
-
-
 def finished(cluster: Cluster, name: str, *, timeout_s: float = 180) -> dict[str, Any]:
     """The job once it has succeeded; AssertionError with its conditions when it fails."""
 
@@ -103,8 +84,7 @@ def finished(cluster: Cluster, name: str, *, timeout_s: float = 180) -> dict[str
         assert conditions(job).get("Failed", ("",))[0] != "True", job["status"]
         return job if conditions(job).get("Succeeded", ("",))[0] == "True" else None
 
-    found: dict[str, Any] = wait_until(f"{name} to succeed", ended, timeout_s=timeout_s)
-    return found
+    return wait_until(ended, f"{name} has succeeded", timeout_s=timeout_s)
 
 
 def output_folder(cluster: Cluster, job: dict[str, Any]) -> Path:

@@ -57,7 +57,7 @@ def test_a_killed_worker_costs_one_attempt_and_changes_nothing_of_the_loss_curve
     apply(cluster, finetune_job("undisturbed", steps=STEPS))
     undisturbed = finished(cluster, "undisturbed")
     apply(cluster, finetune_job("killed", steps=STEPS))
-    wait_until("a checkpoint to resume from", lambda: step(read(cluster, "killed")) >= 25)
+    wait_until(lambda: step(read(cluster, "killed")) >= 25, "a checkpoint to resume from")
     kill_a_trainer("killed", rank="1")
     job = finished(cluster, "killed")
 
@@ -76,11 +76,11 @@ def test_an_operator_killed_at_random_launches_nothing_twice_and_loses_nothing(
     chance = random.Random(20)
     apply(cluster, finetune_job("steady", steps=STEPS))
     for _ in range(20):
-        wait_until("an operator to kill", lambda: operators(cluster), timeout_s=30)
+        wait_until(lambda: operators(cluster), "an operator to kill", timeout_s=30)
         for process in operators(cluster):
             os.kill(process.pid, signal.SIGKILL)
         pause_until = chance.uniform(0.05, 1.5)
-        wait_until("the random instant", _after(pause_until))
+        wait_until(_after(pause_until), "the random instant")
     job = finished(cluster, "steady", timeout_s=240)
 
     assert job["status"]["attempts"] == 1

@@ -39,7 +39,7 @@ def test_a_job_goes_from_apply_to_a_model_that_can_be_asked(trained_on_sums: Clu
 
     folder = output_folder(cluster, job)
     assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == [
-        "checkpoints", "metrics.jsonl", "model", "report.html", "result.json",
+        "checkpoints", "metrics.jsonl", "model", "report.html", "report.json", "result.json",
     ]  # fmt: skip
     curve = loss_curve(folder)
     assert set(curve) == set(range(1, 41))
@@ -62,17 +62,17 @@ def test_a_job_goes_from_apply_to_a_model_that_can_be_asked(trained_on_sums: Clu
     assert read(cluster, "whole")["metadata"]["generation"] == job["metadata"]["generation"]
     cluster.kubectl("delete", "ftj", "whole", "--wait", "--timeout=30s")
     label = "app.kubernetes.io/instance=whole"
-    wait_until("the children to go", lambda: not listed(cluster, "pytorchjob,configmap,pod", label), timeout_s=60)
+    wait_until(lambda: not listed(cluster, "pytorchjob,configmap,pod", label), "the children to go", timeout_s=60)
     assert (folder / "model" / "config.json").exists(), "a model outlives the resource that made it"
 
 
 def test_a_suspended_job_holds_no_pod_and_goes_on_where_it_was(trained_on_sums: Cluster) -> None:
     cluster = trained_on_sums
     apply(cluster, finetune_job("paused", steps=400))
-    wait_until("training to be under way", lambda: step(read(cluster, "paused")) >= 10)
+    wait_until(lambda: step(read(cluster, "paused")) >= 10, "training to be under way")
     cluster.kubectl("patch", "ftj", "paused", "--type=merge", "-p", '{"spec":{"suspend":true}}')
-    wait_until("the job to be suspended", lambda: conditions(read(cluster, "paused"))["Suspended"][0] == "True")
-    wait_until("its pods to go", lambda: not listed(cluster, "pod", "app.kubernetes.io/instance=paused"))
+    wait_until(lambda: conditions(read(cluster, "paused"))["Suspended"][0] == "True", "the job to be suspended")
+    wait_until(lambda: not listed(cluster, "pod", "app.kubernetes.io/instance=paused"), "its pods to go")
     paused = read(cluster, "paused")
     assert paused["status"]["phase"] == "Suspended"
 
