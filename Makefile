@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-KUBECTL := .tools/bin/kubectl
+TOOLS := .tools/.ready
 PACKAGES := crds operator engine trainer local cli
 EDITABLE := $(foreach package,$(PACKAGES),--editable ./$(package))
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$(PATH)
@@ -15,11 +15,11 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$(PATH)
 help: ## Says what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-demo: $(VENV)/.ready $(KUBECTL) ## Trains a small model on the bundled questions and lets it answer
+demo: $(VENV)/.ready $(TOOLS) ## Trains a small model on the bundled questions and lets it answer
 	@examples/kbqa/demo.sh
 
 # The quick ones first; whatever fails there fails before the long ones begin.
-test: $(VENV)/.ready $(KUBECTL) ## Runs the tests
+test: $(VENV)/.ready $(TOOLS) ## Runs the tests
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready ## Style, types, walls between packages, generated files
@@ -46,6 +46,6 @@ $(VENV)/.ready: constraints.txt pyproject.toml $(foreach package,$(PACKAGES),$(p
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation $(EDITABLE) --group dev
 	@touch $@
 
-$(KUBECTL): tools/kubectl.py $(VENV)/.ready
+$(TOOLS): tools/kubectl.py $(VENV)/.ready
 	$(BIN)/python tools/kubectl.py .tools/bin
 	@touch $@

@@ -9,6 +9,7 @@ and checks its hash, so that nothing else than the package index has to be reach
 import argparse
 import io
 import platform
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -53,8 +54,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("target", type=Path, help="folder for the programs")
     target = parser.parse_args(argv).target
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        print("kubectl and helm are fetched for x86-64 Linux only; put your own on PATH", file=sys.stderr)
-        return 1
+        missing = [program for program in PROGRAMS if shutil.which(program) is None]
+        if missing:
+            print(f"install {' and '.join(missing)}: they are fetched for x86-64 Linux only", file=sys.stderr)
+        return 1 if missing else 0
     with tempfile.TemporaryDirectory() as folder:
         extract(download(Path(folder)), target)
     print(f"kubectl and helm are in {target}")
