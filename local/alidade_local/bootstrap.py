@@ -16,7 +16,6 @@ from alidade_local.client import AlreadyExistsError, ApiClient
 from alidade_local.objects import Key, Object, annotations_of, is_condition_true, key_of
 from alidade_local.resources import CLAIMS, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
 
-FIELD_MANAGER = "alidade-local"
 WORKSPACE_CLAIM = "alidade-workspace"
 # Reported, not enforced: the folder may grow as long as the disk has room.
 WORKSPACE_SIZE = "100Gi"
@@ -74,7 +73,10 @@ async def _install_types(client: ApiClient) -> None:
         try:
             await client.create(CUSTOM_RESOURCE_DEFINITIONS, definition)
         except AlreadyExistsError:
-            await client.apply(CUSTOM_RESOURCE_DEFINITIONS, definition, field_manager=FIELD_MANAGER)
+            # Replaced, not merged: what this version left out has to go.
+            present = await client.get(CUSTOM_RESOURCE_DEFINITIONS, key_of(definition))
+            definition["metadata"]["resourceVersion"] = present["metadata"]["resourceVersion"]
+            await client.update(CUSTOM_RESOURCE_DEFINITIONS, definition)
         changed.append(key_of(definition))
     async with asyncio.timeout(ESTABLISHED_TIMEOUT_S):
         for key in changed:

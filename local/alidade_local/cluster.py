@@ -148,7 +148,7 @@ def _daemon(paths: ClusterPaths) -> ProcessIdentity | None:
 
 def _start_daemon(paths: ClusterPaths, settings: DaemonSettings) -> None:
     try:
-        paths.data_dir.mkdir(parents=True, exist_ok=True)
+        paths.create()
         output = paths.log.open("ab")
     except OSError as error:
         raise ClusterError(

@@ -10,10 +10,11 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from alidade_local.kubelet.processes import ProcessIdentity
 from alidade_local.kubelet.settings import KubeletSettings
@@ -45,7 +46,7 @@ class DaemonSettings:
 def _locked(paths: ClusterPaths) -> Iterator[None]:
     """Hold the cluster's lock; raises ClusterError when another process has it."""
     try:
-        paths.data_dir.mkdir(parents=True, exist_ok=True)
+        paths.create()
         lock = paths.lock.open("w")
     except OSError as error:
         raise ClusterError(
@@ -180,10 +181,10 @@ async def _run(
             log.info("the cluster is down")
 
 
-async def _until_stopped(stop: asyncio.Event, failure: object) -> None:
+async def _until_stopped(stop: asyncio.Event, failure: Coroutine[Any, Any, BaseException]) -> None:
     """Return on the signal to stop; raises what ended a part of the control plane."""
     stopped = asyncio.create_task(stop.wait())
-    failed: asyncio.Task[BaseException] = asyncio.create_task(failure)  # type: ignore[arg-type]
+    failed: asyncio.Task[BaseException] = asyncio.create_task(failure)
     await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if failed.done():

@@ -20,6 +20,8 @@ Listener = Callable[[Object | None, Object | None], None]
 
 FIRST_RECONNECT_S = 0.1
 LAST_RECONNECT_S = 10.0
+# A kind that is not served yet is asked for at least this often.
+LONGEST_WAIT_FOR_KIND_S = 1.0
 # Deleted objects remembered, so that a late answer to an own write does not bring one back.
 REMEMBERED_DELETIONS = 4096
 
@@ -88,6 +90,8 @@ class Informer:
                 self._version = ""
                 level = logging.DEBUG if error.status == 404 else logging.WARNING
                 log.log(level, "%s: %s", self.resource.plural, error)
+                if error.status == 404:
+                    self._delay_s = min(self._delay_s, LONGEST_WAIT_FOR_KIND_S)
             await asyncio.sleep(self._delay_s * random.uniform(0.5, 1.0))
             self._delay_s = min(self._delay_s * 2, LAST_RECONNECT_S)
 

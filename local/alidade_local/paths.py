@@ -22,6 +22,11 @@ class ClusterPaths:
         home = environ.get("ALIDADE_HOME")
         return cls((Path(home) if home else Path.home() / ".alidade") / name)
 
+    def create(self) -> None:
+        """Make the folder, closed to other users: it holds tokens, keys and the contents of Secrets."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.data_dir.chmod(0o700)
+
     @property
     def kubeconfig(self) -> Path:
         return self.data_dir / "kubeconfig"

@@ -72,8 +72,9 @@ def test_a_second_daemon_in_the_same_folder_is_refused(cluster: RunningCluster) 
         local_cluster.run_in_foreground(local_cluster.DaemonSettings(cluster.data_dir, operator=False))
 
 
-def test_the_kubeconfig_is_readable_by_its_owner_only(cluster: RunningCluster) -> None:
+def test_the_cluster_is_readable_by_its_owner_only(cluster: RunningCluster) -> None:
     assert cluster.kubeconfig.stat().st_mode & 0o077 == 0
+    assert cluster.data_dir.stat().st_mode & 0o077 == 0
 
 
 def test_a_stopped_cluster_says_how_to_start_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

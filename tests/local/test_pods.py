@@ -270,6 +270,28 @@ def test_a_program_that_ignores_sigterm_is_killed_after_the_grace_period(cluster
     assert processes(cluster, uid) == []
 
 
+def test_a_forced_deletion_kills_at_once_even_while_the_pod_is_ending(cluster: RunningCluster) -> None:
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); time.sleep(600)"
+    apply(cluster, pod("forced", container(code), grace_s=600))
+    wait_until(lambda: "up" in cluster.kubectl("logs", "forced", check=False), "the program runs")
+    uid = (get(cluster, "pod", "forced") or {})["metadata"]["uid"]
+    cluster.kubectl("delete", "pod", "forced", "--wait=false")
+    assert len(processes(cluster, uid)) == 1
+    cluster.kubectl("delete", "pod", "forced", "--force", "--grace-period=0")
+    wait_until(lambda: processes(cluster, uid) == [], "the process is gone", timeout_s=10)
+
+
+def test_a_sidecar_starts_before_and_ends_after_the_other_containers(cluster: RunningCluster) -> None:
+    serve = "import os; from http.server import *; HTTPServer((os.environ['IP'], 9000), SimpleHTTPRequestHandler)"
+    ask = "import os, urllib.request as r; print(r.urlopen(f\"http://{os.environ['IP']}:9000/\").status)"
+    env = [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
+    probe = {"tcpSocket": {"port": 9000}, "periodSeconds": 1}
+    sidecar = container(f"{serve}.serve_forever()", name="side", env=env, restartPolicy="Always", startupProbe=probe)
+    apply(cluster, pod("with-side", container(ask, env=env), initContainers=[sidecar]))
+    wait_for_phase(cluster, "with-side", "Succeeded")
+    assert cluster.kubectl("logs", "with-side", "-c", "main") == "200\n"
+
+
 def test_a_pre_stop_hook_runs_before_the_signal(cluster: RunningCluster) -> None:
     code = (
         "import signal, time, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('up'); time.sleep(600)"

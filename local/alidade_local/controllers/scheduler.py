@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -57,9 +57,9 @@ def _container_requests(container: Object) -> dict[str, Decimal]:
     return {name: parse_quantity(amount) for name, amount in amounts.items()}
 
 
-def _sum(parts: object) -> dict[str, Decimal]:
+def _sum(parts: Iterable[Resources]) -> dict[str, Decimal]:
     total: dict[str, Decimal] = {}
-    for part in parts:  # type: ignore[attr-defined]
+    for part in parts:
         for name, amount in part.items():
             total[name] = total.get(name, Decimal(0)) + amount
     return total

@@ -83,7 +83,7 @@ class ContainerRunner:
         self.container = container
         self.record = record
         self.name: str = container["name"]
-        self.running = asyncio.Event()
+        self.started = asyncio.Event()
         self._context = context
         self._backoff = backoff
         self._process: ContainerProcess | None = None
@@ -108,6 +108,12 @@ class ContainerRunner:
             await self._end_process(self._process, grace_s)
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+
+    async def kill(self) -> None:
+        """SIGKILL the container, whatever is being done with it."""
+        self._stopping = True
+        if self._process is not None:
+            await asyncio.to_thread(self._process.kill)
 
     @property
     def _field_path(self) -> str:
@@ -189,7 +195,6 @@ class ContainerRunner:
         self._process, self._launch = process, launch
         self.record.container_id = f"process://{process.pid}"
         self._set_state(Running(started_at))
-        self.running.set()
         self._emit(normal("Started", f"Started container {self.name}", field_path=self._field_path))
         health = asyncio.create_task(self._watch_health(process, launch))
         try:
@@ -223,6 +228,7 @@ class ContainerRunner:
         if self.container.get("startupProbe") and not await self._watch("startup", process, launch, until=True):
             return
         self.record.started = True
+        self.started.set()
         self.record.ready = not self.container.get("readinessProbe")
         self._context.changed()
         async with asyncio.TaskGroup() as group:

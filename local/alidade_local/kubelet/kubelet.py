@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 from alidade_local.client import AlreadyExistsError, ApiClient, ApiError, UnreachableError
 from alidade_local.informer import Informers
@@ -113,7 +115,7 @@ class Kubelet:
 
     async def _clean_up(self, pod: Object, runner: PodRunner | None) -> None:
         if runner is not None:
-            runner.stop(0)
+            await runner.kill()
             await asyncio.wait([runner.task])
         remove_pod_folder(self._settings.pods_dir / uid_of(pod))
 
@@ -124,7 +126,7 @@ class Kubelet:
         except (ApiError, UnreachableError) as error:
             log.warning("pod %s could not be removed: %s", key_of(pod), error)
 
-    def _spawn(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._removals.add(task)
         task.add_done_callback(self._removals.discard)

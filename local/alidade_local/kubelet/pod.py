@@ -85,6 +85,11 @@ class PodRunner:
         if not self._stop.done():
             self._stop.set_result(_Stop(grace_s, failure))
 
+    async def kill(self) -> None:
+        """End the pod at once, even if it is being ended with a grace period already."""
+        self.stop(0)
+        await asyncio.gather(*(runner.kill() for runner in [*self._init, *self._main]))
+
     # The pod's life.
 
     async def _run(self) -> None:
@@ -143,7 +148,7 @@ class PodRunner:
         """Run an init container to its success, or start a sidecar; False when the pod failed with it."""
         if _is_sidecar(runner.container):
             runner.start("Always")
-            await runner.running.wait()
+            await runner.started.wait()
             return True
         await _finished([runner.start("OnFailure" if policy == "Always" else policy)])
         state = runner.record.state
