@@ -205,7 +205,9 @@ class Controller:
         if kind is not FINE_TUNE_JOB:
             return await self._say_unavailable(kind, body)
         job = FineTuneJob.parse(body)
-        observed = await observe(job, cache=self._cache, api=self._api, progress=self._progress.documents)
+        observed = await observe(
+            job, cache=self._cache, api=self._api, config=self.config, progress=self._progress.documents
+        )
         now = self._clock()
         plan = plan_fine_tune_job(job, observed, self.config, now)
         self._progress.watch(key, plan.progress)

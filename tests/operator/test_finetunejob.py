@@ -252,7 +252,8 @@ def test_the_backoff_limit_ends_the_attempts() -> None:
     assert condition(plan(resource, killed), "Failed") == (
         "True",
         "BackoffLimitExceeded",
-        "All 2 attempts failed (spec.backoffLimit is 1); the last with Killed: Pod demo-2-master-0 was killed (SIGKILL).",
+        "All 2 attempts failed (spec.backoffLimit is 1); the last with Killed: "
+        "Pod demo-2-master-0 was killed (SIGKILL).",
     )
 
 
@@ -289,7 +290,11 @@ def test_the_status_counts_when_the_child_is_gone() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"jobs": (training_job(owned=False),)}, "PyTorchJob demo-1 of an earlier launch is still there"),
+        (
+            {"jobs": (training_job(owned=False),)},
+            "PyTorchJob demo-1 belongs to an older resource, or to something else",
+        ),
+        ({"jobs": (training_job(terminating=True),)}, "PyTorchJob demo-1 is being deleted"),
         ({"document_foreign": True}, "The ConfigMap of an older resource of this name is still there"),
         ({"pods": (pod(),)}, "Pod demo-1-master-0 of an earlier launch is still running"),
     ],

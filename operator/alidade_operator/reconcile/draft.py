@@ -13,7 +13,7 @@ Phase = Literal["Pending", "Waiting", "Starting", "Running", "Retrying", "Suspen
 pods are being made. Retrying: an attempt has failed and the next one follows."""
 
 # What moves by itself while a job runs; a status that differs in nothing else is no decision.
-_MOVING = ("progress", "gpu_hours", "cost")
+_MOVING = ("progress", "gpu_hours", "cost", "started_at")
 
 
 class Draft:

@@ -11,7 +11,7 @@ from alidade_operator.api import FINE_TUNE_JOB, PYTORCH_JOB
 from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import progress, usage
 from alidade_operator.reconcile.draft import Draft, failure_info
-from alidade_operator.reconcile.launch import plan_launch
+from alidade_operator.reconcile.launch import NOTHING_RUNS, plan_launch, state_suspension
 from alidade_operator.reconcile.outcome import AttemptFailure, Undecided, outcome
 from alidade_operator.reconcile.plan import Delete, FineTuneJob, Notice, Plan, ProgressTarget, seconds_until
 from alidade_operator.resources.observation import Observed, PodView, TrainingJobView
@@ -61,6 +61,8 @@ def plan_fine_tune_job(job: FineTuneJob, observed: Observed, config: OperatorCon
     if conditions.is_true(ConditionType.SUCCEEDED) or conditions.is_true(ConditionType.FAILED):
         return _after_the_end(situation, draft)
     current = situation.current
+    # There is at most one attempt at a time, whatever has happened before.
+    draft.deletions += [_deletion(item) for item in situation.own_jobs if item is not current and _is_live(item)]
     if current is None or job.spec is None:
         return plan_launch(job, observed, config, draft, attempt=situation.attempt)
     draft.state(attempts=current.attempt, job_ref=ChildRef(kind=PYTORCH_JOB.kind, name=current.name))
@@ -101,21 +103,12 @@ def _while_it_goes(situation: Situation, draft: Draft, current: TrainingJobView)
     spec = situation.job.spec
     suspended = spec is not None and spec.suspend
     if suspended:
-        _suspended(draft)
+        state_suspension(draft, suspended=True)
     draft.conditions.set(
         ConditionType.LAUNCHED, "False", Reason.WAITING, f"PyTorchJob {current.name} is being deleted."
     )
     draft.look_again_in(_UNDECIDED_S)
     return draft.finish("Suspended" if suspended else "Waiting", "wait", f"{current.name} is being deleted")
-
-
-def _suspended(draft: Draft) -> None:
-    draft.conditions.set(
-        ConditionType.SUSPENDED,
-        "True",
-        Reason.SUSPENDED_BY_USER,
-        "spec.suspend is true. Set it to false, and training goes on from its newest checkpoint.",
-    )
 
 
 def _ended(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan:
@@ -210,8 +203,6 @@ def _live(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan:
     assert spec is not None, "an unreadable spec does not get here"
     pods = situation.pods_of(current)
     _state_usage(situation, draft, current, pods)
-    # There is at most one attempt at a time, whatever has happened before.
-    draft.deletions += [_deletion(item) for item in situation.own_jobs if item is not current and _is_live(item)]
     used = usage.active_seconds(current, now=situation.now)
     if spec.suspend:
         return _suspend(draft, current, used)
@@ -231,9 +222,8 @@ def _live(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan:
 def _suspend(draft: Draft, current: TrainingJobView, used: float) -> Plan:
     draft.deletions.append(_deletion(current))
     draft.state(active_seconds=used)
-    _suspended(draft)
-    message = f"PyTorchJob {current.name} was deleted, since spec.suspend is true."
-    draft.conditions.set(ConditionType.LAUNCHED, "False", Reason.SUSPENDED_BY_USER, message)
+    state_suspension(draft, suspended=True)
+    draft.conditions.set(ConditionType.LAUNCHED, "False", Reason.SUSPENDED_BY_USER, NOTHING_RUNS)
     return draft.finish("Suspended", "suspend", "spec.suspend is true")
 
 

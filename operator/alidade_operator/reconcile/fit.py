@@ -1,5 +1,6 @@
 """The Fits condition: the memory estimate against what the node pool, or the pod, offers."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -8,7 +9,16 @@ from alidade_crds.jobs import FineTuneJobSpec
 from alidade_crds.reasons import Reason
 from alidade_operator.conditions import Truth
 from alidade_operator.config import NodePool
-from alidade_operator.fits import GIB, Setup, estimate, largest_micro_batch, setup_of, smallest_remedy
+from alidade_operator.fits import (
+    GIB,
+    Estimate,
+    Remedy,
+    Setup,
+    estimate,
+    largest_micro_batch,
+    setup_of,
+    smallest_remedy,
+)
 from alidade_operator.modelsizes import (
     ModelShape,
     parameters_in_name,
@@ -61,7 +71,9 @@ def fit_verdict(spec: FineTuneJobSpec, *, source: SourceView | None, pool: NodeP
     needed = estimate(shape, setup)
     if needed.total > limit:
         remedy = smallest_remedy(shape, setup, limit_bytes=limit)
-        return Verdict("False", Reason.EXCEEDS_MEMORY, f"{_demand(shape, setup, pool, limit)} {_advice(remedy)}")
+        return Verdict(
+            "False", Reason.EXCEEDS_MEMORY, f"{_demand(shape, setup, pool, limit)} {_advice(remedy, setup, needed)}"
+        )
     return Verdict("True", Reason.WITHIN_MEMORY, _demand(shape, setup, pool, limit), fitting)
 
 
@@ -96,8 +108,13 @@ def _demand(shape: ModelShape, setup: Setup, pool: NodePool, limit: float) -> st
     )
 
 
-def _advice(remedy: object) -> str:
-    return str(remedy) if remedy is not None else "No setting makes it fit; use a smaller model or larger GPUs."
+def _advice(remedy: Remedy | None, setup: Setup, needed: Estimate) -> str:
+    if remedy is not None:
+        return str(remedy)
+    if setup.on_gpu:
+        return "No setting makes it fit; use a smaller model or larger GPUs."
+    memory = math.ceil(needed.total * setup.processes_per_worker / GIB)
+    return f"Set spec.compute.memory to at least {memory}Gi."
 
 
 def _size(parameters: int) -> str:

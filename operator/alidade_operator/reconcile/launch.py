@@ -24,6 +24,9 @@ _LOST_POD = timedelta(seconds=60)
 _LEFTOVER_S = 10.0
 
 
+NOTHING_RUNS = "Nothing runs while spec.suspend is true."
+
+
 @dataclass(frozen=True)
 class Launch:
     """A job that may be launched, and as what."""
@@ -42,7 +45,7 @@ def plan_launch(job: FineTuneJob, observed: Observed, config: OperatorConfig, dr
     if job.spec is None:
         return _refuse(draft, acceptance.Refusal(Reason.INVALID_SPEC, job.spec_error), suspended=False)
     spec = job.spec
-    _state_suspension(draft, suspended=spec.suspend)
+    state_suspension(draft, suspended=spec.suspend)
     found = acceptance.refusal(acceptance.Candidate(job, spec, observed, config))
     if found is not None:
         return _refuse(draft, found, suspended=spec.suspend)
@@ -55,12 +58,13 @@ def plan_launch(job: FineTuneJob, observed: Observed, config: OperatorConfig, dr
         _not_launched(draft, verdict.reason, "The job does not fit; see the condition Fits.")
         return draft.finish("Waiting", "refuse", verdict.message)
     if spec.suspend:
-        _not_launched(draft, Reason.SUSPENDED_BY_USER, "Nothing is launched while spec.suspend is true.")
+        _not_launched(draft, Reason.SUSPENDED_BY_USER, NOTHING_RUNS)
         return draft.finish("Suspended", "wait", "spec.suspend is true")
     return _when_due(Launch(job, spec, observed, config, pool, attempt, verdict.micro_batch_size), draft)
 
 
-def _state_suspension(draft: Draft, *, suspended: bool) -> None:
+def state_suspension(draft: Draft, *, suspended: bool) -> None:
+    """States whether the user has suspended the job."""
     if suspended:
         message = "spec.suspend is true. Set it to false, and training goes on from its newest checkpoint."
         draft.conditions.set(ConditionType.SUSPENDED, "True", Reason.SUSPENDED_BY_USER, message)
@@ -190,7 +194,10 @@ def _obstacle(launch: Launch, now: datetime, job_name: str) -> str | None:
     if launch.observed.document_foreign:
         return "The ConfigMap of an older resource of this name is still there; waiting for it to be collected."
     for item in launch.observed.jobs:
-        if item.name == job_name and (not item.owned or item.terminating):
+        if item.name == job_name and not item.owned:
+            return f"PyTorchJob {item.name} belongs to an older resource, or to something else; waiting for it to go."
+        under_way = item.owned and item.state not in ("succeeded", "failed")
+        if under_way or (item.name == job_name and item.terminating):
             return f"PyTorchJob {item.name} of an earlier launch is still there; waiting for it to go."
     for pod in launch.observed.pods:
         lost = pod.deletion_deadline is not None and now > pod.deletion_deadline + _LOST_POD

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from alidade_crds.contract import ProgressDocument, ResultDocument
 from alidade_crds.status import JobStatus, ModelInfo
-from alidade_operator.resources.labels import ATTEMPT_LABEL, is_owned_by
+from alidade_operator.resources.labels import is_owned_by
 
 GPU_HOURS_BEFORE = "alidade.dev/gpu-hours-before"
 ACTIVE_SECONDS_BEFORE = "alidade.dev/active-seconds-before"
@@ -125,10 +125,10 @@ def parse_time(text: str | None) -> datetime | None:
 
 
 def training_job_view(body: Mapping[str, Any], *, owner_uid: str) -> TrainingJobView | None:
-    """A PyTorchJob that carries an attempt number, or None for another one."""
+    """A PyTorchJob whose name ends with an attempt's number, or None for another one."""
     metadata = body["metadata"]
-    labels = metadata.get("labels") or {}
-    if not labels.get(ATTEMPT_LABEL, "").isdigit():
+    number = metadata["name"].rpartition("-")[2]
+    if not number.isdigit():
         return None
     conditions = {
         condition["type"]: condition
@@ -145,7 +145,7 @@ def training_job_view(body: Mapping[str, Any], *, owner_uid: str) -> TrainingJob
     return TrainingJobView(
         name=metadata["name"],
         uid=metadata["uid"],
-        attempt=int(labels[ATTEMPT_LABEL]),
+        attempt=int(number),
         owned=is_owned_by(metadata, owner_uid),
         terminating=bool(metadata.get("deletionTimestamp")),
         suspended=bool(run_policy.get("suspend")),

@@ -1,0 +1,135 @@
+"""A local API server and operator processes for the tests that go over HTTP."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+from alidade_operator.api import Api
+from tests.operator.played import Played, connection, install_kinds
+
+ROOT = Path(__file__).resolve().parents[2]
+# Everything that waits in real life waits little here.
+CONFIG = {
+    "nodePools": [{"name": "local"}, {"name": "gpus", "gpusPerNode": 8, "gpuMemoryGib": 80, "pricePerGpuHour": 2.0}],
+    "metricsHost": "127.0.0.1",
+    "metricsPort": 0,
+    "retryDelayS": 0.2,
+    "progressIntervalS": 0.1,
+    "statusIntervalS": 0.1,
+    "resyncIntervalS": 2,
+}
+
+
+@dataclass
+class Process:
+    """A process of ours with its log."""
+
+    command: list[str]
+    log: Path
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    def start(self) -> None:
+        """Starts it."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | self.environment
+            )
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, and what it said when it does not obey."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            pytest.fail(f"{self.command} does not stop:\n{self.text()[-2000:]}")
+
+    def text(self) -> str:
+        """What it has written."""
+        return self.log.read_text() if self.log.exists() else ""
+
+    def wait_for(self, words: str, *, timeout_s: float = 30) -> None:
+        """Waits until its log says something."""
+        deadline = time.monotonic() + timeout_s
+        while words not in self.text():
+            assert self.process is not None
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"{self.command} never said {words!r}:\n{self.text()[-3000:]}")
+            time.sleep(0.05)
+
+
+def _python_path() -> str:
+    return os.pathsep.join(str(ROOT / folder) for folder in ("crds", "operator", "local"))
+
+
+def api_server_process(folder: Path) -> Process:
+    """An API server whose kubeconfig will be folder/kubeconfig."""
+    command = [sys.executable, "-m", "alidade_local.apiserver", "--data-dir", str(folder)]
+    return Process(command, folder / "apiserver.log", {"PYTHONPATH": _python_path()})
+
+
+def operator_process(folder: Path, kubeconfig: Path) -> Process:
+    """An operator for a kubeconfig, with its configuration and log in a folder."""
+    config = folder / "operator.yaml"
+    config.write_text(yaml.safe_dump(CONFIG))
+    environment = {"PYTHONPATH": _python_path(), "KUBECONFIG": str(kubeconfig), "ALIDADE_CONFIG": str(config)}
+    return Process([sys.executable, "-m", "alidade_operator.main"], folder / "operator.log", environment)
+
+
+@pytest.fixture(scope="module")
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The kubeconfig of an API server that knows our kinds and PyTorchJobs, and runs no controller."""
+    folder = tmp_path_factory.mktemp("apiserver")
+    server = api_server_process(folder)
+    server.start()
+    try:
+        server.wait_for("serving https://")
+        install_kinds(folder / "kubeconfig")
+        yield folder / "kubeconfig"
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def operator(api_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """An operator that serves the API server."""
+    process = operator_process(tmp_path_factory.mktemp("operator"), api_server)
+    process.start()
+    try:
+        process.wait_for("listed every kind")
+        yield process
+    finally:
+        process.stop()
+
+
+@pytest.fixture
+async def played(api_server: Path, request: pytest.FixtureRequest) -> AsyncIterator[Played]:
+    """A namespace of its own in which the test is training operator and kubelet."""
+    api = Api(lambda: connection(api_server), connections=8)
+    name = request.node.name.replace("_", "-").lower()
+    namespace = "".join(char for char in name if char.isalnum() or char == "-")[:50].strip("-")
+    part = Played(api, namespace)
+    try:
+        await part.create_namespace()
+        yield part
+    finally:
+        await part.close()
+        await api.close()

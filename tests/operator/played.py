@@ -1,0 +1,261 @@
+"""The test as training operator and kubelet: it writes what they would write, and reads what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+
+from alidade_crds.contract import ResultDocument
+from alidade_operator.api import CLAIM, EVENT, FINE_TUNE_JOB, POD, PYTORCH_JOB, Api, ApiError, Connection, Kind
+
+ROOT = Path(__file__).resolve().parents[2]
+CRD = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition")
+NAMESPACE = Kind("", "v1", "namespaces", "Namespace")
+_addresses = itertools.count(1)
+
+
+def connection(kubeconfig: Path) -> Connection:
+    """The way to the API server of a kubeconfig that holds a token and a CA."""
+    content = yaml.safe_load(kubeconfig.read_text())
+    cluster, user = content["clusters"][0]["cluster"], content["users"][0]["user"]
+    if "certificate-authority-data" in cluster:
+        context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+    else:
+        context = ssl.create_default_context(cafile=cluster["certificate-authority"])
+    return Connection(cluster["server"], {"Authorization": f"Bearer {user['token']}"}, context)
+
+
+def install_kinds(kubeconfig: Path) -> None:
+    """Makes the API server know our kinds and PyTorchJobs."""
+    asyncio.run(_install_kinds(kubeconfig))
+
+
+async def _install_kinds(kubeconfig: Path) -> None:
+    api = Api(lambda: connection(kubeconfig), connections=4)
+    files = [*sorted((ROOT / "crds").glob("*.yaml")), ROOT / "local/alidade_local/manifests/pytorchjobs.yaml"]
+    try:
+        for file in files:
+            for body in yaml.safe_load_all(file.read_text()):
+                await send(api, "POST", CRD, CRD.path(), body)
+    finally:
+        await api.close()
+
+
+async def send(
+    api: Api,
+    method: str,
+    kind: Kind,
+    path: str,
+    body: dict[str, Any],
+    *,
+    content_type: str = "application/json",
+    **params: str,
+) -> dict[str, Any]:
+    """A call that the operator itself never makes."""
+    return await api._send(method, kind, path, params=params or None, body=body, content_type=content_type)
+
+
+def now() -> str:
+    """The time as the API writes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+class Played:
+    """One namespace."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self.api = api
+        self.namespace = namespace
+        self._servers: list[web.AppRunner] = []
+
+    async def create_namespace(self) -> None:
+        """Makes the namespace, with the usual claims."""
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
+        await send(self.api, "POST", NAMESPACE, NAMESPACE.path(), body)
+        for name in ("alidade-workspace", "data"):
+            await self.claim(name)
+
+    async def close(self) -> None:
+        """Ends the servers of progress, and removes the resources, so that the operator forgets them."""
+        for server in self._servers:
+            await server.cleanup()
+        for job in (await self.api.list(FINE_TUNE_JOB, namespace=self.namespace))[0]:
+            await self.delete(FINE_TUNE_JOB, job["metadata"]["name"])
+
+    async def claim(self, name: str) -> None:
+        """Makes a claim."""
+        spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+        body = {"apiVersion": "v1", "kind": CLAIM.kind, "metadata": {"name": name}, "spec": spec}
+        await self.api.create(CLAIM, self.namespace, body)
+
+    async def apply(self, name: str, **blocks: Any) -> dict[str, Any]:
+        """Applies a FineTuneJob as a user does; fields left out fall back to their defaults."""
+        spec = {
+            "method": "pretrain",
+            "model": {"init": {"hiddenSize": 64, "layers": 2, "heads": 4, "vocabSize": 512}},
+            "dataset": {"uri": "pvc://data/train.json"},
+        } | blocks
+        body = {
+            "apiVersion": FINE_TUNE_JOB.api_version,
+            "kind": FINE_TUNE_JOB.kind,
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": spec,
+        }
+        path = FINE_TUNE_JOB.path(self.namespace, name)
+        apply_patch = "application/apply-patch+yaml"
+        return await send(
+            self.api, "PATCH", FINE_TUNE_JOB, path, body, content_type=apply_patch, fieldManager="kubectl", force="true"
+        )
+
+    async def read(self, name: str) -> dict[str, Any]:
+        """The FineTuneJob's status."""
+        status: dict[str, Any] = (await self.api.get(FINE_TUNE_JOB, self.namespace, name)).get("status") or {}
+        return status
+
+    async def training_jobs(self, name: str) -> dict[str, dict[str, Any]]:
+        """PyTorchJobs of a FineTuneJob by name."""
+        selector = f"app.kubernetes.io/instance={name}"
+        items, _ = await self.api.list(PYTORCH_JOB, namespace=self.namespace, selector=selector)
+        return {item["metadata"]["name"]: item for item in items}
+
+    async def launched(self, name: str, attempt: int = 1) -> dict[str, Any]:
+        """The PyTorchJob of an attempt, once it is there."""
+
+        async def look() -> dict[str, Any] | None:
+            return (await self.training_jobs(name)).get(f"{name}-{attempt}")
+
+        return await self.until(look, f"{name}-{attempt} to be launched")
+
+    async def until(self, look: Callable[[], Awaitable[Any]], what: str, *, timeout_s: float = 20) -> Any:
+        """The first answer that is true; fails after the time, saying what did not happen."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            answer = await look()
+            if answer:
+                return answer
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {timeout_s:g} s: {what}")
+            await asyncio.sleep(0.02)
+
+    async def phase(self, name: str, *phases: str, timeout_s: float = 20) -> dict[str, Any]:
+        """The status, once it is in one of the phases."""
+
+        async def look() -> dict[str, Any] | None:
+            status = await self.read(name)
+            return status if status.get("phase") in phases else None
+
+        found: dict[str, Any] = await self.until(look, f"{name} to be {' or '.join(phases)}", timeout_s=timeout_s)
+        return found
+
+    async def run_pod(self, job: dict[str, Any], *, ip: str = "127.0.0.1", lingers: bool = False) -> None:
+        """The training operator makes the first pod, the kubelet runs it, the training operator says so.
+
+        lingers: once deleted, the pod stays until `release_pod`, as one does that saves a checkpoint.
+        """
+        name = job["metadata"]["name"]
+        template = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
+        labels = template["metadata"]["labels"] | {
+            "training.kubeflow.org/job-name": name,
+            "training.kubeflow.org/replica-type": "master",
+            "training.kubeflow.org/replica-index": "0",
+        }
+        owner = {
+            "apiVersion": PYTORCH_JOB.api_version,
+            "kind": PYTORCH_JOB.kind,
+            "name": name,
+            "uid": job["metadata"]["uid"],
+            "controller": True,
+        }
+        metadata: dict[str, Any] = {"name": f"{name}-master-0", "labels": labels, "ownerReferences": [owner]}
+        if lingers:
+            metadata["finalizers"] = ["alidade.dev/test"]
+        spec = {"containers": [{"name": "pytorch", "image": "none"}], "restartPolicy": "Never"}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+        await self.api.create(POD, self.namespace, body)
+        state = {"running": {"startedAt": now()}}
+        await self.pod_status(name, {"phase": "Running", "podIP": ip}, state)
+        await self.job_status(name, "Running")
+
+    async def pod_status(self, job: str, status: dict[str, Any], state: dict[str, Any]) -> None:
+        """The kubelet writes a pod's status."""
+        container = {
+            "name": "pytorch", "image": "none", "imageID": "none", "ready": False, "restartCount": 0, "state": state,
+        }  # fmt: skip
+        await self._write_status(POD, f"{job}-master-0", status | {"containerStatuses": [container]})
+
+    async def job_status(self, name: str, *true: str) -> None:
+        """The training operator writes the PyTorchJob's conditions."""
+        conditions = [
+            {
+                "type": kind,
+                "status": "True",
+                "reason": f"PyTorchJob{kind}",
+                "message": f"PyTorchJob {name} is {kind}",
+                "lastUpdateTime": now(),
+                "lastTransitionTime": now(),
+            }
+            for kind in ("Created", *true)
+        ]
+        status: dict[str, Any] = {"conditions": conditions, "startTime": now()}
+        if true and true[-1] in ("Succeeded", "Failed"):
+            status["completionTime"] = now()
+        await self._write_status(PYTORCH_JOB, name, status)
+
+    async def _write_status(self, kind: Kind, name: str, status: dict[str, Any]) -> None:
+        path = kind.path(self.namespace, name, "status")
+        merge_patch = "application/merge-patch+json"
+        await send(self.api, "PATCH", kind, path, {"status": status}, content_type=merge_patch)
+
+    async def end_pod(self, name: str, *, exit_code: int = 0, result: ResultDocument | None = None) -> None:
+        """The training container of a PyTorchJob ends, and the training operator sees it."""
+        message = result.to_termination_message() if result is not None else ""
+        terminated = {"exitCode": exit_code, "message": message, "startedAt": now(), "finishedAt": now()}
+        phase = "Succeeded" if exit_code == 0 else "Failed"
+        await self.pod_status(name, {"phase": phase}, {"terminated": terminated | {"reason": "Completed"}})
+        await self.job_status(name, phase)
+
+    async def delete(self, kind: Kind, name: str) -> None:
+        """Deletes an object by name, at once."""
+        try:
+            body = await self.api.get(kind, self.namespace, name)
+            await self.api.delete(kind, self.namespace, name, uid=body["metadata"]["uid"])
+        except ApiError as error:
+            if not error.not_found:
+                raise
+
+    async def release_pod(self, job: str) -> None:
+        """Lets a pod go that lingers."""
+        path = POD.path(self.namespace, f"{job}-master-0")
+        merge_patch = "application/merge-patch+json"
+        await send(self.api, "PATCH", POD, path, {"metadata": {"finalizers": None}}, content_type=merge_patch)
+
+    async def serve_progress(self, document: dict[str, Any]) -> str:
+        """Answers GET /progress with the document as it is at the time, on an address of its own, which is returned."""
+
+        async def answer(request: web.Request) -> web.Response:
+            return web.json_response(document)
+
+        app = web.Application()
+        app.add_routes([web.get("/progress", answer)])
+        runner = web.AppRunner(app)
+        await runner.setup()
+        address = f"127.93.{next(_addresses)}.1"
+        await web.TCPSite(runner, address, 8080).start()
+        self._servers.append(runner)
+        return address
+
+    async def events(self, name: str) -> list[dict[str, Any]]:
+        """Events about a FineTuneJob."""
+        items, _ = await self.api.list(EVENT, namespace=self.namespace)
+        return [item for item in items if item["involvedObject"]["name"] == name]

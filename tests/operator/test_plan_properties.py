@@ -1,0 +1,125 @@
+"""Properties of plans, over situations that nobody thought of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from alidade_crds.status import JobStatus
+from alidade_operator.api import PYTORCH_JOB
+from alidade_operator.reconcile.plan import FineTuneJob, Plan
+from alidade_operator.resources.observation import Observed, TrainingJobView
+from tests.operator.builders import (
+    NOW,
+    after,
+    ended_pod,
+    failure,
+    job,
+    observed,
+    plan,
+    pod,
+    success,
+    training_job,
+)
+
+STATES = ("waiting", "running", "suspended", "succeeded", "failed")
+PODS = {
+    "waiting": lambda attempt: pod(attempt, phase="Pending", ip=None, ready_to_report=False, started_at=None),
+    "running": pod,
+    "succeeded": lambda attempt: ended_pod(attempt, result=success()),
+    "killed": lambda attempt: ended_pod(attempt, exit_code=137),
+    "final": lambda attempt: ended_pod(attempt, exit_code=1, result=failure()),
+    "evicted": lambda attempt: pod(attempt, phase="Failed", reason="Evicted", ready_to_report=False),
+}
+
+training_jobs = st.builds(
+    lambda attempt, state, terminating, owned: training_job(
+        attempt, state=state, terminating=terminating, owned=owned, active_since=NOW - timedelta(minutes=1)
+    ),
+    st.integers(1, 4),
+    st.sampled_from(STATES),
+    st.booleans(),
+    st.booleans(),
+)
+pods = st.builds(lambda make, attempt: make(attempt), st.sampled_from(list(PODS.values())), st.integers(1, 4))
+situations = st.builds(
+    lambda jobs, pods, document, claims, operator: observed(
+        jobs=tuple({item.name: item for item in jobs}.values()),
+        pods=tuple({item.name: item for item in pods}.values()),
+        document_exists=document,
+        claims=frozenset(claims),
+        training_operator=operator,
+    ),
+    st.lists(training_jobs, max_size=4),
+    st.lists(pods, max_size=4),
+    st.booleans(),
+    st.sampled_from([("alidade-workspace", "data"), ("data",), ()]),
+    st.booleans(),
+)
+resources = st.builds(
+    lambda suspend, backoff_limit, deadline, ttl: job(
+        suspend=suspend, backoffLimit=backoff_limit, activeDeadlineSeconds=deadline, ttlSecondsAfterFinished=ttl
+    ),
+    st.booleans(),
+    st.integers(0, 3),
+    st.sampled_from([None, 30, 3600]),
+    st.sampled_from([None, 0, 60]),
+)
+times = st.integers(0, 600).map(lambda seconds: NOW + timedelta(seconds=seconds))
+
+
+def live(seen: Observed, made: Plan) -> list[TrainingJobView]:
+    """PyTorchJobs of ours that go on once the plan has been carried out."""
+    gone = {item.uid for item in made.deletions}
+    return [
+        item
+        for item in seen.jobs
+        if item.owned and not item.terminating and item.uid not in gone and item.state not in ("succeeded", "failed")
+    ]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(resources, situations, times)
+def test_a_plan_is_the_same_every_time_and_its_status_settles(resource: FineTuneJob, seen: Observed, now: Any) -> None:
+    made = plan(resource, seen, now=now)
+    assert plan(resource, seen, now=now) == made, "deterministic"
+    settled, status = resource, made
+    for _ in range(3):
+        settled = after(settled, status)
+        status = plan(settled, seen, now=now)
+    assert status.status is None, "written until nothing is left to write"
+    assert not status.notices
+    assert JobStatus.model_validate(settled.status.to_dict()) == settled.status, "what is written reads the same"
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(resources, situations, times)
+def test_at_most_one_attempt_is_live_and_none_beside_a_new_one(resource: FineTuneJob, seen: Observed, now: Any) -> None:
+    made = plan(resource, seen, now=now)
+    launches = [child for child in made.children if child.kind == PYTORCH_JOB]
+    assert len(launches) <= 1
+    assert len(live(seen, made)) + len(launches) <= 1
+    if launches:
+        running = [item for item in seen.pods if not item.ended]
+        assert not running, "no pod of an earlier launch writes beside the new one"
+        assert launches[0].body["metadata"]["name"] not in {item.name for item in seen.jobs}
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(resources, situations, times)
+def test_attempts_never_fall_and_stay_within_the_limit(resource: FineTuneJob, seen: Observed, now: Any) -> None:
+    resource = replace(resource, status=JobStatus(attempts=1))
+    made = plan(resource, seen, now=now)
+    if made.status is None:
+        return
+    newest = max([item.attempt for item in seen.jobs if item.owned], default=0)
+    assert made.status.attempts >= 1
+    spec = resource.spec
+    assert spec is not None
+    launches = [child for child in made.children if child.kind == PYTORCH_JOB]
+    if launches:
+        assert made.status.attempts <= max(1, newest, spec.backoff_limit + 1)
