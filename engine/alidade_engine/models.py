@@ -1,6 +1,8 @@
 """Models: loaded from a folder in Hugging Face format, made anew, and told apart by digest."""
 
 import hashlib
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,7 @@ def check_weights(path: Path) -> None:
                 ".save_pretrained(NEW_FOLDER), and name the new folder in model.uri.",
             )
         raise JobFailure(FailureReason.MODEL_NOT_FOUND, f"{path} has no weights (*.safetensors).")
+    _refuse_missing_shards(path, {file.name for file in files})
     for file in files:
         try:
             with safe_open(str(file), framework="pt") as opened:
@@ -122,6 +125,26 @@ def check_weights(path: Path) -> None:
                 FailureReason.MODEL_INVALID,
                 f"{file} is damaged or incomplete ({_first_line(error)}); copy it again.",
             ) from error
+
+
+def _refuse_missing_shards(path: Path, present: set[str]) -> None:
+    """Raises JobFailure when the index of a model in several files names one that is not there."""
+    index = path / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    try:
+        named = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError) as error:
+        raise JobFailure(
+            FailureReason.MODEL_INVALID, f"{index} is damaged ({_first_line(error)}); copy it again."
+        ) from error
+    absent = sorted(named - present)
+    if absent:
+        raise JobFailure(
+            FailureReason.MODEL_INVALID,
+            f"{path} lacks {len(absent)} of the {len(named)} files its index names, such as {absent[0]}; copy it "
+            "again.",
+        )
 
 
 def init_model(
@@ -148,7 +171,7 @@ def init_model(
 
 def _multiple_of_8(width: float) -> int:
     """Rounded up, since matrix units want it."""
-    return -(-int(width) // 8) * 8
+    return math.ceil(width / 8) * 8
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> bool:

@@ -70,6 +70,17 @@ def cut_short(path: Path) -> Path:
     return path
 
 
+def without_a_shard(path: Path) -> Path:
+    index = {"metadata": {}, "weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+    return path
+
+
+def with_broken_index(path: Path) -> Path:
+    (path / "model.safetensors.index.json").write_text("{")
+    return path
+
+
 def with_more_layers(path: Path) -> Path:
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
@@ -126,6 +137,12 @@ def a_file(path: Path) -> Path:
         (with_pickles_only, FailureReason.MODEL_UNSAFE, r"only as pickles \(pytorch_model.bin\).*save_pretrained"),
         (without_weights, FailureReason.MODEL_NOT_FOUND, r"has no weights \(\*.safetensors\)"),
         (cut_short, FailureReason.MODEL_INVALID, "model.safetensors is damaged or incomplete .*; copy it again"),
+        (
+            without_a_shard,
+            FailureReason.MODEL_INVALID,
+            "lacks 1 of the 2 files its index names, such as model-00002-of",
+        ),
+        (with_broken_index, FailureReason.MODEL_INVALID, "model.safetensors.index.json is damaged"),
         (with_more_layers, FailureReason.MODEL_INVALID, "lacks 9 of its weights, such as model.layers.2"),
         (with_wider_vocabulary, FailureReason.MODEL_INVALID, "cannot be loaded"),
     ],

@@ -191,14 +191,17 @@ def _hub_sentence(error: Exception, location: Location, field: str) -> tuple[str
         return f"{start} the repository has no revision {location.revision}.", False
     if isinstance(error, RepositoryNotFoundError):
         return f"{start} there is no such repository, or it is private and HF_TOKEN is absent or of no use.", False
+    # A failed request is wrapped when the cache has no copy either.
+    answer = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
+    if isinstance(answer, HfHubHTTPError):
+        status = answer.response.status_code
+        return f"{start} the hub answered: {str(answer).splitlines()[0]}", status >= 500 or status == 429
     if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled | ConnectionError):
         return (
             f"{start} the Hugging Face hub cannot be reached from this pod, and the repository is not in its cache. "
             "Put the files on a volume and name them as pvc://CLAIM/PATH.",
             not isinstance(error, OfflineModeIsEnabled),
         )
-    if isinstance(error, HfHubHTTPError):
-        return f"{start} the hub answered: {str(error).splitlines()[0]}", True
     return f"{start} it could not be fetched: {type(error).__name__}: {error}", False
 
 

@@ -282,6 +282,19 @@ def test_a_template_that_fails_names_the_record(
     assert caught.value.message == "dataset.template cannot render train.jsonl, line 601: not this word."
 
 
+def test_what_is_wrong_in_mixed_data_names_its_field(
+    job: Job, write: Write, tokenizer: PreTrainedTokenizerFast, locations: Locations
+) -> None:
+    write("train.json", questions(2))
+    write("corpus.jsonl", '{"text": "x"}\n{"text"')
+    mix = [{"uri": "pvc://data/corpus.jsonl", "weight": 1}]
+    with pytest.raises(JobFailure) as caught:
+        prepare(job("train.json", mix=mix), tokenizer, locations)
+    assert caught.value.message == (
+        "dataset.mix[0].uri: corpus.jsonl, line 2, column 8: not JSON: Expecting ':' delimiter."
+    )
+
+
 def test_a_context_shorter_than_max_length_lowers_it_and_says_so(
     job: Job, write: Write, tokenizer: PreTrainedTokenizerFast, locations: Locations
 ) -> None:

@@ -162,6 +162,11 @@ def test_a_self_instruct_task_is_as_many_demonstrations_as_it_has_instances() ->
             "f.jsonl, line 1: `messages`, turn 1: `role` is 'robot'; it",
         ),
         ({"messages": [user("q"), {"role": "assistant"}]}, "f.jsonl, line 1: `messages`, turn 2: `content` is null"),
+        ({"text": "ab\ud83d"}, "f.jsonl, line 1: `text` holds half a character (\\ud83d) at 2."),
+        (
+            {"messages": [user("\udc00")]},
+            "f.jsonl, line 1: `messages`, turn 1: `content` holds half a character (\\udc00) at 0.",
+        ),
         ({"messages": ["q"]}, "f.jsonl, line 1: `messages`, turn 1 is a text; it should be an object."),
         ({"instruction": "i", "instances": [3]}, "f.jsonl, line 1: `instances`, number 1 is a number"),
         (
@@ -199,9 +204,7 @@ def test_an_unknown_lmflow_type_is_refused_with_those_known() -> None:
 
 
 def test_another_format_than_asked_for_is_refused() -> None:
-    with pytest.raises(
-        JobFailure, match=r"dataset.format is text2text, but f.jsonl, line 1 is of shape text_only \(text\)"
-    ):
+    with pytest.raises(JobFailure, match=r"line 1 is of shape text_only \(text\), but dataset.format is text2text"):
         read({"text": "t"}, wanted="text2text")
     assert read({"instruction": "q", "output": "a"}, wanted="text2text") == [ASKED]
 

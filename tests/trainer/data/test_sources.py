@@ -37,6 +37,10 @@ class Hub(BaseHTTPRequestHandler):
         elif path == f"/api/datasets/org/data/tree/{COMMIT}":
             files = [{"type": "file", "path": name, "size": len(body), "oid": COMMIT} for name, body in FILES.items()]
             self._answer(200, json.dumps(files).encode(), {"Content-Type": "application/json"})
+        elif path.startswith("/api/datasets/org/down"):
+            self._answer(503, b"", {})
+        elif path.startswith("/api/datasets/org/forbidden"):
+            self._answer(403, b"", {})
         elif path.startswith("/api/datasets/org/gated"):
             self._answer(403, b"", {"X-Error-Code": "GatedRepo"})
         elif path.startswith(f"/datasets/org/data/resolve/{COMMIT}/"):
@@ -176,6 +180,16 @@ def test_a_repository_that_cannot_be_had_is_said_well(locations: Locations, uri:
         locations.resolve_data(uri)
     assert caught.value.message == f"dataset.uri is {uri}; {message}."
     assert not caught.value.retryable
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(("name", "status", "retryable"), [("down", 503, True), ("forbidden", 403, False)])
+def test_a_hub_that_fails_is_asked_again_and_one_that_refuses_is_not(
+    locations: Locations, name: str, status: int, retryable: bool
+) -> None:
+    with pytest.raises(JobFailure, match=rf"dataset.uri is hf://org/{name}; the hub answered: .*{status}") as caught:
+        locations.resolve_data(f"hf://org/{name}")
+    assert caught.value.retryable is retryable
 
 
 def test_a_hub_out_of_reach_is_worth_another_attempt(

@@ -17,7 +17,7 @@ from alidade_engine.templates import resolve_template
 from alidade_trainer.data.formats import Conversation, Preference, Prompt, Text
 from alidade_trainer.data.report import DataReport, SourceReport, SplitReport
 from alidade_trainer.data.sequences import Collator, Samples, TokenDataset, concatenate, epoch_order
-from alidade_trainer.data.tokenising import OpenedSource, Rules, TokenisedSource, tokenise
+from alidade_trainer.data.tokenising import TOO_LONG, OpenedSource, Rules, TokenisedSource, tokenise
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.sources import Locations
 
@@ -150,7 +150,7 @@ def _refuse_nothing(report: SourceReport, *, field: str = "dataset.uri") -> None
         return
     reason, dropped = max(report.dropped.items(), key=lambda item: item[1].count)
     places = ", ".join(dropped.examples)
-    if reason.startswith("longer"):
+    if reason.startswith(TOO_LONG):
         raise JobFailure(
             FailureReason.DATA_TOO_LONG,
             f"{field}: all {report.records} records are left out, {dropped.count} of them because they are {reason} "

@@ -69,8 +69,19 @@ _ROLES = {
 
 def _text(value: dict[str, Any], key: str) -> str:
     found = value.get(key)
+    return _checked(found, f"`{key}`")
+
+
+def _checked(found: Any, name: str) -> str:
+    """A text that can be written as UTF-8, which JSON's escapes do not promise."""
     if not isinstance(found, str):
-        raise ShapeError(f"`{key}` is {kind_of(found)}; it should be a text")
+        raise ShapeError(f"{name} is {kind_of(found)}; it should be a text")
+    try:
+        found.encode()
+    except UnicodeEncodeError as error:
+        raise ShapeError(
+            f"{name} holds half a character (\\u{ord(found[error.start]):04x}) at {error.start}"
+        ) from error
     return found
 
 
@@ -90,9 +101,7 @@ def _turns(found: Any, key: str, role_key: str, text_key: str) -> Messages:
             raise ShapeError(
                 f"`{key}`, turn {number}: `{role_key}` is {role!r}; it should be one of {', '.join(_ROLES)}"
             )
-        content = turn.get(text_key)
-        if not isinstance(content, str):
-            raise ShapeError(f"`{key}`, turn {number}: `{text_key}` is {kind_of(content)}; it should be a text")
+        content = _checked(turn.get(text_key), f"`{key}`, turn {number}: `{text_key}`")
         messages.append({"role": _ROLES[role], "content": content})
     return messages
 
@@ -167,6 +176,7 @@ def _preference(value: dict[str, Any]) -> list[Example]:
         (key for key in ("prompt", "question", "instruction", "input") if value.get(key) is not None), None
     )
     if isinstance(chosen, str) and isinstance(rejected, str):
+        chosen, rejected = _text(value, "chosen"), _text(value, "rejected")
         if prompt_key is not None:
             return [Preference(_prompt_turns(value, prompt_key), [chosen, rejected], [1.0, 0.0], strength)]
         return [_paired(_transcript(chosen, "chosen"), _transcript(rejected, "rejected"), strength)]
@@ -216,12 +226,9 @@ def _number(value: dict[str, Any], key: str) -> float | None:
 
 def _ranked(value: dict[str, Any]) -> list[Example]:
     """Answers best first."""
-    answers = value["output"]
-    for number, answer in enumerate(answers, 1):
-        if not isinstance(answer, str):
-            raise ShapeError(f"`output`, number {number} is {kind_of(answer)}; it should be a text")
+    answers = [_checked(answer, f"`output`, number {number}") for number, answer in enumerate(value["output"], 1)]
     scores = [float(len(answers) - place) for place in range(len(answers))]
-    return [Preference(_prompt_turns(value, "input"), list(answers), scores)]
+    return [Preference(_prompt_turns(value, "input"), answers, scores)]
 
 
 def _scored(value: dict[str, Any]) -> list[Example]:
@@ -312,7 +319,7 @@ def recognise(record: Record, wanted: DataFormat = DataFormat.AUTO) -> Shape:
         return shape
     raise JobFailure(
         FailureReason.DATA_MALFORMED,
-        f"dataset.format is {wanted.value}, but {record.position} is of shape {shape.name} ({shape.fields}); "
+        f"{record.position} is of shape {shape.name} ({shape.fields}), but dataset.format is {wanted.value}; "
         "set dataset.format: auto, or name the other file.",
     )
 

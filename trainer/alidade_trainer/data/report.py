@@ -25,7 +25,7 @@ class Dropped:
 class SourceReport:
     """One address of records.
 
-    shape: the shape its records have; files: sha256 of each; digest: of all of them.
+    shape: the kind of its first example; files: sha256 of each; digest: of all of them.
     records: examples read; kept: those with tokens to learn that are short enough; duplicates: kept ones that repeat
     another.
     """

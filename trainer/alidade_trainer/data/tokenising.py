@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,6 +27,7 @@ _BATCH = 512  # records tokenised at once: enough for the tokenizer's threads, l
 
 NO_ANSWER = "no turn of the assistant with text in it"
 NO_TEXT = "no text"
+TOO_LONG = "longer than maxLength"
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,22 @@ class OpenedSource:
         self.field = field
         self.mixed = mixed
         self._wanted = wanted
-        self._path: Path = locations.resolve_data(uri, field=field)
-        self._files: DataFiles = find_files(self._path)
+        path: Path = locations.resolve_data(uri, field=field)
+        with self._named():
+            self._files: DataFiles = find_files(path)
 
     def examples(self) -> Iterator[tuple[Example, Position]]:
-        """Examples with their places. Raises JobFailure as `read_files` and `read_examples` do."""
-        return read_examples(read_files(self._files), self._wanted)
+        """Examples with their places. Raises JobFailure as `read_files` and `read_examples` do, naming the field."""
+        with self._named():
+            yield from read_examples(read_files(self._files), self._wanted)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Puts the field before the message of a failure within."""
+        try:
+            yield
+        except JobFailure as failure:
+            raise JobFailure(failure.reason, f"{self.field}: {failure.message}", failure.retryable) from failure
 
     def report(self) -> SourceReport:
         """The files and their digests; nothing is counted yet."""
@@ -187,7 +199,7 @@ class _Work:
                 self._keep(key)
 
     def _too_long(self) -> str:
-        return f"longer than maxLength, {self._rules.max_length} tokens"
+        return f"{TOO_LONG}, {self._rules.max_length} tokens"
 
     def _keep(self, key: int) -> None:
         self.report.kept += 1
