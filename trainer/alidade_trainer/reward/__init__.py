@@ -1,0 +1,1 @@
+"""Rewards: models that learn them from preferences, programs that give them, and how several become one."""
