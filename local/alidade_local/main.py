@@ -18,7 +18,7 @@ from alidade_local.paths import DEFAULT_NAME, ClusterPaths
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="alidade-local", description="A Kubernetes for one machine.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{up,down,status}")
 
     up = commands.add_parser("up", help="start the cluster and wait until it can be used")
     _add_place(up)
@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_place(status)
     status.add_argument("-o", "--output", choices=["text", "json"], default="text")
 
-    serve = commands.add_parser("serve", help=argparse.SUPPRESS)
+    serve = commands.add_parser("serve")
     _add_place(serve)
     _add_start_options(serve)
     serve.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)

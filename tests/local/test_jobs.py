@@ -62,7 +62,11 @@ def test_a_master_and_its_worker_meet_and_the_job_succeeds(cluster: RunningClust
 
 
 def test_each_replica_is_told_who_it_is(cluster: RunningCluster) -> None:
-    apply(cluster, pytorch_job("told", SHOW, SHOW))
+    job = pytorch_job("told", SHOW, SHOW)
+    for spec in job["spec"]["pytorchReplicaSpecs"].values():
+        # The controller's values win over those of the user.
+        spec["template"]["spec"]["containers"][0]["env"] = [{"name": "RANK", "value": "77"}]
+    apply(cluster, job)
     wait_for_phase(cluster, "told-worker-0", "Succeeded")
     seen = {name: json.loads(cluster.kubectl("logs", name)) for name in ("told-master-0", "told-worker-0")}
     master_ip = status(cluster, "pod", "told-master-0")["podIP"]

@@ -244,11 +244,9 @@ class ContainerRunner:
         probe = self.container[f"{kind}Probe"]
         settings = ProbeSettings.of(probe)
         counter = ProbeCounter(settings.failure_threshold, settings.success_threshold, verdict=kind == "liveness")
-        failures = 0
         await asyncio.sleep(settings.initial_delay_s)
         while True:
             result = await run_probe(probe, launch.probes, settings.timeout_s)
-            failures = 0 if result.succeeded else failures + 1
             if not result.succeeded:
                 message = f"{kind.capitalize()} probe failed: {result.output}"
                 self._emit(warning("Unhealthy", message, field_path=self._field_path))
@@ -258,7 +256,7 @@ class ContainerRunner:
                 self._context.changed()
             if until and healthy:
                 return True
-            if kind != "readiness" and failures >= settings.failure_threshold:
+            if kind != "readiness" and counter.has_failed:
                 message = f"Container {self.name} failed {kind} probe, will be restarted"
                 self._emit(normal("Killing", message, field_path=self._field_path))
                 grace_s = probe.get("terminationGracePeriodSeconds") or self._context.grace_period_s

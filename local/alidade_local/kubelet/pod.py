@@ -25,6 +25,7 @@ from alidade_local.kubelet.environment import (
 from alidade_local.kubelet.node import HOST_IP, NODE_NAME, Node, node_capacity
 from alidade_local.kubelet.paths import PathMap
 from alidade_local.kubelet.probes import ProbeTarget
+from alidade_local.kubelet.processes import MARKER
 from alidade_local.kubelet.records import ContainerRecord, Terminated, Waiting, record_after_restart
 from alidade_local.kubelet.status import PodState, pod_status
 from alidade_local.kubelet.volumes import VolumeSources, below, make_root, make_volumes, mount_paths, termination_path
@@ -223,16 +224,17 @@ class PodRunner:
         if not container.get("command"):
             argv = []
         folder = _working_folder(container.get("workingDir"), root, paths)
+        marker = self._node.settings.marker(self.uid, container["name"], str(run))
         return Launch(
             argv=argv,
             environment=environment,
             folder=folder,
-            marker=self._node.settings.marker(self.uid, container["name"], str(run)),
+            marker=marker,
             termination_file=below(root, termination_path(container)),
             probes=ProbeTarget(
                 pod_ip=self._address,
                 ports=_named_ports(container),
-                environment=environment,
+                environment={**environment, MARKER: marker},
                 folder=folder,
                 paths=paths,
             ),

@@ -132,6 +132,11 @@ class ProbeCounter:
             self.verdict = succeeded
         return self.verdict
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last results were failures, as many as the threshold."""
+        return self._last is False and self._streak >= self.failure_threshold
+
 
 @dataclass(frozen=True)
 class ProbeSettings:

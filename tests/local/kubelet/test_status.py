@@ -130,7 +130,17 @@ def test_states_survive_being_written_and_read() -> None:
 
 def test_a_probe_changes_its_verdict_after_its_thresholds_in_a_row() -> None:
     counter = ProbeCounter(failure_threshold=3, success_threshold=2, verdict=False)
+    assert not counter.has_failed
     results = [True, True, False, False, True, False, False, False, True, True]
     assert [counter.count(result) for result in results] == [
         False, True, True, True, True, True, True, False, False, True
     ]  # fmt: skip
+
+
+def test_a_probe_has_failed_only_after_its_threshold_in_a_row() -> None:
+    counter = ProbeCounter(failure_threshold=2, success_threshold=1, verdict=True)
+    found = []
+    for result in (False, True, False, False, True):
+        counter.count(result)
+        found.append(counter.has_failed)
+    assert found == [False, False, False, True, False]
