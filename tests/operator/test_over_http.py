@@ -65,8 +65,12 @@ async def test_a_failed_attempt_is_followed_by_the_next(operator: Process, playe
     await played.run_pod(await played.launched("again"))
     await played.end_pod("again-1", exit_code=75, result=failure("WorkerLost", retryable=True, message="Rank 1 died."))
     second = await played.launched("again", 2)
+
+    async def second_attempt() -> bool:
+        return bool((await played.read("again")).get("attempts") == 2)
+
+    await played.until(second_attempt, "the second attempt to be told")
     status = await played.read("again")
-    assert status["attempts"] == 2
     assert status["lastFailure"]["message"] == "Rank 1 died."
     assert sorted(await played.training_jobs("again")) == ["again-1", "again-2"]
     await played.run_pod(second)

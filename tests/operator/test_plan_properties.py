@@ -109,6 +109,19 @@ def test_at_most_one_attempt_is_live_and_none_beside_a_new_one(resource: FineTun
         assert launches[0].body["metadata"]["name"] not in {item.name for item in seen.jobs}
 
 
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(resources, situations, times)
+def test_what_is_still_to_do_is_come_back_to(resource: FineTuneJob, seen: Observed, now: Any) -> None:
+    """A status write of ours brings no event: what the next plan would do must have been asked for by this one."""
+    made = plan(resource, seen, now=now)
+    following = plan(after(resource, made), seen, now=now)
+    still_to_do = following.children or following.deletions or following.look_again_s is not None
+    if still_to_do and not (made.children or made.deletions):
+        assert made.look_again_s is not None
+        if following.look_again_s is not None:
+            assert made.look_again_s <= following.look_again_s + 1
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(resources, situations, times)
 def test_attempts_never_fall_and_stay_within_the_limit(resource: FineTuneJob, seen: Observed, now: Any) -> None:

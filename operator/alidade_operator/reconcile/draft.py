@@ -1,12 +1,12 @@
 """A plan in the making: conditions and fields as they are stated, then the plan that follows from them."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import Condition, FailureInfo, JobStatus
 from alidade_operator.conditions import Conditions
-from alidade_operator.reconcile.plan import Apply, Create, Decision, Delete, Notice, Plan, ProgressTarget
+from alidade_operator.reconcile.plan import Apply, Create, Decision, Delete, Notice, Plan, ProgressTarget, seconds_until
 
 Phase = Literal["Pending", "Waiting", "Starting", "Running", "Retrying", "Suspended", "Succeeded", "Failed"]
 """For people. Waiting: something has to change or come first. Pending: launched, its pods cannot run yet. Starting: its
@@ -19,7 +19,8 @@ _MOVING = ("progress", "gpu_hours", "cost", "started_at")
 class Draft:
     """Collects what a plan says; `finish` compares it with the status there is."""
 
-    def __init__(self, status: JobStatus, *, generation: int, now: datetime) -> None:
+    def __init__(self, status: JobStatus, *, generation: int, now: datetime, lifetime_s: int | None = None) -> None:
+        """lifetime_s: how long the resource stays after its end; for ever without."""
         self.before = status
         self.clock = now
         self.now = now.replace(microsecond=0)
@@ -28,6 +29,7 @@ class Draft:
         self.deletions: list[Delete] = []
         self.notices: list[Notice] = []
         self._generation = generation
+        self._lifetime = timedelta(seconds=lifetime_s) if lifetime_s is not None else None
         self._fields: dict[str, Any] = {}
         self._look_again_s: float | None = None
 
@@ -39,6 +41,12 @@ class Draft:
         """A field of the status as it will read."""
         return self._fields.get(field, getattr(self.before, field))
 
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the finished resource is to be deleted, or None."""
+        finished_at = self.stated("finished_at")
+        return finished_at + self._lifetime if finished_at is not None and self._lifetime is not None else None
+
     def look_again_in(self, seconds: float) -> None:
         """Asks for another look after a time; the earliest counts."""
         self._look_again_s = seconds if self._look_again_s is None else min(self._look_again_s, seconds)
@@ -46,6 +54,8 @@ class Draft:
     def finish(self, phase: Phase, action: str, why: str, *, progress: ProgressTarget | None = None) -> Plan:
         """The plan. action and why make the line of the log, if the plan changes anything that is a decision."""
         self._complete_conditions()
+        if phase in ("Succeeded", "Failed") and self.expires_at is not None and not self.deletions:
+            self.look_again_in(seconds_until(self.expires_at, self.clock))
         conditions = self.conditions.list()
         after = self.before.model_copy(
             update={
@@ -96,6 +106,8 @@ _NORMAL = {
     (ConditionType.SUSPENDED, "True"),
     (ConditionType.LAUNCHED, "True"),
 }
+# Succeeded tells the end; Valid is told by the launch that follows.
+_SILENT = {ConditionType.ACCEPTED: (Reason.VALID,), ConditionType.LAUNCHED: (Reason.COMPLETED,)}
 
 
 def _transitions(before: list[Condition], after: list[Condition]) -> list[Notice]:
@@ -108,7 +120,7 @@ def _transitions(before: list[Condition], after: list[Condition]) -> list[Notice
         fact = (condition.type, condition.status)
         if fact in _WARNINGS or condition.reason in (Reason.RETRYING, Reason.PODS_PENDING):
             notices.append(Notice("Warning", condition.reason, condition.message))
-        elif fact in _NORMAL and condition.reason != Reason.VALID:
+        elif fact in _NORMAL and condition.reason not in _SILENT.get(fact[0], ()):
             notices.append(Notice("Normal", condition.reason, condition.message))
     return notices
 

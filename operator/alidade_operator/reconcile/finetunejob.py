@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from alidade_crds.contract import ResultDocument
 from alidade_crds.reasons import ConditionType, Reason
@@ -13,7 +13,7 @@ from alidade_operator.reconcile import progress, usage
 from alidade_operator.reconcile.draft import Draft, failure_info
 from alidade_operator.reconcile.launch import NOTHING_RUNS, plan_launch, state_suspension
 from alidade_operator.reconcile.outcome import AttemptFailure, Undecided, outcome
-from alidade_operator.reconcile.plan import Delete, FineTuneJob, Notice, Plan, ProgressTarget, seconds_until
+from alidade_operator.reconcile.plan import Delete, FineTuneJob, Notice, Plan, ProgressTarget
 from alidade_operator.resources.observation import Observed, PodView, TrainingJobView
 
 # An ended job whose pods have not told their end yet is looked at again this often.
@@ -56,7 +56,8 @@ def plan_fine_tune_job(job: FineTuneJob, observed: Observed, config: OperatorCon
     if job.terminating:
         return Plan()
     situation = Situation(job, observed, config, now)
-    draft = Draft(job.status, generation=job.generation, now=now)
+    lifetime_s = job.spec.ttl_seconds_after_finished if job.spec is not None else None
+    draft = Draft(job.status, generation=job.generation, now=now, lifetime_s=lifetime_s)
     conditions = draft.conditions
     if conditions.is_true(ConditionType.SUCCEEDED) or conditions.is_true(ConditionType.FAILED):
         return _after_the_end(situation, draft)
@@ -75,18 +76,13 @@ def plan_fine_tune_job(job: FineTuneJob, observed: Observed, config: OperatorCon
 
 def _after_the_end(situation: Situation, draft: Draft) -> Plan:
     """Nothing is launched any more; what still runs goes, and the resource too when its time has come."""
-    job, status = situation.job, situation.job.status
+    job = situation.job
     succeeded = draft.conditions.is_true(ConditionType.SUCCEEDED)
     draft.deletions += [_deletion(item) for item in situation.own_jobs if _is_live(item)]
     why = "it has finished, and nothing of it may run any more"
-    lifetime = job.spec.ttl_seconds_after_finished if job.spec is not None else None
-    if lifetime is not None and status.finished_at is not None:
-        due = status.finished_at + timedelta(seconds=lifetime)
-        if situation.now >= due:
-            draft.deletions.append(Delete(FINE_TUNE_JOB, job.name, job.uid))
-            why = f"spec.ttlSecondsAfterFinished of {lifetime} s has passed"
-        else:
-            draft.look_again_in(seconds_until(due, situation.now))
+    if draft.expires_at is not None and situation.now >= draft.expires_at:
+        draft.deletions.append(Delete(FINE_TUNE_JOB, job.name, job.uid))
+        why = "spec.ttlSecondsAfterFinished has passed"
     return draft.finish("Succeeded" if succeeded else "Failed", "clean up", why)
 
 
