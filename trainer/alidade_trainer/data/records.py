@@ -15,7 +15,7 @@ from alidade_trainer.failures import JobFailure
 
 SUFFIXES = (".json", ".jsonl", ".parquet", ".csv")
 # By these names a folder's files tell that they are held out; they are not trained on when other files are there.
-_HELD_OUT = ("test", "valid", "validation", "dev", "eval", "heldout")
+HELD_OUT_NAMES = ("test", "valid", "validation", "dev", "eval", "heldout")
 # A field of a CSV file may be a whole document; the library's limit is 128 KiB.
 _CSV_FIELD_LIMIT = 64 * 1024 * 1024
 _PARQUET_BATCH = 1024
@@ -92,7 +92,9 @@ def find_files(path: Path) -> DataFiles:
 def _is_held_out(relative: Path) -> bool:
     names = [part.lower() for part in relative.with_suffix("").parts]
     return any(
-        name == word or name.startswith((word + "-", word + "_", word + ".")) for name in names for word in _HELD_OUT
+        name == word or name.startswith((word + "-", word + "_", word + "."))
+        for name in names
+        for word in HELD_OUT_NAMES
     )
 
 
