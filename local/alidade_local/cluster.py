@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -206,6 +207,8 @@ def _end_daemon(paths: ClusterPaths, daemon: ProcessIdentity) -> None:
         return
     finally:
         os.close(descriptor)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(daemon.pid, os.WNOHANG)  # ours if this process started it
 
 
 def _ask(paths: ClusterPaths) -> tuple[str | None, dict[str, int] | None]:
