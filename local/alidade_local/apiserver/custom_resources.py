@@ -134,6 +134,8 @@ def resources_of(definition: Json) -> list[Resource]:
             scale=_scale_of(version),
             columns=tuple(_column(raw) for raw in version.get("additionalPrinterColumns") or ()),
             custom=True,
+            schema_rv=int(definition["metadata"]["resourceVersion"]),
+            storage_version=next(item["name"] for item in spec["versions"] if item.get("storage")),
             selectable_fields=tuple(
                 field["jsonPath"].removeprefix(".") for field in version.get("selectableFields") or ()
             ),

@@ -53,6 +53,10 @@ class Resource:
     scale: ScalePaths | None = None
     columns: tuple[Column, ...] = ()
     custom: bool = False
+    schema_rv: int = 0
+    """Resource version from which objects were written under the current schema (custom resources)."""
+    storage_version: str = ""
+    """Version in which objects are stored; empty means this one."""
     stored_view: "Resource | None" = None
     """The resource that stores the objects, when this one is another view of them (events.k8s.io)."""
     convert_in: Callable[[dict[str, Any]], dict[str, Any]] | None = None
@@ -63,6 +67,11 @@ class Resource:
     def api_version(self) -> str:
         """`group/version`, or the version alone for the core group."""
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    @cached_property
+    def storage_api_version(self) -> str:
+        """The apiVersion of stored objects."""
+        return f"{self.group}/{self.storage_version}" if self.storage_version else self.api_version
 
     @cached_property
     def group_resource(self) -> str:

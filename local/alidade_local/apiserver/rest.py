@@ -24,6 +24,7 @@ from alidade_local.apiserver.metadata import GENERATED_SUFFIX_LENGTH, generated_
 from alidade_local.apiserver.options import DeleteOptions, WriteOptions
 from alidade_local.apiserver.resources import Resource
 from alidade_local.apiserver.storage import Store, Stored
+from alidade_local.apiserver.versions import current_form, stored_form
 
 Json = dict[str, Any]
 
@@ -80,7 +81,7 @@ class Objects:
         stored = self.store.get(target.resource.key, target.namespace, target.name)
         if stored is None:
             raise not_found(target.resource, target.name)
-        return stored
+        return current_form(target.resource, stored)
 
     # -- create ---------------------------------------------------------------------------------------------------
 
@@ -238,11 +239,13 @@ class Objects:
         self._check_identity(target, config)
         metadata = config["metadata"]
         metadata.setdefault("name", target.name)
+        if target.namespace:
+            metadata["namespace"] = target.namespace
         if metadata.get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
-        current = self.store.get(resource.key, target.namespace, target.name)
-        if current is None:
+        if self.store.get(resource.key, target.namespace, target.name) is None:
             return self._apply_new(target, config, options)
+        current = self.get(target)
         if metadata.get("uid") and metadata["uid"] != current.uid:
             raise conflict(
                 resource,
@@ -368,7 +371,7 @@ class Objects:
     ) -> Outcome:
         if options.dry_run:
             return Outcome(obj, created=created, rv=self.store.committed_rv, warnings=warnings)
-        stored = self.store.put(resource.key, obj)
+        stored = self.store.put(resource.key, stored_form(resource, obj))
         return Outcome(obj, created=created, stored=stored, rv=stored.rv, warnings=warnings)
 
     # -- delete ---------------------------------------------------------------------------------------------------
@@ -421,7 +424,7 @@ class Objects:
             metadata["deletionGracePeriodSeconds"] = grace
         if obj == current.obj or options.dry_run:
             return Outcome(obj, rv=current.rv)
-        stored = self.store.put(resource.key, obj)
+        stored = self.store.put(resource.key, stored_form(resource, obj))
         return Outcome(stored.obj, stored=stored, rv=stored.rv)
 
 

@@ -68,8 +68,9 @@ class ApiServer:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.settings.tls_cert, self.settings.tls_key)
         context.set_alpn_protocols(["http/1.1"])
-        server = web.Server(self._handle, access_log=None)
-        self._runner = web.ServerRunner(server)
+        # Of a refused body no more is read than what comes within the lingering time.
+        server = web.Server(self._handle, access_log=None, lingering_time=0.2)
+        self._runner = web.ServerRunner(server, shutdown_timeout=5.0)
         await self._runner.setup()
         site = web.TCPSite(
             self._runner, self.settings.host, self.settings.port, ssl_context=context, backlog=1024, reuse_address=True

@@ -4,6 +4,8 @@ Decisions are made on the newest state in memory without waiting, so they need n
 waits until the journal has committed it. Writes that arrive while one commit runs share the next one.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -25,7 +27,7 @@ _TRIM_STEP = 256  # revisions are dropped this many at a time, so that trimming 
 class Stored:
     """One revision of one object: its bytes are made once and shared by every reader and watcher."""
 
-    __slots__ = ("_obj", "data", "labels", "name", "namespace", "rv", "uid")
+    __slots__ = ("_obj", "data", "labels", "name", "namespace", "rv", "uid", "view")
 
     def __init__(self, rv: int, obj: Json, data: bytes | None = None) -> None:
         metadata = obj["metadata"]
@@ -36,6 +38,8 @@ class Stored:
         self.labels: dict[str, str] = metadata.get("labels") or {}
         self.data = orjson.dumps(obj) if data is None else data
         self._obj: Json | None = obj
+        self.view: tuple[object, Stored] | None = None
+        """The object in another version, with whatever it was made for."""
 
     @property
     def obj(self) -> Json:
@@ -47,6 +51,7 @@ class Stored:
     def forget_object(self) -> None:
         """Keep the bytes only; superseded revisions are rarely looked into again."""
         self._obj = None
+        self.view = None
 
 
 class Event:
@@ -298,7 +303,7 @@ class Store:
                     obsolete.append(event.rv)
         return obsolete, floors
 
-    async def close(self, runner: "asyncio.Task[None]") -> None:
+    async def close(self, runner: asyncio.Task[None]) -> None:
         """Commit what is outstanding and close the file."""
         self._closing = True
         self._work.set()
@@ -318,7 +323,7 @@ def _revision(event: Event) -> Revision:
     return Revision(stored.rv, event.resource, stored.namespace, stored.name, event.type == "DELETED", stored.data)
 
 
-def _resolve(waiter: "asyncio.Future[None]", problem: Exception | None) -> None:
+def _resolve(waiter: asyncio.Future[None], problem: Exception | None) -> None:
     if waiter.done():
         return
     if problem is None:

@@ -11,6 +11,7 @@ from alidade_local.apiserver.negotiation import Form
 from alidade_local.apiserver.resources import Resource
 from alidade_local.apiserver.storage import Stored
 from alidade_local.apiserver.tables import TableMaker
+from alidade_local.apiserver.versions import current_form
 
 Json = dict[str, Any]
 
@@ -34,10 +35,13 @@ class Views:
 
     def shown(self, obj: Json) -> Json:
         """An object in the version of the resource."""
-        return self.resource.convert_out(obj) if self.resource.convert_out else obj
+        if self.resource.convert_out:
+            return self.resource.convert_out(obj)
+        return {**obj, "apiVersion": self.resource.api_version}
 
     def item(self, stored: Stored) -> bytes:
         """One object."""
+        stored = current_form(self.resource, stored)
         if self._table is not None:
             return orjson.dumps(self._table.table([stored.obj], {"resourceVersion": str(stored.rv)}))
         if self.form.kind:
@@ -60,7 +64,9 @@ class Views:
             if page.remaining is not None:
                 metadata["remainingItemCount"] = page.remaining
         if self._table is not None:
-            return orjson.dumps(self._table.table([stored.obj for stored in page.items], metadata))
+            return orjson.dumps(
+                self._table.table([current_form(self.resource, item).obj for item in page.items], metadata)
+            )
         if self.form.kind:
             items: Iterable[bytes] = (orjson.dumps(self._metadata_only(stored.obj)) for stored in page.items)
             kind, api_version = "PartialObjectMetadataList", "meta.k8s.io/v1"

@@ -1,0 +1,228 @@
+"""What happens by itself: garbage collection, the end of namespaces, restarts."""
+
+import os
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import orjson
+import pytest
+import yaml
+
+from alidade_local.apiserver.server import start_api_server
+from alidade_local.apiserver.settings import ApiServerSettings
+from alidade_local.pki import Certificates
+from tests.local.apiserver.conftest import (
+    CONFIG_MAPS,
+    DEFINITIONS,
+    PODS,
+    WIDGETS,
+    Api,
+    Refused,
+    config_map,
+    definition,
+    pod,
+    session_for,
+    widget,
+)
+
+Json = dict[str, Any]
+
+
+def owned(name: str, *owners: Json, block: bool = True) -> Json:
+    references = [
+        {
+            "apiVersion": owner["apiVersion"],
+            "kind": owner["kind"],
+            "name": owner["metadata"]["name"],
+            "uid": owner["metadata"]["uid"],
+            "blockOwnerDeletion": block,
+        }
+        for owner in owners
+    ]
+    return {**config_map(name), "metadata": {"name": name, "ownerReferences": references}}
+
+
+async def test_dependents_follow_their_last_owner(api: Api) -> None:
+    one, two = await api.post(CONFIG_MAPS, config_map("one")), await api.post(CONFIG_MAPS, config_map("two"))
+    await api.post(CONFIG_MAPS, owned("child", one, two))
+    grandchild = owned("grandchild", await api.get(f"{CONFIG_MAPS}/child"))
+    await api.post(CONFIG_MAPS, grandchild)
+    await api.delete(f"{CONFIG_MAPS}/one")
+
+    async def left_one() -> bool:
+        references = (await api.get(f"{CONFIG_MAPS}/child"))["metadata"]["ownerReferences"]
+        return [item["name"] for item in references] == ["two"]
+
+    await api.until(left_one)
+    await api.delete(f"{CONFIG_MAPS}/two", {"propagationPolicy": "Background"})
+    await api.until(lambda: api.gone(f"{CONFIG_MAPS}/grandchild"))
+    assert await api.gone(f"{CONFIG_MAPS}/child")
+
+
+async def test_a_dependent_of_nobody_is_collected(api: Api) -> None:
+    ghost = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ghost", "uid": "no-such-uid"}}
+    await api.post(CONFIG_MAPS, owned("child", ghost))
+    await api.until(lambda: api.gone(f"{CONFIG_MAPS}/child"))
+
+
+async def test_foreground_deletion_waits_for_blocking_dependents(api: Api) -> None:
+    owner = await api.post(CONFIG_MAPS, config_map("owner"))
+    child = owned("child", owner)
+    child["metadata"]["finalizers"] = ["test.dev/hold"]
+    await api.post(CONFIG_MAPS, child)
+    marked = await api.delete(f"{CONFIG_MAPS}/owner", {"propagationPolicy": "Foreground"})
+    assert marked["metadata"]["finalizers"] == ["foregroundDeletion"]
+
+    async def child_is_ending() -> bool:
+        return "deletionTimestamp" in (await api.get(f"{CONFIG_MAPS}/child"))["metadata"]
+
+    await api.until(child_is_ending)
+    assert not await api.gone(f"{CONFIG_MAPS}/owner")
+    await api.merge(f"{CONFIG_MAPS}/child", {"metadata": {"finalizers": None}})
+    await api.until(lambda: api.gone(f"{CONFIG_MAPS}/owner"))
+
+
+async def test_orphans_stay_without_their_owner(api: Api) -> None:
+    owner = await api.post(CONFIG_MAPS, config_map("owner"))
+    await api.post(CONFIG_MAPS, owned("child", owner))
+    await api.delete(f"{CONFIG_MAPS}/owner?propagationPolicy=Orphan")
+    await api.until(lambda: api.gone(f"{CONFIG_MAPS}/owner"))
+    assert "ownerReferences" not in (await api.get(f"{CONFIG_MAPS}/child"))["metadata"]
+
+
+async def test_a_job_leaves_its_pods_unless_told_otherwise(api: Api) -> None:
+    jobs = "/apis/batch/v1/namespaces/default/jobs"
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {"template": template}}
+    for policy, stays in ((None, True), ("Background", False)):
+        owner = await api.post(jobs, job)
+        made = await api.post(PODS, {**pod("p"), "metadata": owned("p", owner)["metadata"]})
+        await api.delete(f"{jobs}/j", None if policy is None else {"propagationPolicy": policy})
+        await api.until(lambda: api.gone(f"{jobs}/j"))
+        if stays:
+            assert (await api.get(f"{PODS}/p"))["metadata"]["uid"] == made["metadata"]["uid"]
+            await api.delete(f"{PODS}/p")
+        else:
+            await api.until(lambda: api.gone(f"{PODS}/p"))
+
+
+async def test_a_namespace_ends_with_everything_in_it(api: Api) -> None:
+    await api.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}})
+
+    async def furnished() -> bool:
+        return not await api.gone("/api/v1/namespaces/n/serviceaccounts/default")
+
+    await api.until(furnished)
+    held = config_map("held")
+    held["metadata"]["finalizers"] = ["test.dev/hold"]
+    await api.post("/api/v1/namespaces/n/configmaps", held)
+    await api.post("/api/v1/namespaces/n/configmaps", config_map("free"))
+    ending = await api.delete("/api/v1/namespaces/n")
+    assert ending["status"]["phase"] == "Terminating"
+    await api.until(lambda: api.gone("/api/v1/namespaces/n/configmaps/free"))
+    with pytest.raises(Refused) as refused:
+        await api.post("/api/v1/namespaces/n/configmaps", config_map("late"))
+    assert refused.value.code == 403
+    assert refused.value.status["details"]["causes"][0]["reason"] == "NamespaceTerminating"
+    await api.merge("/api/v1/namespaces/n/configmaps/held", {"metadata": {"finalizers": None}})
+    await api.until(lambda: api.gone("/api/v1/namespaces/n"))
+
+
+async def test_a_restart_keeps_objects_definitions_versions_and_history(
+    settings: Callable[..., ApiServerSettings], certificates: Certificates
+) -> None:
+    server = await start_api_server(settings())
+    async with session_for(certificates) as session:
+        api = Api(server, session)
+        await api.post(DEFINITIONS, definition({"type": "object", "properties": {"n": {"type": "integer"}}}))
+        kept = await api.post(WIDGETS, widget("kept", n=1))
+        await api.post(CONFIG_MAPS, config_map("gone"))
+        await api.delete(f"{CONFIG_MAPS}/gone")
+        before = server.store.rv
+    await server.stop()
+    server = await start_api_server(settings())
+    async with session_for(certificates) as session:
+        api = Api(server, session)
+        assert await api.get(f"{WIDGETS}/kept") == kept
+        assert await api.gone(f"{CONFIG_MAPS}/gone")
+        assert server.store.rv >= before
+        later = await api.post(CONFIG_MAPS, config_map("later"))
+        assert int(later["metadata"]["resourceVersion"]) > before
+        query = f"?watch=1&resourceVersion={kept['metadata']['resourceVersion']}&timeoutSeconds=1"
+        async with session.get(f"{server.url}{CONFIG_MAPS}{query}") as answer:
+            events = [orjson.loads(line) for line in (await answer.read()).splitlines()]
+        assert [(event["type"], event["object"]["metadata"]["name"]) for event in events] == [
+            ("ADDED", "gone"),
+            ("DELETED", "gone"),
+            ("ADDED", "later"),
+        ]
+    await server.stop()
+
+
+def test_kill_9_loses_no_acknowledged_write(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "alidade_local.apiserver", "--data-dir", str(tmp_path)]
+    acknowledged: dict[str, int] = {}
+    for round_number in range(3):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert process.stdout is not None
+        assert "serving" in process.stdout.readline()
+        call = _caller(tmp_path)
+        stored = {
+            item["metadata"]["name"]: int(item["metadata"]["resourceVersion"]) for item in call("GET", "")["items"]
+        }
+        assert acknowledged.items() <= stored.items()
+        for index in range(40):
+            name = f"r{round_number}-{index}"
+            acknowledged[name] = int(call("POST", "", config_map(name))["metadata"]["resourceVersion"])
+            if index == 39:
+                os.kill(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+        process.stdout.close()
+    assert len(set(acknowledged.values())) == len(acknowledged), "a resource version was given twice"
+
+
+def _caller(data_dir: Path) -> Callable[..., Json]:
+    config = yaml.safe_load((data_dir / "kubeconfig").read_text())
+    cluster, token = config["clusters"][0]["cluster"], config["users"][0]["user"]["token"]
+    context = ssl.create_default_context(cafile=cluster["certificate-authority"])
+
+    def call(method: str, path: str, body: Json | None = None) -> Json:
+        request = Request(
+            cluster["server"] + CONFIG_MAPS + path,
+            method=method,
+            data=orjson.dumps(body) if body else None,
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        )
+        try:
+            with urlopen(request, context=context, timeout=10) as answer:
+                result: Json = orjson.loads(answer.read())
+                return result
+        except URLError as error:
+            raise AssertionError(f"{method} {path}: {error}") from error
+
+    return call
+
+
+async def test_a_failed_commit_is_told_and_undone(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.post(CONFIG_MAPS, config_map("a", x="1"))
+    journal = api.server.store._journal
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "append", full)
+        with pytest.raises(Refused, match="the object database cannot be written: no space left on device"):
+            await api.merge(f"{CONFIG_MAPS}/a", {"data": {"x": "2"}})
+        with pytest.raises(Refused):
+            await api.post(CONFIG_MAPS, config_map("b"))
+    assert (await api.get(f"{CONFIG_MAPS}/a"))["data"] == {"x": "1"}
+    assert await api.gone(f"{CONFIG_MAPS}/b")
+    assert (await api.merge(f"{CONFIG_MAPS}/a", {"data": {"x": "3"}}))["data"] == {"x": "3"}
