@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -27,6 +28,9 @@ CONFIG = {
     "statusIntervalS": 0.1,
     "resyncIntervalS": 2,
 }
+
+
+_numbers = itertools.count(1)
 
 
 @dataclass
@@ -125,7 +129,7 @@ async def played(api_server: Path, request: pytest.FixtureRequest) -> AsyncItera
     """A namespace of its own in which the test is training operator and kubelet."""
     api = Api(lambda: connection(api_server), connections=8)
     name = request.node.name.replace("_", "-").lower()
-    namespace = "".join(char for char in name if char.isalnum() or char == "-")[:50].strip("-")
+    namespace = "".join(char for char in name if char.isalnum() or char == "-")[:50] + f"-{next(_numbers)}"
     part = Played(api, namespace)
     try:
         await part.create_namespace()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
+import json
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from aiohttp import web
+from aiohttp import ClientTimeout, web
 
 from alidade_crds.contract import ResultDocument
 from alidade_operator.api import CLAIM, EVENT, FINE_TUNE_JOB, POD, PYTORCH_JOB, Api, ApiError, Connection, Kind
@@ -259,3 +260,15 @@ class Played:
         """Events about a FineTuneJob."""
         items, _ = await self.api.list(EVENT, namespace=self.namespace)
         return [item for item in items if item["involvedObject"]["name"] == name]
+
+
+async def watch(api: Api, kind: Kind, namespace: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """Every change of a kind in a namespace, from the first object on."""
+    current = api._connection
+    params = {"watch": "true", "resourceVersion": "0"}
+    async with api._session.get(
+        current.server + kind.path(namespace), params=params, headers=current.headers, timeout=ClientTimeout(total=None)
+    ) as response:
+        async for line in response.content:
+            event = json.loads(line)
+            yield event["type"], event["object"]

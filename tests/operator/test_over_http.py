@@ -234,6 +234,7 @@ async def test_every_line_of_the_log_is_json_and_decisions_say_what_and_why(oper
     await played.apply("told")
     await played.launched("told")
     await played.phase("told", "Starting")
+    await asyncio.to_thread(operator.wait_for, '"told-1: the spec is accepted"')
     lines = [json.loads(line) for line in operator.text().splitlines()]
     told = [line for line in lines if line.get("resource") == "told" and line.get("namespace") == played.namespace]
     assert [(line["action"], line["why"]) for line in told] == [("launch", "told-1: the spec is accepted")]
