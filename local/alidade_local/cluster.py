@@ -79,11 +79,16 @@ def up(
     Raises ClusterError, which says what to do.
     """
     paths = _paths(name, data_dir)
-    if _daemon(paths) is not None:
+    if _is_up_soon(paths):
         return UpResult(paths, started=False, seconds=0.0)
     begun = time.monotonic()
     settings = DaemonSettings(paths.data_dir, port=port, operator=operator, first_backoff_s=first_backoff_s)
-    _start_daemon(paths, settings)
+    try:
+        _start_daemon(paths, settings)
+    except ClusterError:
+        if _is_up_soon(paths):  # somebody else started it in the same moment
+            return UpResult(paths, started=False, seconds=0.0)
+        raise
     return UpResult(paths, started=True, seconds=time.monotonic() - begun)
 
 
@@ -107,7 +112,7 @@ def down(name: str = DEFAULT_NAME, *, data_dir: Path | None = None, purge: bool 
         from alidade_local.kubelet.kubelet import end_leftover_processes
 
         end_leftover_processes(KubeletSettings(paths.data_dir))
-        for stale in (paths.daemon, paths.operator_process):
+        for stale in (paths.ready, paths.daemon, paths.operator_process):
             stale.unlink(missing_ok=True)
     if purge:
         shutil.rmtree(paths.data_dir, ignore_errors=True)
@@ -145,6 +150,18 @@ def _daemon(paths: ClusterPaths) -> ProcessIdentity | None:
     """The daemon's process if it lives; a file left by a dead one, even if its id was recycled, says nothing."""
     identity = ProcessIdentity.load(paths.daemon)
     return identity if identity is not None and identity.is_alive() else None
+
+
+def _is_up_soon(paths: ClusterPaths) -> bool:
+    """Whether a daemon is there already; one that somebody else is starting is waited for."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while (daemon := _daemon(paths)) is not None:
+        if ProcessIdentity.load(paths.ready) == daemon:
+            return True
+        if time.monotonic() > deadline:
+            raise ClusterError(f"process {daemon.pid} has not made the cluster ready; {paths.log} says how far it came")
+        time.sleep(0.05)
+    return False
 
 
 def _start_daemon(paths: ClusterPaths, settings: DaemonSettings) -> None:

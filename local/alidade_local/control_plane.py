@@ -15,7 +15,7 @@ from alidade_local.controllers.endpoints import EndpointsController
 from alidade_local.controllers.job import job_planner
 from alidade_local.controllers.plan import PlanActor, Planner
 from alidade_local.controllers.ports import PortChooser
-from alidade_local.controllers.pytorchjob import pytorchjob_planner
+from alidade_local.controllers.pytorchjob import pytorchjob_planner, rendezvous_ports
 from alidade_local.controllers.replicaset import replica_set_planner
 from alidade_local.controllers.scheduler import Scheduler
 from alidade_local.events import EventRecorder
@@ -72,7 +72,8 @@ async def start_control_plane(client: ApiClient, settings: KubeletSettings) -> C
         controllers.append(controller)
         recorders.append(actor.events)
 
-    ports = PortChooser()
+    ports = PortChooser(lambda: rendezvous_ports(informers.of(SERVICES).all()))
+    informers.of(PYTORCH_JOBS).listen(lambda before, after: ports.forget(before) if before and not after else None)
     add_plan(PYTORCH_JOBS, [PODS, SERVICES], pytorchjob_planner(ports.choose), "pytorchjob-controller")
     add_plan(JOBS, [PODS], job_planner(settings.first_backoff_s), "job-controller")
     add_plan(REPLICA_SETS, [PODS], replica_set_planner, "replicaset-controller")

@@ -112,7 +112,8 @@ async def serve(settings: DaemonSettings, ready: int | None = None) -> None:
         try:
             await _serve_locked(settings, paths, ready)
         finally:
-            paths.daemon.unlink(missing_ok=True)
+            for file in (paths.ready, paths.daemon):
+                file.unlink(missing_ok=True)
 
 
 async def _serve_locked(settings: DaemonSettings, paths: ClusterPaths, ready: int | None) -> None:
@@ -169,7 +170,7 @@ async def _run(
                 operator = asyncio.create_task(supervisor.run())
             elif settings.operator:
                 log.warning("the operator is not installed beside the local cluster; install alidade-operator")
-            _announce(ready)
+            _announce(paths, ready)
             log.info("the cluster is up; its kubeconfig is %s", paths.kubeconfig)
             await _until_stopped(stop, plane.failure())
         finally:
@@ -199,7 +200,9 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-def _announce(ready: int | None) -> None:
+def _announce(paths: ClusterPaths, ready: int | None) -> None:
+    """Tell whoever waits that the cluster can be used."""
+    paths.ready.write_bytes(paths.daemon.read_bytes())
     if ready is not None:
         os.write(ready, json.dumps({"ready": True}).encode() + b"\n")
         os.close(ready)

@@ -60,13 +60,8 @@ class Informer:
 
     def absorb(self, document: Object) -> None:
         """Take in the API server's answer to a write of our own, unless something newer is known."""
-        key, known = key_of(document), self._objects.get(key_of(document))
-        if uid_of(document) in self._deleted_uids:
-            return
-        if known is not None and uid_of(known) == uid_of(document) and version_of(known) >= version_of(document):
-            return
-        self._objects[key] = document
-        self._tell(known, document)
+        if uid_of(document) not in self._deleted_uids:
+            self._put(document)
 
     def forget(self, document: Object) -> None:
         """Take in that a deletion of our own removed the object."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import yaml
 
-from alidade_local.kubelet.container import CrashBackoff
+from alidade_local.backoff import CrashBackoff
 from alidade_local.kubelet.processes import ContainerProcess, ProcessIdentity
 from alidade_local.paths import ClusterPaths
 

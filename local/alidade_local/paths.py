@@ -55,6 +55,11 @@ class ClusterPaths:
         return self.data_dir / "daemon.json"
 
     @property
+    def ready(self) -> Path:
+        """The same as `daemon`, written once the cluster can be used."""
+        return self.data_dir / "ready.json"
+
+    @property
     def operator_process(self) -> Path:
         """Which process the operator is (its id and start time)."""
         return self.data_dir / "operator.json"

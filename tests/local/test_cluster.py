@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,18 @@ def test_starting_twice_leaves_the_running_cluster_as_it_is(
     assert main(["up", "--data-dir", str(cluster.data_dir), "--no-operator"]) == 0
     assert "already running" in capsys.readouterr().out
     assert local_cluster.status(data_dir=cluster.data_dir).pid == before
+
+
+def test_of_two_starts_at_once_one_starts_and_the_other_waits_for_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "alidade_local.main", "up", "--no-operator", "--data-dir", str(tmp_path / "c")]
+    starts = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = sorted(start.communicate(timeout=60)[0] + f" ({start.returncode})" for start in starts)
+    try:
+        assert ["already running" in text for text in said] == [True, False], said
+        assert all(text.endswith("(0)") for text in said)
+        assert local_cluster.status(data_dir=tmp_path / "c").api_ready
+    finally:
+        local_cluster.down(data_dir=tmp_path / "c")
 
 
 def test_a_second_daemon_in_the_same_folder_is_refused(cluster: RunningCluster) -> None:

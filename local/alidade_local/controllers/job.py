@@ -269,8 +269,8 @@ def _wanted_active(work: _Work) -> int:
 
 def _remaining_backoff(work: _Work, first_backoff_s: float) -> float:
     """Seconds until a failed pod may be replaced: the pause doubles with each failure since the last success."""
-    failures = [finished_at(pod, work.now) for pod in work.pods if phase_of(pod) == "Failed"]
-    successes = [finished_at(pod, work.now) for pod in work.pods if phase_of(pod) == "Succeeded"]
+    failures = [finished_at(pod) for pod in work.pods if phase_of(pod) == "Failed"]
+    successes = [finished_at(pod) for pod in work.pods if phase_of(pod) == "Succeeded"]
     recent = [moment for moment in failures if not successes or moment > max(successes)]
     if not recent:
         return 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from alidade_local.objects import Object, is_condition_true, is_deleting, parse_time
+from alidade_local.objects import Object, created_at, is_condition_true, is_deleting, parse_time
 
 FINISHED_PHASES = ("Succeeded", "Failed")
 
@@ -29,11 +29,12 @@ def restarts_of(pod: Object) -> int:
     return sum(container.get("restartCount", 0) for container in containers)
 
 
-def finished_at(pod: Object, default: datetime) -> datetime:
-    """When the pod's last container ended."""
+def finished_at(pod: Object) -> datetime:
+    """When the pod ended: with its last container, or, if none ran, when its conditions last changed."""
+    status = pod.get("status") or {}
     ends = [
-        parse_time(container["state"]["terminated"]["finishedAt"])
-        for container in (pod.get("status") or {}).get("containerStatuses") or []
+        container["state"]["terminated"]["finishedAt"]
+        for container in status.get("containerStatuses") or []
         if "terminated" in (container.get("state") or {})
-    ]
-    return max(ends, default=default)
+    ] or [condition["lastTransitionTime"] for condition in status.get("conditions") or []]
+    return max(map(parse_time, ends), default=created_at(pod))

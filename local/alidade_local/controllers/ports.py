@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 from alidade_local.objects import Object, uid_of
 
@@ -11,9 +12,13 @@ FIRST_PORT, LAST_PORT = 20_000, 29_999
 
 
 class PortChooser:
-    """Gives each object a port that nothing listens on and no other object was given; the same one when asked again."""
+    """Gives each object a port that nothing listens on and no other object has; the same one when asked again.
 
-    def __init__(self) -> None:
+    in_use: the ports that objects have already, whether something listens on them or not.
+    """
+
+    def __init__(self, in_use: Callable[[], set[int]]) -> None:
+        self._in_use = in_use
         self._chosen: dict[str, int] = {}
         self._next = FIRST_PORT
 
@@ -25,14 +30,15 @@ class PortChooser:
         return self._chosen[uid]
 
     def forget(self, owner: Object) -> None:
+        """The owner is gone: its port may be given to another."""
         self._chosen.pop(uid_of(owner), None)
 
     def _find(self) -> int:
-        given = set(self._chosen.values())
+        taken = self._in_use() | set(self._chosen.values())
         for _ in range(FIRST_PORT, LAST_PORT + 1):
             port = self._next
             self._next = FIRST_PORT if port == LAST_PORT else port + 1
-            if port not in given and _is_free(port):
+            if port not in taken and _is_free(port):
                 return port
         raise OSError(f"no port between {FIRST_PORT} and {LAST_PORT} is free")
 

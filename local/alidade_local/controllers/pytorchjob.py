@@ -222,13 +222,19 @@ def _fail_at_limit(work: _Work, message: str) -> None:
     work.plan.events.append(normal(f"{KIND}Failed", message))
 
 
+def rendezvous_ports(services: Sequence[Object]) -> set[int]:
+    """The rendezvous ports of the jobs that these Services belong to."""
+    return {
+        int(port["port"])
+        for service in services
+        for port in service["spec"].get("ports") or []
+        if port.get("name") == PORT_NAME
+    }
+
+
 def _known_port(work: _Work) -> int | None:
     """The rendezvous port that an earlier look at this job gave it."""
-    for service in work.services:
-        for port in service["spec"].get("ports") or []:
-            if port.get("name") == PORT_NAME:
-                return int(port["port"])
-    return None
+    return min(rendezvous_ports(work.services), default=None)
 
 
 def _plan_replicas(work: _Work, replica_type: str, spec: Object, port: int) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from alidade_local.backoff import CrashBackoff
 from alidade_local.events import Event, normal, warning
 from alidade_local.kubelet.environment import MissingReferenceError
 from alidade_local.kubelet.names import NoAddressYetError
@@ -56,22 +57,6 @@ class ContainerContext:
     wait_for_change: Callable[[], Awaitable[None]]
     emit: Callable[[Event], None]
     changed: Callable[[], None]
-
-
-class CrashBackoff:
-    """Pauses before restarts: none before the first, then doubling; forgotten after a long enough run."""
-
-    def __init__(self, first_s: float, last_s: float, reset_s: float) -> None:
-        self._first_s, self._last_s, self._reset_s = first_s, last_s, reset_s
-        self._next_s = 0.0
-
-    def next(self, ran_for_s: float) -> float:
-        """The pause in seconds after a run of that length."""
-        if ran_for_s >= self._reset_s:
-            self._next_s = 0.0
-        delay_s = self._next_s
-        self._next_s = min(delay_s * 2 if delay_s else self._first_s, self._last_s)
-        return delay_s
 
 
 class ContainerRunner:

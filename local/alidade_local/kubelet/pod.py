@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from alidade_local.backoff import CrashBackoff
 from alidade_local.client import ApiError, ConflictError, NotFoundError, UnreachableError
 from alidade_local.events import Event, warning
-from alidade_local.kubelet.container import ContainerContext, ContainerRunner, CrashBackoff, Launch
+from alidade_local.kubelet.container import ContainerContext, ContainerRunner, Launch
 from alidade_local.kubelet.environment import (
     MissingReferenceError,
     PodFacts,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from alidade_local.kubelet.container import CrashBackoff
+from alidade_local.backoff import CrashBackoff
 from alidade_local.kubelet.probes import ProbeCounter
 from alidade_local.kubelet.records import (
     ContainerRecord,
