@@ -14,7 +14,7 @@ from typing import Any
 import cel
 
 from alidade_local.apiserver.cel_functions import FUNCTIONS
-from alidade_local.apiserver.cel_values import cel_value
+from alidade_local.apiserver.cel_values import cel_value, escaped
 from alidade_local.apiserver.errors import FieldError, duplicate, invalid, required
 from alidade_local.apiserver.schema import Schema
 
@@ -22,6 +22,7 @@ Json = dict[str, Any]
 
 _REASONS = ("FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate")
 _NO_OLD = object()
+_SELF = re.compile(r"\b(?:self|oldSelf)\b(?:\.([A-Za-z_]\w*)(?!\w*\s*\())?")
 _MACRO_VARIABLE = re.compile(r"\.(?:all|exists|exists_one|map|filter)\(\s*(\w+)\s*,")
 
 
@@ -31,6 +32,8 @@ class _Expression:
     functions: tuple[str, ...]
     """Functions outside the standard that it calls."""
     uses_old: bool
+    fields: frozenset[str] | None
+    """Fields of self and oldSelf that it reads; None when it may read all of them."""
 
 
 class CelError(ValueError):
@@ -53,7 +56,17 @@ def _compile(source: str) -> _Expression:
     for name in called:
         if name not in FUNCTIONS and name not in _STANDARD:
             raise CelError(f"undeclared reference to '{name}'")
-    return _Expression(program, tuple(name for name in called if name in FUNCTIONS), "oldSelf" in variables)
+    functions = tuple(name for name in called if name in FUNCTIONS)
+    return _Expression(program, functions, "oldSelf" in variables, _fields_read(source))
+
+
+def _fields_read(source: str) -> frozenset[str] | None:
+    fields: set[str] = set()
+    for found in _SELF.finditer(source):
+        if not found[1]:
+            return None
+        fields.add(found[1])
+    return frozenset(fields)
 
 
 _NAMESPACES = frozenset(name.partition(".")[0] for name in FUNCTIONS if "." in name) | {"optional"}
@@ -152,36 +165,58 @@ def _check_rules(
     *,
     only_transitions: bool,
 ) -> None:
-    context: Any = None
-    optional_context: Any = None
-    for rule in rules:
-        expression = _compile(rule["rule"])
-        if not expression.uses_old and only_transitions:
-            continue
+    asked = [
+        (rule, expression)
+        for rule in rules
+        if _is_asked(rule, expression := _compile(rule["rule"]), old, only_transitions=only_transitions)
+    ]
+    if not asked:
+        return
+    fields = _fields_of_all(asked)
+    context = _context(value, old, schema, fields)
+    for rule, expression in asked:
+        chosen = context
         if expression.uses_old and rule.get("optionalOldSelf"):
-            if optional_context is None:
-                optional_context = _context(value, _optional(old, schema), schema)
-            chosen = optional_context
-        elif expression.uses_old and old is _NO_OLD:
-            continue
-        else:
-            if context is None:
-                context = _context(value, _NO_OLD if old is _NO_OLD else cel_value(old, schema), schema)
-            chosen = context
+            chosen = cel.Context(variables={"self": cel_value(value, schema), "oldSelf": _optional(old, schema)})
         error = _evaluate(rule, expression, chosen, schema, path)
         if error is not None:
             errors.append(error)
+
+
+def _is_asked(rule: Json, expression: _Expression, old: Any, *, only_transitions: bool) -> bool:
+    if expression.uses_old:
+        return old is not _NO_OLD or bool(rule.get("optionalOldSelf"))
+    return not only_transitions
+
+
+def _fields_of_all(asked: list[tuple[Json, _Expression]]) -> frozenset[str] | None:
+    """Fields that some of the rules and their messages read; None for all."""
+    fields: frozenset[str] = frozenset()
+    for rule, expression in asked:
+        message = rule.get("messageExpression")
+        for read in (expression.fields, _compile(message).fields if message else frozenset()):
+            if read is None:
+                return None
+            fields |= read
+    return fields
 
 
 def _optional(old: Any, schema: Schema) -> Any:
     return cel.OptionalValue.none() if old is _NO_OLD else cel.OptionalValue.of(cel_value(old, schema))
 
 
-def _context(value: Any, old: Any, schema: Schema) -> Any:
-    variables = {"self": cel_value(value, schema)}
+def _context(value: Any, old: Any, schema: Schema, fields: frozenset[str] | None) -> Any:
+    """The variables of rules, with no more of the values than the rules read: converting them costs most."""
+    variables = {"self": _part(value, schema, fields)}
     if old is not _NO_OLD:
-        variables["oldSelf"] = old
+        variables["oldSelf"] = _part(old, schema, fields)
     return cel.Context(variables=variables)
+
+
+def _part(value: Any, schema: Schema, fields: frozenset[str] | None) -> Any:
+    if fields is None or not isinstance(value, dict) or schema.additional is not None:
+        return cel_value(value, schema)
+    return cel_value({name: item for name, item in value.items() if escaped(name) in fields}, schema)
 
 
 def _evaluate(rule: Json, expression: _Expression, context: Any, schema: Schema, path: str) -> FieldError | None:

@@ -30,6 +30,7 @@ Json = dict[str, Any]
 
 
 _NO_OLD = object()
+_COMBINATIONS = frozenset(("allOf", "anyOf", "oneOf", "not"))
 
 
 def validate(value: Any, schema: Schema, path: str = "", old: Any = _NO_OLD) -> list[FieldError]:
@@ -80,7 +81,8 @@ def _check(value: Any, schema: Schema, path: str, errors: list[FieldError], old:
         _check_list(value, schema, path, errors, old)
     elif isinstance(value, dict):
         _check_object(value, schema, path, errors, old)
-    _check_combinations(value, raw, path, errors)
+    if not _COMBINATIONS.isdisjoint(raw):
+        _check_combinations(value, raw, path, errors)
 
 
 def _check_type(value: Any, schema: Schema, path: str, errors: list[FieldError]) -> bool:
