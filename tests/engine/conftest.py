@@ -1,5 +1,6 @@
 """Tiny tokenizers and a tiny model, made anew: nothing is fetched."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -35,16 +36,20 @@ def tokenizer(tokenizer_trained: PreTrainedTokenizerFast, tmp_path: Path) -> Pre
 
 @pytest.fixture(scope="session")
 def sentencepiece_like() -> PreTrainedTokenizerFast:
-    """A tokenizer that puts a space in front of every text, with pieces that run over word ends, as Llama 2's does."""
-    backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    """A tokenizer that puts a space in front of every text and writes what it lacks in bytes, as Llama 2's does."""
+    trained = Tokenizer(models.BPE())
+    trained.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    trained.train_from_iterator([text.replace("\n", " ") for text in CORPUS], trainer)
+    model = json.loads(trained.to_str())["model"]
+    pieces = [*model["vocab"], *(f"<0x{byte:02X}>" for byte in range(256))]
+    merges = [tuple(pair) for pair in model["merges"]]
+    numbered = {piece: number for number, piece in enumerate(pieces)}
+    backend = Tokenizer(models.BPE(numbered, merges, unk_token="<unk>", byte_fallback=True))
+    backend.normalizer = trained.normalizer
     backend.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special[:3], show_progress=False)
-    backend.train_from_iterator([text.replace("\n", " ") for text in CORPUS], trainer)
-    backend.add_tokens(special[3:])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token="<s>",

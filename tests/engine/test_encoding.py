@@ -44,6 +44,7 @@ def test_first_pieces_have_the_tokens_they_have_alone(request: pytest.FixtureReq
             assert whole.input_ids[: len(first.input_ids)] == first.input_ids
             assert whole.answer_mask[: len(first.answer_mask)] == first.answer_mask
         assert len(whole.input_ids) == len(whole.answer_mask)
+        assert tokenizer.decode(whole.input_ids) == "".join(parts)
 
     check()
 

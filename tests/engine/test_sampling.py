@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from alidade_engine.sampling import generate
 
@@ -23,6 +23,17 @@ def test_greedy_answers_of_a_batch_are_transformers_own(
     answers = generate(model, tokenizer, PROMPTS, max_new_tokens=16)
     for answer in answers:
         assert answer.token_ids == reference(model, answer.prompt_ids, 16, tokenizer.eos_token_id)
+
+
+def test_padding_does_not_shift_positions(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Seen only by a model with absolute positions: rotary ones depend on distances alone."""
+    torch.manual_seed(0)
+    absolute = GPT2LMHeadModel(
+        GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=16, n_layer=1, n_head=2, initializer_range=0.5)
+    ).eval()
+    asked = [[5, 6, 7], [9] * 20]
+    together = generate(absolute, tokenizer, asked, max_new_tokens=10)
+    assert together == [generate(absolute, tokenizer, [ids], max_new_tokens=10)[0] for ids in asked]
 
 
 def test_an_answer_ends_at_the_end_token_and_its_text_is_without_it(

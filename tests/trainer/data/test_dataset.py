@@ -295,6 +295,19 @@ def test_what_is_wrong_in_mixed_data_names_its_field(
     )
 
 
+def test_mixed_data_must_hold_something_unless_nothing_is_drawn_from_it(
+    job: Job, write: Write, tokenizer: PreTrainedTokenizerFast, locations: Locations
+) -> None:
+    write("train.json", questions(2))
+    write("empty.json", [{"text": " "}])
+    mix = {"uri": "pvc://data/empty.json", "weight": 0}
+    assert len(prepare(job("train.json", mix=[mix]), tokenizer, locations).train.members) == 2
+    with pytest.raises(
+        JobFailure, match=r"dataset.mix\[0\].uri: none of the 1 records can be learned from; 1 have no text"
+    ):
+        prepare(job("train.json", mix=[mix | {"weight": 1}]), tokenizer, locations)
+
+
 def test_a_context_shorter_than_max_length_lowers_it_and_says_so(
     job: Job, write: Write, tokenizer: PreTrainedTokenizerFast, locations: Locations
 ) -> None:

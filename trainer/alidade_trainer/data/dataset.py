@@ -89,7 +89,7 @@ def prepare(
     template = resolve_template(tokenizer, data.template)
     rules = Rules(stage, max_length, template)
     main = tokenise(OpenedSource(locations, data.uri, data.format), tokenizer, rules)
-    _refuse_nothing(main.report)
+    refuse_nothing(main.report)
     mixed = [
         tokenise(
             OpenedSource(locations, mix.uri, mix.format, field=f"dataset.mix[{number}].uri", mixed=True),
@@ -98,6 +98,9 @@ def prepare(
         )
         for number, mix in enumerate(data.mix)
     ]
+    for number, (source, mix) in enumerate(zip(mixed, data.mix, strict=True)):
+        if mix.weight:
+            refuse_nothing(source.report, field=f"dataset.mix[{number}].uri")
     held_out = _held_out_source(data, tokenizer, locations, rules)
     train, validation, samples = _select(job, main, mixed, held_out, warnings)
     sources = [main.report, *(source.report for source in mixed), *([held_out.report] if held_out else [])]
@@ -114,8 +117,8 @@ def prepare(
         max_length=max_length,
         packing=data.packing,
         sources=sources,
-        train=_split_report(sequences, max_length),
-        validation=_split_report(checks, max_length) if checks else None,
+        train=split_report(sequences, max_length),
+        validation=split_report(checks, max_length) if checks else None,
         warnings=warnings,
     )
     return PreparedData(sequences, checks, report.to_dict(), report.template, data.packing)
@@ -140,11 +143,11 @@ def _held_out_source(
         return None
     field = "dataset.validation.uri"
     source = tokenise(OpenedSource(locations, data.validation.uri, data.format, field=field), tokenizer, rules)
-    _refuse_nothing(source.report, field=field)
+    refuse_nothing(source.report, field=field)
     return source
 
 
-def _refuse_nothing(report: SourceReport, *, field: str = "dataset.uri") -> None:
+def refuse_nothing(report: SourceReport, *, field: str = "dataset.uri") -> None:
     """Raises JobFailure when no record is left, with the reason that took most of them."""
     if report.kept:
         return
@@ -181,17 +184,17 @@ def _select(
         if both:
             warnings.append(f"{both} of {len(held_out.keys)} held-out samples are also in the training data.")
     elif job.dataset.validation is not None:
-        chosen = _hold_out(main.keys, job.dataset.validation, seed)
+        chosen = hold_out(main.keys, job.dataset.validation, seed)
         train, validation = train[~chosen], train[chosen]
     drawn = [train]
     for number, (source, mix) in enumerate(zip(mixed, job.dataset.mix, strict=True), 1):
         wanted = round(mix.weight * len(train))
-        drawn.append(_draw(len(source.samples), wanted, seed, number) + starts[number])
+        drawn.append(draw_samples(len(source.samples), wanted, seed, number) + starts[number])
     train = np.concatenate(drawn)
     return train[epoch_order(seed, 0, len(train))], validation, concatenate(part.samples for part in parts)
 
 
-def _hold_out(keys: NDArray[np.uint64], validation: Validation, seed: int) -> NDArray[np.bool_]:
+def hold_out(keys: NDArray[np.uint64], validation: Validation, seed: int) -> NDArray[np.bool_]:
     """(samples,) bool, which are held out: whole records, and with a record all its repetitions.
 
     Each record's place in the draw is a hash of its key and the seed, so it does not depend on the file's order.
@@ -217,13 +220,14 @@ def _scramble(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def _draw(available: int, wanted: int, seed: int, number: int) -> NDArray[np.int64]:
+def draw_samples(available: int, wanted: int, seed: int, number: int) -> NDArray[np.int64]:
     """`wanted` of the available samples at random; each is taken once before any is taken again."""
-    rounds = [epoch_order(seed, 1_000_000 * number + turn, available) for turn in range(-(-wanted // available))]
+    turns = -(-wanted // available) if wanted else 0
+    rounds = [epoch_order(seed, 1_000_000 * number + turn, available) for turn in range(turns)]
     return np.concatenate([np.empty(0, dtype=np.int64), *rounds])[:wanted]
 
 
-def _split_report(sequences: TokenDataset, max_length: int) -> SplitReport:
+def split_report(sequences: TokenDataset, max_length: int) -> SplitReport:
     lengths = sequences.samples.lengths[sequences.members]
     places = len(sequences) * max_length
     return SplitReport(

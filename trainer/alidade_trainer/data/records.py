@@ -91,11 +91,8 @@ def find_files(path: Path) -> DataFiles:
 
 def _is_held_out(relative: Path) -> bool:
     names = [part.lower() for part in relative.with_suffix("").parts]
-    return any(
-        name == word or name.startswith((word + "-", word + "_", word + "."))
-        for name in names
-        for word in HELD_OUT_NAMES
-    )
+    beginnings = tuple(word + sign for word in HELD_OUT_NAMES for sign in "-_.")
+    return any(name in HELD_OUT_NAMES or name.startswith(beginnings) for name in names)
 
 
 def read_files(files: DataFiles) -> Iterator[Record]:
