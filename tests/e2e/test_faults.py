@@ -25,7 +25,8 @@ from tests.e2e.jobs import (
 )  # fmt: skip
 
 pytestmark = pytest.mark.slow
-STEPS = 300
+STEPS = 200
+CHECKPOINT = {"everySteps": 40}
 
 
 def processes(argument: str, **environment: str) -> list[psutil.Process]:
@@ -54,10 +55,10 @@ def kill_a_trainer(job: str, rank: str) -> None:
 
 def test_a_killed_worker_costs_one_attempt_and_changes_nothing_of_the_loss_curve(trained_on_sums: Cluster) -> None:
     cluster = trained_on_sums
-    apply(cluster, finetune_job("undisturbed", steps=STEPS))
+    apply(cluster, finetune_job("undisturbed", steps=STEPS, checkpoint=CHECKPOINT))
     undisturbed = finished(cluster, "undisturbed")
-    apply(cluster, finetune_job("killed", steps=STEPS))
-    wait_until(lambda: step(read(cluster, "killed")) >= 25, "a checkpoint to resume from")
+    apply(cluster, finetune_job("killed", steps=STEPS, checkpoint=CHECKPOINT))
+    wait_until(lambda: step(read(cluster, "killed")) >= 60, "a checkpoint to resume from")
     kill_a_trainer("killed", rank="1")
     job = finished(cluster, "killed")
 
@@ -74,7 +75,7 @@ def test_an_operator_killed_at_random_launches_nothing_twice_and_loses_nothing(
 ) -> None:
     cluster = trained_on_sums
     chance = random.Random(20)
-    apply(cluster, finetune_job("steady", steps=STEPS))
+    apply(cluster, finetune_job("steady", steps=STEPS, checkpoint=CHECKPOINT))
     for _ in range(20):
         wait_until(lambda: operators(cluster), "an operator to kill", timeout_s=30)
         for process in operators(cluster):

@@ -73,6 +73,10 @@ class Locations:
             raise JobFailure(FailureReason.MODEL_NOT_FOUND, self._absent(location, path, field))
         return path
 
+    def as_addresses(self, text: str) -> str:
+        """A text in which paths below the volumes are the addresses that a user wrote."""
+        return text.replace(f"{self.volumes}/configmaps/", "configmap://").replace(f"{self.volumes}/", "pvc://")
+
     def resolve_output(self, uri: str, *, field: str = "output.uri") -> Path:
         """The local folder that results are written to, made when absent; `publish` uploads it for s3:// and gs://.
 

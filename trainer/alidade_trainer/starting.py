@@ -9,9 +9,10 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alidade_crds.blocks import AdapterType, Precision
-from alidade_crds.contract import JobDocument
+from alidade_crds.contract import JobDocument, Stage
 from alidade_crds.reasons import FailureReason
 from alidade_engine.models import (
+    check_weights,
     ensure_pad_token,
     init_model,
     load_config,
@@ -61,7 +62,8 @@ def _make_start(job: JobDocument, locations: Locations, shared: Path, peers: Pee
         assert job.model.uri is not None, "a job document's model has uri or init"
         folder = locations.resolve_model(job.model.uri)
         config = load_config(folder, trust_remote_code=trust)
-        _check_digest(job, folder)
+        check_weights(folder)
+        check_digest(job, folder)
         context_length = getattr(config, "max_position_embeddings", None)
         tokenizer = load_tokenizer(folder, trust_remote_code=trust)
     ensure_pad_token(tokenizer)
@@ -81,7 +83,7 @@ def _load_start(shared: Path) -> StartingPoint:
     )
 
 
-def _check_digest(job: JobDocument, folder: Path) -> None:
+def check_digest(job: JobDocument, folder: Path) -> None:
     if job.model.digest is None:
         return
     found = model_digest(folder)
@@ -118,7 +120,13 @@ def build_model(job: JobDocument, start: StartingPoint) -> nn.Module:
 def refuse_unknown(job: JobDocument) -> None:
     """Raises JobFailure (ConfigInvalid) for what a job document can ask and this trainer does not do."""
     refusals = [
-        (job.stage not in ("pretrain", "sft"), "stage", job.stage, "this trainer does pretrain and sft"),
+        (job.stage == Stage.ALIGN, "stage", job.stage, "this trainer does pretrain, sft and reward"),
+        (
+            job.stage == Stage.REWARD and job.model.init is not None,
+            "model.init",
+            "set",
+            "a reward model starts from a language model; name it in model.uri",
+        ),
         (job.adapter.type == AdapterType.QLORA, "adapter.type", job.adapter.type, "use lora or none"),
         (
             job.model.init is not None and job.adapter.type != AdapterType.NONE,

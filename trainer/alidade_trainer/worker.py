@@ -33,7 +33,11 @@ def main() -> int:
         from alidade_trainer.failures import JobFailure
         from alidade_trainer.faults import failure_of
 
+        from alidade_trainer.sources import Locations
+
         failure = failure_of(error)
+        told = Locations.from_environment().as_addresses(failure.message)
+        failure = failure.model_copy(update={"message": told})
         if not isinstance(error, JobFailure):  # its message says all that its traceback could
             print(traceback.format_exc(), file=sys.stderr, flush=True)
         last = progress.last

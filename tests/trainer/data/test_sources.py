@@ -266,3 +266,9 @@ def test_an_output_folder_is_made_and_proved_writable(locations: Locations) -> N
     with pytest.raises(JobFailure, match=r"output.uri is pvc://data/file/x, where nothing can be written") as caught:
         locations.resolve_output("pvc://data/file/x")
     assert caught.value.reason is FailureReason.VOLUME_READ_ONLY
+
+
+def test_a_message_names_what_the_user_wrote_and_not_where_it_is_mounted(tmp_path: Path) -> None:
+    locations = Locations(tmp_path / "volumes", tmp_path / "scratch")
+    text = f"{tmp_path}/volumes/models/base has no config.json; {tmp_path}/volumes/configmaps/data/a.json is empty"
+    assert locations.as_addresses(text) == "pvc://models/base has no config.json; configmap://data/a.json is empty"
