@@ -13,6 +13,7 @@ import yaml
 
 import alidade_crds
 from alidade_local.client import AlreadyExistsError, ApiClient
+from alidade_local.errors import ClusterError
 from alidade_local.objects import Key, Object, annotations_of, is_condition_true, key_of
 from alidade_local.resources import CLAIMS, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
 
@@ -31,8 +32,12 @@ def crd_texts() -> Iterator[str]:
 
 
 def crd_files() -> list[Path]:
-    """The generated definitions of this project's resource types."""
-    return sorted((Path(alidade_crds.__file__).parents[1]).glob("*.yaml"))
+    """The generated definitions of this project's resource types; raises ClusterError when they are not installed."""
+    folder = Path(alidade_crds.__file__).parents[1]
+    found = sorted(folder.glob(f"*.{alidade_crds.GROUP}.yaml"))
+    if not found:
+        raise ClusterError(f"the resource definitions are not in {folder}; install alidade-crds from its source folder")
+    return found
 
 
 def _parse(text: str) -> Object:

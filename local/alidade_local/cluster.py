@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from alidade_local.daemon import ClusterError, DaemonSettings, serve
+from alidade_local.daemon import DaemonSettings, serve
+from alidade_local.errors import ClusterError
 from alidade_local.kubelet.processes import ProcessIdentity
 from alidade_local.kubelet.settings import KubeletSettings
 from alidade_local.paths import DEFAULT_NAME, ClusterPaths

@@ -16,15 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alidade_local.errors import ClusterError
 from alidade_local.kubelet.processes import ProcessIdentity
 from alidade_local.kubelet.settings import KubeletSettings
 from alidade_local.paths import ClusterPaths
 
 log = logging.getLogger(__name__)
-
-
-class ClusterError(Exception):
-    """The cluster cannot be started, stopped or asked; the message says what to do."""
 
 
 @dataclass(frozen=True)

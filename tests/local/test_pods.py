@@ -103,6 +103,40 @@ def test_volumes_are_where_the_program_is_told_and_a_message_ends_in_the_status(
     assert (len(message), message[-4:]) == (4096, "mend")
 
 
+def test_names_of_services_and_paths_from_config_maps_are_resolved_in_variables_and_arguments(
+    cluster: RunningCluster,
+) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "peer"},
+        "spec": {"clusterIP": "None", "selector": {"app": "peer"}},
+    }
+    settings = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "settings"},
+        "data": {"PEER": "peer:80", "FOLDER": "/data/x"},
+    }
+    code = "import os, sys; print(os.environ['PEER'], os.environ['FOLDER'], sys.argv[1])"
+    main = container(
+        code,
+        args=["--peer=$(PEER)"],
+        envFrom=[{"configMapRef": {"name": "settings"}}],
+        volumeMounts=[{"name": "d", "mountPath": "/data"}],
+    )
+    asks = pod("asks", main, volumes=[{"name": "d", "emptyDir": {}}])
+    apply(cluster, service, settings, asks)
+    wait_until(lambda: "WaitingForService" in events(cluster, "asks"), "it says that it waits for the peer")
+    apply(cluster, pod("peer", container(SLEEP), grace_s=1))
+    wait_for_phase(cluster, "asks", "Succeeded")
+    address = status(cluster, "pod", "peer")["podIP"]
+    uid = (get(cluster, "pod", "asks") or {})["metadata"]["uid"]
+    folder = cluster.data_dir / "pods" / uid / "root-main/data/x"
+    assert cluster.kubectl("logs", "asks") == f"{address}:80 {folder} --peer={address}:80\n"
+    cluster.kubectl("delete", "pod", "peer")
+
+
 def test_a_claim_is_removed_with_its_folder_but_not_while_a_pod_uses_it(cluster: RunningCluster) -> None:
     claim = {
         "apiVersion": "v1",

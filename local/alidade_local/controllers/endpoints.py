@@ -9,7 +9,6 @@ from alidade_local.client import ApiClient
 from alidade_local.controllers.controller import Controller
 from alidade_local.controllers.pods import FINISHED_PHASES, is_ready, phase_of
 from alidade_local.informer import Informers
-from alidade_local.kubelet.names import resolve_target_port
 from alidade_local.objects import (
     Key,
     Object,
@@ -22,6 +21,7 @@ from alidade_local.objects import (
     uid_of,
 )
 from alidade_local.resources import ENDPOINT_SLICES, ENDPOINTS, PODS, SERVICES
+from alidade_local.service_ports import resolve_target_port
 
 FIELD_MANAGER = "endpoint-controller"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -65,22 +64,15 @@ def _sum(parts: Iterable[Resources]) -> dict[str, Decimal]:
     return total
 
 
-@dataclass(frozen=True)
-class NodeFit:
-    """Why a pod does not fit on a node; no reasons when it does."""
-
-    reasons: tuple[str, ...]
-
-
-def fit(pod: Object, node: Object, bound_pods: Sequence[Object]) -> NodeFit:
-    """Whether the node takes the pod besides the pods that are bound to it."""
+def misfits(pod: Object, node: Object, bound_pods: Sequence[Object]) -> list[str]:
+    """Why the node does not take the pod besides the pods that are bound to it; empty when it does."""
     if node["spec"].get("unschedulable"):
-        return NodeFit(("node(s) were unschedulable",))
+        return ["node(s) were unschedulable"]
     if not _selects(pod["spec"], labels_of(node)):
-        return NodeFit(("node(s) didn't match Pod's node affinity/selector",))
+        return ["node(s) didn't match Pod's node affinity/selector"]
     taint = _untolerated_taint(pod["spec"], node)
     if taint is not None:
-        return NodeFit((f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}",))
+        return [f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"]
     allocatable = {name: parse_quantity(amount) for name, amount in node["status"]["allocatable"].items()}
     live = [other for other in bound_pods if phase_of(other) not in FINISHED_PHASES]
     used = _sum(pod_requests(other) for other in live)
@@ -90,7 +82,7 @@ def fit(pod: Object, node: Object, bound_pods: Sequence[Object]) -> NodeFit:
     for name, amount in sorted(pod_requests(pod).items()):
         if amount and used.get(name, Decimal(0)) + amount > allocatable.get(name, Decimal(0)):
             reasons.append(f"Insufficient {name}")
-    return NodeFit(tuple(reasons))
+    return reasons
 
 
 def _selects(spec: Object, labels: Mapping[str, str]) -> bool:
@@ -132,7 +124,7 @@ def choose_node(pod: Object, nodes: Sequence[Object], pods: Sequence[Object]) ->
     counted: dict[str, int] = {}
     for node in nodes:
         bound = [other for other in pods if other["spec"].get("nodeName") == name_of(node)]
-        reasons = fit(pod, node, bound).reasons
+        reasons = misfits(pod, node, bound)
         if not reasons:
             return name_of(node), ""
         for reason in reasons:

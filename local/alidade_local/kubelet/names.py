@@ -10,7 +10,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from alidade_local.objects import Object, is_deleting, labels_of, matches_labels, name_of, namespace_of
+from alidade_local.objects import (
+    Object,
+    is_condition_true,
+    is_deleting,
+    labels_of,
+    matches_labels,
+    name_of,
+    namespace_of,
+)
+from alidade_local.service_ports import resolve_target_port
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _HOST = rf"(?P<name>{_LABEL})(?:\.(?P<namespace>{_LABEL})(?P<svc>\.svc(?:\.cluster\.local)?)?)?"
@@ -71,13 +80,9 @@ class ServiceNames:
             and (pod.get("status") or {}).get("phase") not in _FINISHED
             and (pod.get("status") or {}).get("podIP")
         ]
-        ordered = sorted(candidates, key=lambda pod: (not _is_ready(pod), pod["metadata"]["creationTimestamp"]))
-        return ordered[0] if ordered else None
-
-
-def _is_ready(pod: Object) -> bool:
-    conditions: list[Object] = pod["status"].get("conditions") or []
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+        oldest_first = sorted(candidates, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+        ready = [pod for pod in oldest_first if is_condition_true(pod, "Ready")]
+        return next(iter(ready or oldest_first), None)
 
 
 def _target_port(service: Object, pod: Object, port: str) -> str:
@@ -88,15 +93,3 @@ def _target_port(service: Object, pod: Object, port: str) -> str:
     if entry is None:
         return port
     return f":{resolve_target_port(entry, pod)}"
-
-
-def resolve_target_port(entry: Object, pod: Object) -> int:
-    """The number of the pod's port that an entry of a Service's ports leads to."""
-    target = entry.get("targetPort") or entry["port"]
-    if isinstance(target, str) and not target.isdigit():
-        for container in pod["spec"]["containers"]:
-            for declared in container.get("ports") or []:
-                if declared.get("name") == target:
-                    return int(declared["containerPort"])
-        return int(entry["port"])
-    return int(target)

@@ -72,6 +72,7 @@ class PodRunner:
         self._failure: tuple[str, str] | None = None
         self._changed = asyncio.Event()
         self._written: Object | None = None
+        self._is_over = False
         self.task = asyncio.create_task(self._run(), name=f"pod {key_of(pod)}")
 
     # What the kubelet tells the pod.
@@ -103,8 +104,10 @@ class PodRunner:
             log.exception("pod %s", key_of(self.pod))
             self._failure = ("KubeletError", "The kubelet failed to run the pod; its log file says why.")
             await self._stop_containers(0)
-        finally:
-            writer.cancel()
+        # The writer ends by itself: a write that is under way must not arrive after the last one.
+        self._is_over = True
+        self._changed.set()
+        await writer
         self._node.addresses.release(self.uid)
         await self._write_last()
 
@@ -215,15 +218,12 @@ class PodRunner:
         make_root(container, root, self._folder / "volumes", variables)
         paths = PathMap(root, mount_paths(container))
         names, namespace = self._node.names(self.pod, self._address), namespace_of(self.pod)
-        own = {variable["name"] for variable in container.get("env") or []}
-        environment = {
-            name: paths.rewrite_value(names.resolve(value, namespace)) if name in own else value
-            for name, value in variables.items()
-        }
-        items = [*(container.get("command") or []), *(container.get("args") or [])]
-        argv = [paths.rewrite_argument(expand(item, variables)) for item in items]
-        if not container.get("command"):
-            argv = []
+        # What the machine gave is true as it is; what the pod says is said in terms of its container.
+        own = {name: names.resolve(value, namespace) for name, value in variables.items() if base.get(name) != value}
+        environment = variables | {name: paths.rewrite_value(value) for name, value in own.items()}
+        command: list[str] = container.get("command") or []
+        items = [*command, *(container.get("args") or [])] if command else []
+        argv = [paths.rewrite_argument(expand(item, variables | own)) for item in items]
         folder = _working_folder(container.get("workingDir"), root, paths)
         marker = self._node.settings.marker(self.uid, container["name"], str(run))
         return Launch(
@@ -280,10 +280,12 @@ class PodRunner:
         return pod_status(self.pod, state, datetime.now(UTC))
 
     async def _write_changes(self) -> None:
-        """Write the status whenever it changed, until cancelled."""
+        """Write the status whenever it changed, as long as the pod lives."""
         while True:
             await self._changed.wait()
             self._changed.clear()
+            if self._is_over:
+                return
             try:
                 await self._write_status()
             except (ApiError, UnreachableError) as error:
