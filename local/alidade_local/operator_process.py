@@ -21,8 +21,11 @@ log = logging.getLogger(__name__)
 
 MODULE = "alidade_operator.main"
 STOP_GRACE_S = 10.0
-# A crashing operator is started again at once, then after 1 s, doubling to half a minute.
+# An operator that fails is started again at once, then after 1 s, doubling to half a minute.
 FIRST_BACKOFF_S, LAST_BACKOFF_S, BACKOFF_RESET_S = 1.0, 30.0, 60.0
+# One that was ended by a signal did nothing wrong: it is started again after no more than this.
+KILLED_PAUSE_S = 0.2
+FIRST_SIGNAL_CODE = 128
 
 # What the operator is told about this machine: one pool without GPUs, and files of the machine may be named.
 OPERATOR_CONFIG = {
@@ -60,7 +63,8 @@ class OperatorSupervisor:
             while True:
                 begun = time.monotonic()
                 exit_code = await self._run_once()
-                delay_s = backoff.next(time.monotonic() - begun)
+                killed = exit_code > FIRST_SIGNAL_CODE
+                delay_s = KILLED_PAUSE_S if killed else backoff.next(time.monotonic() - begun)
                 log.warning(
                     "the operator ended with code %d (its log: %s); again in %g s",
                     exit_code, self._paths.operator_log, delay_s,
