@@ -57,7 +57,7 @@ CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
 CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 EVENT = Kind("", "v1", "events", "Event")
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
-CHILD_KINDS = (PYTORCH_JOB, POD, CONFIG_MAP)
+CHILD_KINDS = (PYTORCH_JOB, POD)
 
 
 class ApiError(Exception):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from alidade_operator.api import CHILD_KINDS, CLAIM, CONFIG_MAP, POD, JsonObject, Kind
+from alidade_operator.api import CHILD_KINDS, CLAIM, POD, JsonObject, Kind
 
 # Deleted uids are remembered so that an older event that arrives late does not bring an object back.
 TOMBSTONES = 10_000
@@ -115,7 +115,7 @@ class Cache:
         yield from self._objects.get(kind.kind, {}).values()
 
     def children(self, parent: Key) -> Iterator[JsonObject]:
-        """Objects that carry the labels of a resource, its training jobs, pods and ConfigMaps."""
+        """Training jobs and pods that carry the labels of a resource."""
         for key in sorted(self._children.get(parent, ())):
             body = self.get(key)
             if body is not None:
@@ -223,6 +223,5 @@ def _keep_pod(body: JsonObject) -> JsonObject:
 _KEPT_CONTENT: dict[str, Callable[[JsonObject], JsonObject]] = {
     "PyTorchJob": _keep_training_job,
     POD.kind: _keep_pod,
-    CONFIG_MAP.kind: _keep_nothing,
     CLAIM.kind: _keep_nothing,
 }

@@ -39,7 +39,7 @@ class Executor:
 
     async def _make(self, child: Create | Apply, namespace: str) -> None:
         if isinstance(child, Apply):
-            self._cache.put(child.kind, await self._api.apply(child.kind, namespace, child.body))
+            await self._api.apply(child.kind, namespace, child.body)
             return
         try:
             made = await self._api.create(child.kind, namespace, child.body)

@@ -31,29 +31,31 @@ async def observe(
     key = Key("FineTuneJob", job.namespace, job.name)
     jobs: list[TrainingJobView] = []
     pods: list[PodView] = []
-    document: bool | None = None
     for child in cache.children(key):
         if child["kind"] == PYTORCH_JOB.kind:
             view = training_job_view(child, owner_uid=job.uid)
             jobs += [view] if view is not None else []
         elif child["kind"] == POD.kind:
             pods.append(pod_view(child))
-        elif child["kind"] == CONFIG_MAP.kind and child["metadata"]["name"] == document_name(job.name):
-            document = is_owned_by(child["metadata"], job.uid)
     jobs += _of_others(job, {view.name for view in jobs}, cache)
     master = next((pod for pod in pods if pod.is_master and not pod.ended), None)
     source, chain = _source(cache, key)
-    under_way = any(item.owned and not item.terminating and item.state not in ("failed",) for item in jobs)
+    may_launch = not any(
+        item.status == "True" and item.type in ("Succeeded", "Failed") for item in job.status.conditions
+    )
+    may_launch &= not any(item.owned and not item.terminating and item.state != "failed" for item in jobs)
     claims: set[str] = set()
     config_maps: dict[str, frozenset[str] | None] = {}
-    if job.spec is not None and not under_way:
+    document: JsonObject | None = None
+    if job.spec is not None and may_launch:
         claims = await _claims(job.spec, job.namespace, source, cache=cache, api=api, config=config)
         config_maps = await _config_maps(job.spec, job.namespace, api)
+        document = await _get(api, CONFIG_MAP, job.namespace, document_name(job.name))
     return Observed(
         jobs=tuple(jobs),
         pods=tuple(pods),
-        document_exists=document is True,
-        document_foreign=document is False,
+        document_exists=document is not None and is_owned_by(document["metadata"], job.uid),
+        document_foreign=document is not None and not is_owned_by(document["metadata"], job.uid),
         claims=frozenset(claims),
         config_maps=config_maps,
         source=source,

@@ -80,21 +80,22 @@ class Process:
             time.sleep(0.05)
 
 
-def _python_path() -> str:
+def python_path() -> str:
+    """Where a process of ours finds our packages."""
     return os.pathsep.join(str(ROOT / folder) for folder in ("crds", "operator", "local"))
 
 
 def api_server_process(folder: Path) -> Process:
     """An API server whose kubeconfig will be folder/kubeconfig."""
     command = [sys.executable, "-m", "alidade_local.apiserver", "--data-dir", str(folder)]
-    return Process(command, folder / "apiserver.log", {"PYTHONPATH": _python_path()})
+    return Process(command, folder / "apiserver.log", {"PYTHONPATH": python_path()})
 
 
 def operator_process(folder: Path, kubeconfig: Path) -> Process:
     """An operator for a kubeconfig, with its configuration and log in a folder."""
     config = folder / "operator.yaml"
     config.write_text(yaml.safe_dump(CONFIG))
-    environment = {"PYTHONPATH": _python_path(), "KUBECONFIG": str(kubeconfig), "ALIDADE_CONFIG": str(config)}
+    environment = {"PYTHONPATH": python_path(), "KUBECONFIG": str(kubeconfig), "ALIDADE_CONFIG": str(config)}
     return Process([sys.executable, "-m", "alidade_operator.main"], folder / "operator.log", environment)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alidade_operator.api import CLAIM, CONFIG_MAP, FINE_TUNE_JOB, POD, PYTORCH_JOB, Kind
+from alidade_operator.api import CLAIM, FINE_TUNE_JOB, POD, PYTORCH_JOB, Kind
 from alidade_operator.cache import TOMBSTONES, Cache, Key, key_of, trim
 
 
@@ -84,8 +84,8 @@ def test_children_are_found_by_the_labels_of_their_resource() -> None:
     labels = {"alidade.dev/kind": "FineTuneJob", "app.kubernetes.io/instance": "a"}
     cache.put(PYTORCH_JOB, thing(PYTORCH_JOB, "a-1", uid="j", metadata={"labels": labels}))
     cache.put(POD, thing(POD, "a-1-master-0", uid="p", metadata={"labels": labels}))
-    cache.put(CONFIG_MAP, thing(CONFIG_MAP, "b-job", uid="c", metadata={"labels": labels | {
-        "app.kubernetes.io/instance": "b"}}))  # fmt: skip
+    others = labels | {"app.kubernetes.io/instance": "b"}
+    cache.put(POD, thing(POD, "b-1-master-0", uid="o", metadata={"labels": others}))
     assert [child["metadata"]["name"] for child in cache.children(KEY)] == ["a-1-master-0", "a-1"]
     cache.remove(POD, thing(POD, "a-1-master-0", uid="p", version=2))
     assert [child["metadata"]["name"] for child in cache.children(KEY)] == ["a-1"]

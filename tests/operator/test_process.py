@@ -1,0 +1,87 @@
+"""The process: what it imports, how it starts and ends, and that `kopf run` works too."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.operator.conftest import ROOT, Process, operator_process, python_path
+
+PACKAGE = ROOT / "operator" / "alidade_operator"
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A Python program with only our packages and an environment."""
+    return subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": python_path(), "KUBECONFIG": "", "HOME": "/nonexistent", **environment},
+    )
+
+
+def test_only_one_module_imports_kopf() -> None:
+    importing = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] == "kopf" for name in names):
+                importing.add(path.name)
+    assert importing == {"kopf_glue.py"}
+
+
+def test_official_clients_and_torch_stay_out_of_the_process() -> None:
+    """Also where they are installed, as in a development environment: kopf would import them and double the memory."""
+    code = (
+        "import sys, alidade_operator.main; print(sorted({'kubernetes', 'torch', 'transformers'} & set(sys.modules)))"
+    )
+    assert run("-c", code).stdout.strip() == "[]"
+
+
+def test_importing_does_no_work() -> None:
+    done = run("-c", "import alidade_operator.main", ALIDADE_CONFIG="/nonexistent.yaml")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_without_a_cluster_it_says_what_to_do() -> None:
+    done = run("-m", "alidade_operator.main")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "alidade-operator: There is no cluster to serve: set KUBECONFIG, or run in a pod with a service account.\n"
+    )
+
+
+def test_a_wrong_configuration_ends_it_with_a_sentence(tmp_path: Path) -> None:
+    config = tmp_path / "operator.yaml"
+    config.write_text("workers: 0")
+    done = run("-m", "alidade_operator.main", ALIDADE_CONFIG=str(config))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"alidade-operator: {config}: workers: Input should be greater than or equal to 1")
+    assert "Traceback" not in done.stderr
+
+
+def test_it_ends_cleanly_on_sigterm(operator: Process, api_server: Path, tmp_path: Path) -> None:
+    process = operator_process(tmp_path, api_server)
+    process.start()
+    process.wait_for("listed every kind")
+    process.stop()
+    assert process.process is not None
+    assert process.process.returncode == 0
+    assert "Traceback" not in process.text()
+
+
+def test_kopf_can_run_it(api_server: Path, tmp_path: Path) -> None:
+    process = operator_process(tmp_path, api_server)
+    kopf = shutil.which("kopf", path=str(Path(sys.executable).parent)) or pytest.fail("kopf's command is not installed")
+    process.command = [kopf, "run", "-A", "-m", "alidade_operator.main"]
+    process.start()
+    process.wait_for("listed every kind")
+    process.stop()
