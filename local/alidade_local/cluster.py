@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from alidade_local.daemon import DaemonSettings, serve
+from alidade_local.daemon import DaemonSettings, require_linux, serve
 from alidade_local.errors import ClusterError
 from alidade_local.kubelet.processes import ProcessIdentity
 from alidade_local.kubelet.settings import KubeletSettings
@@ -79,6 +79,7 @@ def up(
     data_dir: its folder; by default `$ALIDADE_HOME/<name>`, or `~/.alidade/<name>`.
     Raises ClusterError, which says what to do.
     """
+    require_linux()
     paths = _paths(name, data_dir)
     if _is_up_soon(paths):
         return UpResult(paths, started=False, seconds=0.0)

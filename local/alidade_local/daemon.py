@@ -39,6 +39,12 @@ class DaemonSettings:
     first_backoff_s: float = 10.0
 
 
+def require_linux() -> None:
+    """Raise ClusterError where the kernel lacks what the process kubelet needs."""
+    if not hasattr(os, "pidfd_open") or not Path("/proc/self/environ").exists():
+        raise ClusterError("the local cluster needs Linux 5.3 or newer with /proc; use a virtual machine, or a cluster")
+
+
 @contextmanager
 def _locked(paths: ClusterPaths) -> Iterator[None]:
     """Hold the cluster's lock; raises ClusterError when another process has it."""
@@ -101,6 +107,7 @@ async def serve(settings: DaemonSettings, ready: int | None = None) -> None:
     ready: a file descriptor that gets one line of JSON as soon as the cluster can be used.
     Raises ClusterError when it cannot be started.
     """
+    require_linux()
     paths = ClusterPaths(settings.data_dir)
     with _locked(paths):
         identity = ProcessIdentity.of(os.getpid())

@@ -219,6 +219,12 @@ def deployment(name: str, word: str, **spec: Any) -> dict[str, Any]:
     }
 
 
+def web_words(cluster: RunningCluster) -> set[str]:
+    """What the pods of the Deployment `web` printed."""
+    names = cluster.kubectl("get", "pods", "-l", "app=web", "-o", "name").split()
+    return {cluster.kubectl("logs", name, check=False).strip() for name in names}
+
+
 def test_a_deployment_rolls_out_scales_and_goes(cluster: RunningCluster) -> None:
     apply(cluster, deployment("web", "one"))
     cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
@@ -228,6 +234,11 @@ def test_a_deployment_rolls_out_scales_and_goes(cluster: RunningCluster) -> None
     cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     wait_until(lambda: len(pod_uids(cluster, "app=web")) == 2, "the old pods are gone")
     assert not set(before) & set(pod_uids(cluster, "app=web"))
+    cluster.kubectl("rollout", "undo", "deployment/web")
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    wait_until(lambda: web_words(cluster) == {"one"}, "the first version is back")
+    history = cluster.kubectl("rollout", "history", "deployment/web")
+    assert [line.split()[0] for line in history.splitlines()[2:] if line] == ["2", "3"]
     cluster.kubectl("scale", "deployment/web", "--replicas=3")
     cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     assert len(pod_uids(cluster, "app=web")) == 3

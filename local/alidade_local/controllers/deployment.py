@@ -47,6 +47,7 @@ def plan_deployment(deployment: Object, replica_sets: Sequence[Object], now: dat
         _scale(work, work.new)
     _prune(work)
     _report(work)
+    _number(work)
     return work.plan
 
 
@@ -215,6 +216,20 @@ def _scale_to(work: _Work, replica_set: Object, size: int) -> None:
 def _give_up(work: _Work, replica_sets: Sequence[Object]) -> None:
     for replica_set in replica_sets:
         _scale_to(work, replica_set, 0)
+
+
+def _number(work: _Work) -> None:
+    """Give the present ReplicaSet the highest revision, also one that a roll-back made present again."""
+    new = work.new
+    if new is None:
+        return
+    newest_old = max((_revision_of(replica_set) for replica_set in work.old), default=0)
+    revision = _revision_of(new) if _revision_of(new) > newest_old else newest_old + 1
+    annotation = {"metadata": {"annotations": {REVISION: str(revision)}}}
+    if _revision_of(new) != revision:
+        work.plan.patch.append((REPLICA_SETS, new, annotation))
+    if annotations_of(work.deployment).get(REVISION) != str(revision):
+        work.plan.patch.append((DEPLOYMENTS, work.deployment, annotation))
 
 
 def _prune(work: _Work) -> None:

@@ -34,7 +34,17 @@ def replica_set(image: str, size: int, *, available: int | None = None, revision
 
 
 def sizes(plan: Plan) -> dict[str, int]:
-    return {document["metadata"]["name"]: patch["spec"]["replicas"] for _, document, patch in plan.patch}
+    return {
+        document["metadata"]["name"]: patch["spec"]["replicas"] for _, document, patch in plan.patch if "spec" in patch
+    }
+
+
+def revisions(plan: Plan) -> dict[str, str]:
+    return {
+        document["metadata"]["name"]: patch["metadata"]["annotations"]["deployment.kubernetes.io/revision"]
+        for _, document, patch in plan.patch
+        if "metadata" in patch
+    }
 
 
 def condition(plan: Plan, condition_type: str) -> tuple[str, str]:
@@ -60,7 +70,7 @@ def test_a_complete_roll_out_says_so() -> None:
     assert condition(plan, "Progressing") == ("True", "NewReplicaSetAvailable")
     assert plan.status is not None
     assert (plan.status["availableReplicas"], plan.status["observedGeneration"]) == (4, 3)
-    assert (plan.create, plan.patch) == ([], [])
+    assert (plan.create, sizes(plan)) == ([], {})
 
 
 @pytest.mark.parametrize(
@@ -96,7 +106,8 @@ def test_a_whole_roll_out_never_leaves_its_bounds() -> None:
         plan = plan_deployment(wanted, sets, NOW)
         sets += [document | {"status": {}} for _, document in plan.create]
         for _, document, patch in plan.patch:
-            document["spec"]["replicas"] = patch["spec"]["replicas"]
+            if "spec" in patch:
+                document["spec"]["replicas"] = patch["spec"]["replicas"]
         for document in sets:
             size = document["spec"]["replicas"]
             # Pods that go are gone at once; of those that come one becomes available per step.
@@ -106,6 +117,15 @@ def test_a_whole_roll_out_never_leaves_its_bounds() -> None:
         assert sum(document["spec"]["replicas"] for document in sets) <= 5
         assert sum(document["status"]["availableReplicas"] for document in sets) >= 3
     assert [document["spec"]["replicas"] for document in sets] == [0, 4]
+
+
+def test_a_roll_back_makes_the_old_replica_set_the_newest_revision() -> None:
+    old, newer = replica_set("a", 0, revision=1), replica_set("b", 4, revision=2)
+    name = old["metadata"]["name"]
+    assert revisions(plan_deployment(deployment(image="a"), [old, newer], NOW)) == {name: "3", "d": "3"}
+    unchanged = deployment(image="b")
+    unchanged["metadata"]["annotations"] = {"deployment.kubernetes.io/revision": "2"}
+    assert revisions(plan_deployment(unchanged, [old, newer], NOW)) == {}
 
 
 def test_recreate_waits_until_the_old_pods_are_gone() -> None:
