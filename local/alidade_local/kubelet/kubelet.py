@@ -56,7 +56,8 @@ class Kubelet:
         try:
             await self._register()
             await self._node.pods.synced.wait()
-            prune_pod_folders(self._settings.pods_dir, [uid_of(pod) for pod in self._node.pods.all()])
+            known = [uid_of(pod) for pod in self._node.pods.all()]
+            await asyncio.to_thread(prune_pod_folders, self._settings.pods_dir, known)
             self._node.pods.listen(self._on_pod)
             await asyncio.Event().wait()
         finally:
@@ -117,7 +118,7 @@ class Kubelet:
         if runner is not None:
             await runner.kill()
             await asyncio.wait([runner.task])
-        remove_pod_folder(self._settings.pods_dir / uid_of(pod))
+        await asyncio.to_thread(remove_pod_folder, self._settings.pods_dir / uid_of(pod))
 
     async def _remove(self, pod: Object) -> None:
         """Take a pod in which nothing runs out of the API."""
