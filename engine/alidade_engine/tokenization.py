@@ -86,7 +86,7 @@ class _Counted:
 
 
 def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer in a model's folder, with a pad token that is not its end-of-sequence token.
+    """The tokenizer in a model's folder, as it is there; `ensure_pad_token` sees to what padding needs.
 
     Raises JobFailure(ModelNotFound) when the folder has none, ModelInvalid when it cannot be read.
     """

@@ -1,5 +1,6 @@
 """Tokenised samples, held as three flat arrays, and the batches that are made of them."""
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,27 +45,28 @@ class Samples:
 
 
 class SampleBuilder:
-    """Collects samples of which nothing but their tokens is kept."""
+    """Collects samples, five bytes for each of their tokens."""
 
     def __init__(self) -> None:
-        self._tokens: list[NDArray[np.int32]] = []
-        self._learned: list[NDArray[np.bool_]] = []
-        self._lengths: list[int] = []
+        self._tokens = array("i")
+        self._learned = bytearray()
+        self._ends = array("q", [0])
 
     def add(self, input_ids: Sequence[int], learned: Sequence[bool]) -> None:
         """One more sample; its first token carries no loss whatever `learned` says."""
-        mask = np.asarray(learned, dtype=np.bool_)
-        mask[:1] = False
-        self._tokens.append(np.asarray(input_ids, dtype=np.int32))
-        self._learned.append(mask)
-        self._lengths.append(len(input_ids))
+        assert len(input_ids) == len(learned) > 0, "a sample has tokens, and a mark for each"
+        first = len(self._learned)
+        self._tokens.extend(input_ids)
+        self._learned.extend(learned)
+        self._learned[first : first + 1] = b"\0"
+        self._ends.append(len(self._tokens))
 
     def build(self) -> Samples:
-        """All samples added."""
-        tokens = np.concatenate(self._tokens) if self._tokens else np.empty(0, np.int32)
-        learned = np.concatenate(self._learned) if self._learned else np.empty(0, np.bool_)
+        """All samples added; the builder is not to be used again."""
         return Samples(
-            tokens, learned, np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)]).astype(np.int64)
+            np.frombuffer(self._tokens, dtype=np.int32),
+            np.frombuffer(self._learned, dtype=np.bool_),
+            np.frombuffer(self._ends, dtype=np.int64),
         )
 
 
@@ -145,8 +147,8 @@ class TokenDataset(torch.utils.data.Dataset[dict[str, NDArray[np.int64]]]):
     def save(self, folder: Path) -> None:
         """Writes the sequences as arrays, so that other processes of this machine need not tokenise again."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, array in self._arrays().items():
-            np.save(folder / f"{name}.npy", array)
+        for name, values in self._arrays().items():
+            np.save(folder / f"{name}.npy", values)
         (folder / "packed").write_text(str(self.packed))
 
     @classmethod
