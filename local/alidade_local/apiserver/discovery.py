@@ -117,9 +117,6 @@ def subresources(resource: Resource) -> list[tuple[str, Json, list[str]]]:
         found.append(("eviction", {"group": "policy", "version": "v1", "kind": "Eviction"}, ["create"]))
     if resource.key == "namespaces.":
         found.append(("finalize", own, ["update"]))
-    if resource.key == "serviceaccounts.":
-        kind = {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"}
-        found.append(("token", kind, ["create"]))
     return found
 
 

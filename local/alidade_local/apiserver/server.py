@@ -69,7 +69,7 @@ class ApiServer:
         context.load_cert_chain(self.settings.tls_cert, self.settings.tls_key)
         context.set_alpn_protocols(["http/1.1"])
         # Of a refused body no more is read than what comes within the lingering time.
-        server = web.Server(self._handle, access_log=None, lingering_time=0.2)
+        server = web.Server(self._handle, handler_cancellation=True, access_log=None, lingering_time=0.2)
         self._runner = web.ServerRunner(server, shutdown_timeout=5.0)
         await self._runner.setup()
         site = web.TCPSite(

@@ -191,7 +191,8 @@ async def test_fields_that_the_schema_lacks_are_not_applied(widgets: Api) -> Non
     with pytest.raises(Refused) as refused:
         await widgets.apply(W, widget("w", n=1, junk=2))
     assert refused.value.message == (
-        "failed to create typed patch object (default/w; test.dev/v1, Kind=Widget): .spec.junk: field not declared in schema"
+        "failed to create typed patch object (default/w; test.dev/v1, Kind=Widget): .spec.junk: field not declared in "
+        "schema"
     )
 
 

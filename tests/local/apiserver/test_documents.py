@@ -89,8 +89,8 @@ async def test_a_changed_definition_changes_its_document_and_hash(api: Api) -> N
 
 
 async def test_protobuf_documents_are_not_offered(api: Api) -> None:
+    accept = {"Accept": "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"}
     with pytest.raises(Refused) as refused:
-        accept = {"Accept": "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"}
         await api.get("/openapi/v2", headers=accept)
     assert refused.value.code == 406
 

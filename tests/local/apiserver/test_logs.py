@@ -16,7 +16,7 @@ async def started(api: Api, *containers: str, restarts: int = 0) -> Path:
     specs = [{"name": name, "image": "i"} for name in containers]
     made = await api.post(PODS, pod("p", containers=specs))
     await report(api, *containers, state={"running": {}}, restarts=restarts)
-    folder = api.server.settings.pod_logs / made["metadata"]["uid"]
+    folder: Path = api.server.settings.pod_logs / made["metadata"]["uid"]
     for name in containers:
         (folder / name).mkdir(parents=True)
     return folder

@@ -25,10 +25,10 @@ async def kopf_operator(
     settings.queueing.idle_timeout = 0.1
     memo = kopf.Memo()
 
-    @kopf.on.login(registry=registry)
     def login(**_: Any) -> kopf.ConnectionInfo:
         return kopf.ConnectionInfo(server=api.server.url, ca_path=str(certificates.ca), scheme="Bearer", token=TOKEN)
 
+    kopf.on.login(registry=registry)(login)
     register(registry)
     stop, ready = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(
@@ -56,9 +56,10 @@ async def test_kopf_sees_creations_changes_and_deletions(api: Api, certificates:
     seen: list[tuple[str | None, str]] = []
 
     def register(registry: kopf.OperatorRegistry) -> None:
-        @kopf.on.event("test.dev", "v1", "widgets", registry=registry)
         def on_event(event: Any, name: str, **_: Any) -> None:
             seen.append((event["type"], name))
+
+        kopf.on.event("test.dev", "v1", "widgets", registry=registry)(on_event)
 
     async def saw(*entries: tuple[str | None, str]) -> None:
         async def all_seen() -> bool:
@@ -81,14 +82,15 @@ async def test_kopf_handlers_with_finalizers_progress_and_status_work(api: Api, 
     deleted: list[str] = []
 
     def register(registry: kopf.OperatorRegistry) -> None:
-        @kopf.on.create("test.dev", "v1", "widgets", registry=registry)
         def on_create(patch: kopf.Patch, **_: Any) -> Json:
             patch.status["phase"] = "Created"
             return {"handled": True}
 
-        @kopf.on.delete("test.dev", "v1", "widgets", registry=registry)
         def on_delete(name: str, **_: Any) -> None:
             deleted.append(name)
+
+        kopf.on.create("test.dev", "v1", "widgets", registry=registry, id="create")(on_create)
+        kopf.on.delete("test.dev", "v1", "widgets", registry=registry)(on_delete)
 
     async with kopf_operator(api, certificates, register):
         await api.post(WIDGETS, widget("w", n=1))
@@ -96,7 +98,7 @@ async def test_kopf_handlers_with_finalizers_progress_and_status_work(api: Api, 
         async def handled() -> bool:
             obj = await api.get(f"{WIDGETS}/w")
             status = obj.get("status", {})
-            return status.get("phase") == "Created" and status.get("on_create") == {"handled": True}
+            return bool(status.get("phase") == "Created" and status.get("create") == {"handled": True})
 
         await api.until(handled, timeout_s=20)
         assert (await api.get(f"{WIDGETS}/w"))["metadata"]["finalizers"] == ["kopf.zalando.org/KopfFinalizerMarker"]
