@@ -114,6 +114,15 @@ def test_pods_that_cannot_run_are_explained() -> None:
     assert [notice.type for notice in made.notices] == ["Warning"]
 
 
+def test_a_missing_image_is_explained_with_where_to_set_it() -> None:
+    waiting = pod(phase="Pending", message="ImagePullBackOff: no such image", image_missing=True, ready_to_report=False)
+    made = plan(launched(), seen(training_job(state="waiting"), pods=(waiting,)))
+    assert condition(made, "Launched")[2] == (
+        "PyTorchJob demo-1 has pods that cannot run. Pod demo-1-master-0: ImagePullBackOff: no such image. "
+        "Check spec.compute.image, or the operator's trainerImage and imagePullSecrets."
+    )
+
+
 def test_progress_is_written_when_it_is_new_and_old_progress_is_old_enough() -> None:
     running = seen(training_job(), pods=(pod(),))
     resource = after(launched(), plan(launched(), running))

@@ -240,12 +240,20 @@ def _report(situation: Situation, draft: Draft, current: TrainingJobView, pods: 
     if current.state == "running":
         _launched(draft, Reason.RUNNING, current, "is running")
         return draft.finish("Running", "report", f"{current.name} is running", progress=target)
-    trouble = next((f"Pod {pod.name}: {pod.message}" for pod in pods if pod.message), None)
+    trouble = next((_trouble(pod) for pod in pods if pod.message), None)
     if trouble is not None:
         _launched(draft, Reason.PODS_PENDING, current, f"has pods that cannot run. {trouble}")
         return draft.finish("Pending", "report", trouble)
     _launched(draft, Reason.JOB_CREATED, current, "was created")
     return draft.finish("Starting", "report", f"{current.name} was created", progress=target)
+
+
+def _trouble(pod: PodView) -> str:
+    """What keeps a pod from running, with what the user can do where that is known."""
+    advice = (
+        " Check spec.compute.image, or the operator's trainerImage and imagePullSecrets." if pod.image_missing else ""
+    )
+    return f"Pod {pod.name}: {pod.message.rstrip('.')}.{advice}"
 
 
 def _launched(draft: Draft, reason: Reason, current: TrainingJobView, what: str) -> None:
