@@ -178,6 +178,9 @@ def test_a_pytorchjob_that_the_webhook_would_refuse_is_refused(cluster: RunningC
     job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["name"] = "main"
     said = cluster.kubectl("apply", "--validate=ignore", "-f", "-", stdin=json.dumps(job), check=False)
     assert "a container must be named pytorch" in said
+    job = pytorch_job("1st", "pass", None)
+    said = cluster.kubectl("apply", "--validate=ignore", "-f", "-", stdin=json.dumps(job), check=False)
+    assert "must be a DNS-1035 label" in said
 
 
 def test_a_job_runs_to_its_completions(cluster: RunningCluster) -> None:
