@@ -1,13 +1,23 @@
-"""Answers drawn from a model: greedy, or by temperature and nucleus."""
+"""Answers drawn from a model: many prompts, several samples of each, in a batch whose places are always taken.
 
-from collections.abc import Callable, Sequence
+A row that ends leaves the batch and a waiting one takes its place, a prompt is read once for all its samples, and keys
+and values live in memory that is allocated once per call. Each sample draws with random numbers of its own, made from
+(seed, prompt, sample): which rows share a batch, in which order they come and how many slots there are does not matter
+to it. What floating point leaves: matrix kernels may round differently for batches of other sizes, so logits differ by
+some units in the last place (in float32 about 1e-6 of their size), and a token differs only where its random number
+falls that close to a boundary between two tokens, or where the two likeliest tokens are that close.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, Protocol, cast
 
-import torch
-from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from alidade_engine.decoding import Decoder, ForwardDecoder
+from alidade_engine.drawing import SamplingParams
+from alidade_engine.llama_decoding import LlamaDecoder, supports
+from alidade_engine.scheduling import Finished, Request, Schedule
 from alidade_engine.templates import Message, render_prompts, resolve_template, stop_token_ids
 
 Ask = str | Sequence[Message] | Sequence[int]
@@ -19,22 +29,169 @@ class Completion:
     """An answer.
 
     prompt_ids: the tokens that were asked. token_ids: the tokens drawn, with the one that ended them. text: without it.
-    finish_reason: stop when the model ended the answer, length when the limit or the model's context did.
+    finish_reason: stop when the model ended the answer, length when the limit or the model's context did. logprobs:
+    natural logarithms of the probability of each of token_ids at the temperature, in float32; None unless asked for.
     """
 
     prompt_ids: list[int]
     token_ids: list[int]
     text: str
     finish_reason: Literal["stop", "length"]
+    logprobs: list[float] | None = None
 
 
-@dataclass
-class _Row:
-    """An answer in the making, and its place among the prompts."""
+class SamplingEngine(Protocol):
+    """What draws samples, here or on another engine; the same arguments give the same samples on the same engine."""
 
-    place: int
-    drawn: list[int]
-    budget: int
+    def sample(
+        self,
+        prompt_token_ids: Sequence[Sequence[int]],
+        params: SamplingParams,
+        *,
+        samples_per_prompt: int = 1,
+        seed: int = 0,
+        prompt_keys: Sequence[int] | None = None,
+        drawn: Mapping[tuple[int, int], Completion] | None = None,
+        on_completion: Callable[[int, int, Completion], None] | None = None,
+    ) -> list[list[Completion]]:
+        """samples_per_prompt completions of each prompt, both in order; see `Sampler.sample`."""
+
+
+class Sampler:
+    """Draws from a model of transformers.
+
+    max_length: most tokens of a prompt and its answer together; None for the model's context. slots: rows that run at
+    once. Keys and values take slots × the longest prompt and answer of a call, and are freed when it returns.
+
+    Nothing is copied from the model: its weights are read through its modules at every step, so that a sampler made
+    once draws from whatever the weights are at the time of a call. They must be whole then: under ZeRO-3, gather them
+    once around the call (`deepspeed.zero.GatheredParameters(list(model.parameters()))`) with the module itself, not the
+    engine around it. Calls run without gradients and in eval mode; the model is left in the mode it was in, also when a
+    callback raises to interrupt them.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int | None = None,
+        slots: int = 32,
+        template: str = "auto",
+    ) -> None:
+        if slots < 1:
+            raise ValueError(f"slots is {slots}; it must be at least 1.")
+        self._model = model
+        self._tokenizer = tokenizer
+        context = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
+        self._max_length = min(max_length or context, context)
+        self._limit_name = "the model's context" if self._max_length == context else "the sampler's max_length"
+        self._slots = slots
+        self._template = template
+
+    def sample(
+        self,
+        prompt_token_ids: Sequence[Sequence[int]],
+        params: SamplingParams,
+        *,
+        samples_per_prompt: int = 1,
+        seed: int = 0,
+        prompt_keys: Sequence[int] | None = None,
+        drawn: Mapping[tuple[int, int], Completion] | None = None,
+        on_token: Callable[[int, int, int], None] | None = None,
+        on_completion: Callable[[int, int, Completion], None] | None = None,
+    ) -> list[list[Completion]]:
+        """samples_per_prompt completions of each prompt, both in order.
+
+        seed: at least 0. prompt_keys: what each prompt's random numbers are made from, at least 0 each; its place
+        unless given: with keys of the whole dataset, a prompt has the same samples on whichever worker it lands. drawn:
+        completions by (place of the prompt, sample) that an interrupted call had finished, taken as they are.
+        on_token(prompt, sample, id) and on_completion(prompt, sample, completion) are called as they come, in no
+        particular order between prompts; an exception that they raise ends the call. Raises ValueError for a prompt
+        without tokens or one that leaves no room for an answer.
+        """
+        self._check(prompt_token_ids, samples_per_prompt, seed, prompt_keys)
+        stops = params.stop_token_ids
+        stops = tuple(stop_token_ids(self._tokenizer, self._template)) if stops is None else stops
+        prompts = [list(prompt) for prompt in prompt_token_ids]
+        done: dict[tuple[int, int], Completion] = dict(drawn or {})
+
+        def finish(finished: Finished) -> None:
+            place = finished.request.prompt, finished.sample
+            done[place] = self._completion(prompts[place[0]], finished)
+            if on_completion is not None:
+                on_completion(*place, done[place])
+
+        requests = [
+            Request(
+                place,
+                (prompt_keys or range(len(prompts)))[place],
+                prompts[place],
+                [sample for sample in range(samples_per_prompt) if (place, sample) not in done],
+                max(0, min(params.max_new_tokens, self._max_length - len(prompts[place]))),
+            )
+            for place in range(len(prompts))
+        ]
+        self._run(requests, params, frozenset(stops), seed, finish, on_token)
+        return [[done[place, sample] for sample in range(samples_per_prompt)] for place in range(len(prompts))]
+
+    def _run(
+        self,
+        requests: list[Request],
+        params: SamplingParams,
+        stops: frozenset[int],
+        seed: int,
+        finish: Callable[[Finished], None],
+        on_token: Callable[[int, int, int], None] | None,
+    ) -> None:
+        rows = sum(len(request.samples) for request in requests)
+        if rows == 0:
+            return
+        _check_weights(self._model)
+        slots = min(self._slots, rows)
+        longest = max(len(request.tokens) + request.budget for request in requests)
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            decoder = make_decoder(self._model, slots=slots, length=longest)
+            Schedule(decoder, params, stops, slots=slots, seed=seed, finish=finish, on_token=on_token).run(requests)
+        finally:
+            self._model.train(was_training)
+
+    def _check(self, prompts: Sequence[Sequence[int]], samples: int, seed: int, keys: Sequence[int] | None) -> None:
+        if samples < 1:
+            raise ValueError(f"samples_per_prompt is {samples}; it must be at least 1.")
+        if seed < 0 or min(keys or [0]) < 0:
+            raise ValueError(f"seed is {seed}; it and every one of prompt_keys must be at least 0.")
+        if keys is not None and len(keys) != len(prompts):
+            raise ValueError(f"prompt_keys has {len(keys)} entries for {len(prompts)} prompts; it must have one each.")
+        for number, prompt in enumerate(prompts, 1):
+            if not len(prompt):
+                raise ValueError(f"prompt {number} has no tokens")
+            if len(prompt) >= self._max_length:
+                raise ValueError(f"prompt {number} has {len(prompt)} tokens; {self._limit_name} is {self._max_length}")
+
+    def _completion(self, prompt: list[int], finished: Finished) -> Completion:
+        stopped = finished.stopped
+        shown = finished.tokens[:-1] if stopped else finished.tokens
+        text = self._tokenizer.decode(shown, skip_special_tokens=True)
+        return Completion(prompt, finished.tokens, text, "stop" if stopped else "length", finished.logprobs)
+
+
+def make_decoder(model: PreTrainedModel, *, slots: int, length: int) -> Decoder:
+    """The fastest decoder that computes what the model's own forward computes."""
+    if supports(model, length):
+        return LlamaDecoder(model, slots=slots, length=length)
+    return ForwardDecoder(model)
+
+
+def _check_weights(model: PreTrainedModel) -> None:
+    absent = next((name for name, weight in model.named_parameters() if weight.numel() == 0), None)
+    if absent is not None:
+        raise ValueError(
+            f"The weight {absent} is not on this worker, since ZeRO-3 has partitioned it. Gather the weights around "
+            "the call: with deepspeed.zero.GatheredParameters(list(model.parameters()))."
+        )
 
 
 def generate(
@@ -45,45 +202,29 @@ def generate(
     max_new_tokens: int,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    top_k: int = 0,
+    repetition_penalty: float = 1.0,
+    logprobs: bool = False,
     seed: int = 0,
     batch_size: int = 32,
     template: str = "auto",
     on_token: Callable[[int, int], None] | None = None,
 ) -> list[Completion]:
-    """One answer to each prompt, in order.
+    """One answer to each prompt, in order: `Sampler` for prompts that may be text; batch_size is its slots.
 
-    temperature 0 takes the likeliest token each time; otherwise logits are divided by it and, with top_p below 1,
-    tokens are drawn from the smallest set whose probability reaches top_p (Holtzman et al. 2020). The same seed,
-    prompts and batch_size give the same answers. on_token(prompt, id) is called as tokens come. Raises ValueError for a
-    prompt that leaves no room in the model's context.
+    temperature 0 takes the likeliest token each time; the rest is as in SamplingParams. The same seed gives the same
+    answers. on_token(prompt, id) is called as tokens come. Raises ValueError for a prompt that leaves no room in the
+    model's context.
     """
-    asked = _token_ids(tokenizer, prompts, template)
-    context = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
-    for number, ids in enumerate(asked):
-        if not ids:
-            raise ValueError(f"prompt {number + 1} has no tokens")
-        if len(ids) >= context:
-            raise ValueError(f"prompt {number + 1} has {len(ids)} tokens; the model's context is {context}")
-    sampler = _Sampler(temperature, top_p, torch.Generator(device=model.device).manual_seed(seed))
-    stops = torch.tensor(stop_token_ids(tokenizer, template), device=model.device)
-    answers: list[list[int]] = [[] for _ in asked]
-    # Prompts of like length share a batch, so that little of it is padding.
-    order = sorted(range(len(asked)), key=lambda place: len(asked[place]))
-    was_training = model.training
-    model.eval()
-    try:
-        for start in range(0, len(order), batch_size):
-            rows = [
-                _Row(place, [], min(max_new_tokens, context - len(asked[place])))
-                for place in order[start : start + batch_size]
-            ]
-            _answer(model, [asked[row.place] for row in rows], rows, sampler, stops, _pad_id(tokenizer), on_token)
-            for row in rows:
-                answers[row.place] = row.drawn
-    finally:
-        model.train(was_training)
-    ending = set(stops.tolist())
-    return [_completion(tokenizer, ids, drawn, ending) for ids, drawn in zip(asked, answers, strict=True)]
+    params = SamplingParams(max_new_tokens, temperature, top_p, top_k, repetition_penalty, logprobs=logprobs)
+    sampler = Sampler(model, tokenizer, slots=batch_size, template=template)
+    told = None if on_token is None else _for_one_sample(on_token)
+    answers = sampler.sample(_token_ids(tokenizer, prompts, template), params, seed=seed, on_token=told)
+    return [answer for (answer,) in answers]
+
+
+def _for_one_sample(on_token: Callable[[int, int], None]) -> Callable[[int, int, int], None]:
+    return lambda prompt, _, token: on_token(prompt, token)
 
 
 def _token_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Ask], template: str) -> list[list[int]]:
@@ -107,84 +248,12 @@ def _token_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Ask], templ
     return asked
 
 
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
-
-
-@dataclass(frozen=True)
-class _Sampler:
-    temperature: float
-    top_p: float
-    generator: torch.Generator
-
-    def __call__(self, logits: Tensor) -> Tensor:
-        """(rows,) ids drawn from (rows, vocabulary) logits."""
-        if self.temperature <= 0:
-            return logits.argmax(-1)
-        probabilities = (logits.float() / self.temperature).softmax(-1)
-        if self.top_p < 1:
-            probabilities = _nucleus(probabilities, self.top_p)
-        return torch.multinomial(probabilities, 1, generator=self.generator).squeeze(-1)
-
-
-def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """(rows, vocabulary) probabilities with all but the likeliest tokens that together reach top_p set to 0."""
-    ordered, places = probabilities.sort(-1, descending=True)
-    before = ordered.cumsum(-1) - ordered
-    kept = ordered.masked_fill(before >= top_p, 0.0)
-    return torch.zeros_like(probabilities).scatter(-1, places, kept)
-
-
-@torch.inference_mode()
-def _answer(
-    model: PreTrainedModel,
-    prompts: list[list[int]],
-    rows: list[_Row],
-    sampler: _Sampler,
-    stops: Tensor,
-    pad_id: int,
-    on_token: Callable[[int, int], None] | None,
-) -> None:
-    """Fills `drawn` of each row; a row that has ended leaves the batch once half of it has."""
-    width = max(map(len, prompts))
-    ids = torch.full((len(rows), width), pad_id)
-    attention = torch.zeros_like(ids)
-    for place, prompt in enumerate(prompts):
-        ids[place, width - len(prompt) :] = torch.tensor(prompt)
-        attention[place, width - len(prompt) :] = 1
-    ids, attention = ids.to(model.device), attention.to(model.device)
-    positions = (attention.cumsum(-1) - 1).clamp(min=0)  # (rows, time): padding on the left does not shift a prompt
-    cache = DynamicCache(config=model.config)
-    active = list(rows)
-    done = torch.tensor([row.budget <= 0 for row in active], device=model.device)
-    while not bool(done.all()):
-        output: Any = model(
-            input_ids=ids,
-            attention_mask=attention,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        drawn = sampler(output.logits[:, -1])  # (rows,)
-        for row, token, ended in zip(active, drawn.tolist(), done.tolist(), strict=True):
-            if not ended:
-                row.drawn.append(token)
-                if on_token is not None:
-                    on_token(row.place, token)
-        spent = torch.tensor([len(row.drawn) >= row.budget for row in active], device=model.device)
-        done = done | torch.isin(drawn, stops) | spent
-        positions = positions[:, -1:] + 1
-        attention = torch.cat([attention, attention.new_ones(len(active), 1)], -1)
-        ids = drawn.unsqueeze(-1)
-        if 2 * int(done.sum()) >= len(active) and not bool(done.all()):
-            left = (~done).nonzero().squeeze(-1)
-            cache.batch_select_indices(left)
-            active = [active[place] for place in left.tolist()]
-            ids, attention, positions, done = ids[left], attention[left], positions[left], done[left]
-
-
-def _completion(tokenizer: PreTrainedTokenizerBase, asked: list[int], drawn: list[int], stops: set[int]) -> Completion:
-    stopped = bool(drawn) and drawn[-1] in stops
-    text = tokenizer.decode(drawn[:-1] if stopped else drawn, skip_special_tokens=True)
-    return Completion(asked, drawn, text, "stop" if stopped else "length")
+__all__ = [
+    "Ask",
+    "Completion",
+    "Sampler",
+    "SamplingEngine",
+    "SamplingParams",
+    "generate",
+    "make_decoder",
+]

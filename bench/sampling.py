@@ -1,0 +1,214 @@
+"""Tokens per second of the sampling engine against Hugging Face `generate`, for one iteration of RAFT's sampling.
+
+    python bench/sampling.py [--prompts 64 --samples 8 --slots 64 --pairs 3]
+
+A Llama of 10 million parameters with random weights, one thread, several samples of each prompt, prompts of 8 to 48
+tokens. Answers end by chance: the vocabulary's last ids, as many as make the mean answer 40 tokens long, all count as
+end tokens, so that answers are ragged (geometric, cut at 128) as a trained model's are. `generate` gets the same
+prompts, settings, end tokens and batch size, its batches sorted by length, with its dynamic and its static cache. It
+pads each batch to its longest answer; both are counted in tokens of answers through their end, which is what training
+uses. Under "full" no token ends an answer, so that all rows run to the limit and only the speed of a step counts.
+
+Every pair runs both, one after the other in changing order, in processor time, so that other load on the machine
+disturbs the ratio little; medians of the pairs are printed and written to bench/results/sampling.json. Peak memory is
+that of a process of its own for each engine.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench/results/sampling.json"
+ENGINES = ("alidade", "dynamic", "static")
+LOADS = ("ragged", "full")
+VOCABULARY = 8192
+LIMIT = 128
+MEAN_ANSWER = 40
+
+
+def main() -> int:
+    """Measures, prints a table and writes it; exit code 0."""
+    options = _parser().parse_args()
+    if options.only:
+        print(json.dumps(_measure_alone(options)))
+        return 0
+    results: dict[str, Any] = {
+        "machine": {"processor": platform.processor() or platform.machine(), "threads": options.threads},
+        "load": {"prompts": options.prompts, "samplesPerPrompt": options.samples, "batch": options.slots},
+    }
+    bench = Bench(options)
+    results["load"]["parameters"] = bench.parameters
+    for load in options.loads:
+        results[load] = _compare(bench, load, options)
+    _print(results, options.loads)
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=64, help="prompts (default: 64)")
+    parser.add_argument("--samples", type=int, default=8, help="samples of each prompt (default: 8)")
+    parser.add_argument("--slots", type=int, default=64, help="rows that run at once (default: 64)")
+    parser.add_argument("--pairs", type=int, default=3, help="paired runs of which medians are taken (default: 3)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: 1)")
+    parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS), help="loads (default: both)")
+    parser.add_argument("--only", choices=ENGINES, help="runs one engine once and prints its numbers as JSON")
+    return parser
+
+
+class Bench:
+    """The model and the prompts, the same in every process."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        torch.set_num_threads(options.threads)
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=320,
+            intermediate_size=864,
+            num_hidden_layers=7,
+            num_attention_heads=10,
+            num_key_value_heads=5,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+        )
+        self.model: Any = LlamaForCausalLM(config).eval()
+        self.parameters = sum(weight.numel() for weight in self.model.parameters())
+        lengths = torch.randint(8, 49, (options.prompts,)).tolist()
+        self.prompts = [torch.randint(3, VOCABULARY // 2, (length,)).tolist() for length in lengths]
+        self.options = options
+
+    def stops(self, load: str) -> list[int]:
+        """Ids that end an answer; random weights give all ids about the same probability."""
+        return list(range(VOCABULARY - VOCABULARY // MEAN_ANSWER, VOCABULARY)) if load == "ragged" else []
+
+    def run(self, engine: str, load: str, seed: int) -> dict[str, float]:
+        """Tokens of answers, and seconds of processor time and of the clock."""
+        act: Callable[[str, str, int], int] = self._alidade if engine == "alidade" else self._generate
+        clock, processor = time.perf_counter(), time.process_time()
+        tokens = act(engine, load, seed)
+        processor_s, clock_s = time.process_time() - processor, time.perf_counter() - clock
+        return {"tokens": tokens, "processor_s": processor_s, "clock_s": clock_s}
+
+    def _alidade(self, _: str, load: str, seed: int) -> int:
+        from alidade_engine.sampling import Sampler, SamplingParams
+
+        params = SamplingParams(LIMIT, temperature=1.0, stop_token_ids=tuple(self.stops(load)))
+        sampler = Sampler(self.model, _NoText(), slots=self.options.slots)  # type: ignore[arg-type]
+        answers = sampler.sample(self.prompts, params, samples_per_prompt=self.options.samples, seed=seed)
+        return sum(len(answer.token_ids) for samples in answers for answer in samples)
+
+    def _generate(self, engine: str, load: str, seed: int) -> int:
+        import torch
+        from transformers import GenerationConfig
+
+        torch.manual_seed(seed)
+        stops = self.stops(load)
+        config = GenerationConfig(
+            max_new_tokens=LIMIT,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            eos_token_id=stops or None,
+            pad_token_id=0,
+            cache_implementation="static" if engine == "static" else None,
+            disable_compile=True,
+        )
+        rows = sorted((prompt for prompt in self.prompts for _ in range(self.options.samples)), key=len)
+        ending = torch.tensor(stops)
+        tokens = 0
+        for start in range(0, len(rows), self.options.slots):
+            batch = rows[start : start + self.options.slots]
+            width = max(map(len, batch))
+            ids = torch.tensor([[0] * (width - len(row)) + row for row in batch])
+            out = self.model.generate(ids, attention_mask=(ids != 0).long(), generation_config=config)[:, width:]
+            ended = torch.isin(out, ending)
+            tokens += int((ended.cumsum(-1) - ended.long() == 0).sum())
+        return tokens
+
+
+class _NoText:
+    """A tokenizer for ids that mean nothing."""
+
+    def decode(self, _: list[int], *, skip_special_tokens: bool) -> str:
+        return "" if skip_special_tokens else "?"
+
+
+def _measure_alone(options: argparse.Namespace) -> dict[str, float]:
+    bench = Bench(options)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    measured = bench.run(options.only, options.loads[0], 0)
+    return measured | {
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "before_mib": before / 1024,
+    }
+
+
+def _compare(bench: Bench, load: str, options: argparse.Namespace) -> dict[str, Any]:
+    runs: dict[str, list[dict[str, float]]] = {engine: [] for engine in ENGINES}
+    for pair in range(options.pairs):
+        for engine in ENGINES if pair % 2 == 0 else reversed(ENGINES):
+            runs[engine].append(bench.run(engine, load, pair))
+            print(f"{load} {engine} {runs[engine][-1]}", file=sys.stderr, flush=True)
+    speed = {
+        engine: [run["tokens"] / run["processor_s"] for run in engine_runs] for engine, engine_runs in runs.items()
+    }
+    return {
+        engine: {
+            "tokensPerProcessorSecond": round(statistics.median(speed[engine])),
+            "meanAnswer": round(
+                sum(run["tokens"] for run in runs[engine]) / len(runs[engine]) / (options.prompts * options.samples), 1
+            ),
+            "ratioOfAlidade": round(statistics.median(map(_ratio, speed["alidade"], speed[engine])), 2),
+            "peakMiB": round(_peak(engine, load, options)),
+        }
+        for engine in ENGINES
+    }
+
+
+def _ratio(ours: float, theirs: float) -> float:
+    return ours / theirs
+
+
+def _peak(engine: str, load: str, options: argparse.Namespace) -> float:
+    """MiB that a process had at most while it ran the engine once, beyond what it had with the model loaded."""
+    command = [sys.executable, __file__, "--only", engine, "--loads", load]
+    for name in ("prompts", "samples", "slots", "threads"):
+        command += [f"--{name}", str(getattr(options, name))]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads(done.stdout.splitlines()[-1])
+    return float(measured["peak_mib"] - measured["before_mib"])
+
+
+def _print(results: dict[str, Any], loads: list[str]) -> None:
+    print(f"{'load':8}{'engine':10}{'tok/s':>8}{'ratio':>8}{'peak MiB':>10}{'answer':>8}")
+    for load in loads:
+        for engine in ENGINES:
+            row = results[load][engine]
+            print(
+                f"{load:8}{engine:10}{row['tokensPerProcessorSecond']:8}{row['ratioOfAlidade']:8.2f}"
+                f"{row['peakMiB']:10}{row['meanAnswer']:8}"
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
