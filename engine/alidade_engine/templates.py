@@ -154,7 +154,7 @@ def check_agreement(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
         raise RenderError(
             0,
             "the template renders a prompt (add_generation_prompt) that is not how the same conversation begins when "
-            f"its answer follows: it ends in {tokenizer.decode(asked)[-60:]!r}",
+            f"its answer follows: it ends in {tokenizer.decode(asked)[-60:]!r}; use another template, such as chatml",
         )
 
 
@@ -186,7 +186,7 @@ class _Renderer:
         self._controls = control_tokens(tokenizer)
         self._names = dict(tokenizer.special_tokens_map)
         self._end: str = tokenizer.eos_token
-        self._end_follows = re.compile(rf"\s*(?:{self._controls.pattern})")
+        self._end_follows = re.compile(rf" *(?:{self._controls.pattern})")
 
     def training(self, index: int, messages: Sequence[Message]) -> list[Piece]:
         """The conversation through its last answer, which ends with a control token: the template's, or EOS."""
@@ -255,19 +255,20 @@ class _Renderer:
             if not text.startswith(before):
                 raise ValueError(
                     "it renders earlier turns in another way once a later one follows, so answers cannot be told "
-                    "apart; mark them in the template with {% generation %} … {% endgeneration %}"
+                    "apart; mark them in it with {% generation %} … {% endgeneration %}, or use another, such as chatml"
                 )
             content = message["content"].strip()
             found = text.find(content, len(before))
             if found < 0:
-                raise ValueError("it leaves out or rewrites an answer; mark answers in it with {% generation %}")
+                raise ValueError("it leaves out or rewrites an answer; use another template, such as chatml")
             answers.append((len(before), found + len(content)))
         return answers
 
     def _through_end(self, text: str, start: int, end: int, limit: int) -> int:
-        """The end of an answer, moved behind the control token that ends it when only white space is between."""
-        if self._ends(text[start:end]):
-            return end
+        """Where an answer ends: behind the control token that ends it, within what was marked or right behind it."""
+        within = [match.end() for match in self._controls.finditer(text, start, end)]
+        if within and not text[within[-1] : end].strip():
+            return within[-1]
         after = self._end_follows.match(text, end, limit)
         return after.end() if after else end
 
