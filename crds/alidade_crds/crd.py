@@ -120,7 +120,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         kind="Evaluation",
         plural="evaluations",
-        short_name="ev",
+        short_name="eval",  # "ev" is taken by Kubernetes' own events
         description="Measures models, or a served endpoint, and says which is better.",
         spec=EvaluationSpec,
         status=EvaluationStatus,
