@@ -20,6 +20,7 @@ from alidade_local.apiserver.negotiation import negotiate
 from alidade_local.apiserver.options import ListOptions, delete_options, list_options, write_options
 from alidade_local.apiserver.paths import ResourcePath
 from alidade_local.apiserver.pod_endpoints import PodEndpoints
+from alidade_local.apiserver.proxy import Proxy
 from alidade_local.apiserver.registry import Registry
 from alidade_local.apiserver.requests import (
     APPLY_PATCH,
@@ -51,12 +52,14 @@ class Endpoints:
         self._registry = registry
         self._settings = settings
         self._pods = PodEndpoints(objects, settings)
+        self._proxy = Proxy(objects)
         self._watches: set[Watch] = set()
 
-    def close(self) -> None:
-        """End all watches."""
+    async def close(self) -> None:
+        """End all watches, and the connections to pods."""
         for watch in list(self._watches):
             watch.close()
+        await self._proxy.close()
 
     async def answer(self, request: web.BaseRequest, path: ResourcePath, user: UserInfo) -> web.StreamResponse:
         """The answer to a request, whatever its verb."""
@@ -220,6 +223,8 @@ class Endpoints:
                     return await self._patch(request, resource, target)
         elif path.subresource == "scale" and resource.scale is not None:
             return await self._scale(request, target)
+        elif path.subresource == "proxy" and resource.key in ("pods.", "services."):
+            return await self._proxy.answer(request, target, path.rest)
         elif resource.key == "pods.":
             return await self._pods.answer(request, target, path)
         elif path.subresource == "finalize" and resource.key == "namespaces." and request.method == "PUT":

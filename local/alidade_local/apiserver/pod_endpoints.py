@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from alidade_local.apiserver.encoding import copy_json
-from alidade_local.apiserver.errors import bad_request, conflict, method_not_allowed, no_such_resource
+from alidade_local.apiserver.errors import ApiError, bad_request, conflict, method_not_allowed, no_such_resource
 from alidade_local.apiserver.logs import LogOptions, PodLog
 from alidade_local.apiserver.options import delete_options, write_options
 from alidade_local.apiserver.paths import ResourcePath
@@ -35,6 +35,13 @@ class PodEndpoints:
                 return await self._evict(request, plain)
             case (("log" | "binding" | "eviction"), _):
                 raise method_not_allowed(target.resource, request.method.lower())
+            case (("exec" | "attach" | "portforward" | "ephemeralcontainers"), _):
+                raise ApiError(
+                    501,
+                    "NotImplemented",
+                    f"{path.subresource} is not offered by the local cluster: its pods are processes of this machine, "
+                    f"and {target.name} listens on its own address (kubectl get pod {target.name} -o wide)",
+                )
         raise no_such_resource()
 
     async def _bind(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from alidade_local.apiserver import event_expiry
 from alidade_local.apiserver.auth import Authenticator, UserInfo
 from alidade_local.apiserver.builtin import builtin_resources
 from alidade_local.apiserver.custom_resources import Definitions
@@ -64,6 +65,7 @@ class ApiServer:
         self._commits = asyncio.create_task(self.store.run(), name="api server commits")
         self._create_namespaces()
         self._tasks = [asyncio.create_task(worker.run()) for worker in self._background]
+        self._tasks.append(asyncio.create_task(event_expiry.run(self.store, self.settings.events_kept_s)))
         await self.store.committed()
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.settings.tls_cert, self.settings.tls_key)
@@ -80,7 +82,7 @@ class ApiServer:
 
     async def stop(self) -> None:
         """End watches, finish what is being answered, commit, close the files."""
-        self._endpoints.close()
+        await self._endpoints.close()
         if self._runner is not None:
             await self._runner.cleanup()
         for task in self._tasks:

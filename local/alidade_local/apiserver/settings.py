@@ -37,3 +37,5 @@ class ApiServerSettings:
     """How often watchers that asked for bookmarks get one."""
     default_watch_timeout_s: float = 1800.0
     """Length of a watch that names no timeoutSeconds (the original takes 30 to 60 minutes)."""
+    events_kept_s: float = 3600.0
+    """Events (the objects) are deleted when they have not happened again for so long."""
