@@ -13,19 +13,22 @@ from alidade_crds.reasons import FailureReason
 from alidade_trainer.failures import JobFailure
 
 
-def add_adapter(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
-    """The model with low-rank additions, of which alone the weights are trained.
+def add_adapter(model: PreTrainedModel, adapter: Adapter, task: TaskType = TaskType.CAUSAL_LM) -> PeftModel:
+    """The model with low-rank additions, of which alone the weights are trained; for SEQ_CLS the head is, too.
 
     Raises JobFailure (ConfigInvalid) when no module is named as adapter.targetModules says.
     """
     modules = "all-linear" if adapter.target_modules == ["auto"] else adapter.target_modules
+    whole = _embedding_names(model) if adapter.train_embeddings else []
+    if task == TaskType.SEQ_CLS:
+        whole.append("score")
     config = LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
+        task_type=task,
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules=modules,
-        modules_to_save=_embedding_names(model) if adapter.train_embeddings else None,
+        modules_to_save=whole or None,
         ensure_weight_tying=adapter.train_embeddings,
     )
     try:
@@ -34,9 +37,8 @@ def add_adapter(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
     except ValueError as error:
         raise JobFailure(
             FailureReason.CONFIG_INVALID,
-            f"adapter.targetModules is {', '.join(adapter.target_modules)}, but the model has no such modules to add to; use "
-            "auto, or "
-            f"endings of these: {', '.join(_linear_names(model))}.",
+            f"adapter.targetModules is {', '.join(adapter.target_modules)}, but the model has no such modules to add to; "
+            f"use auto, or endings of these: {', '.join(_linear_names(model))}.",
         ) from error
 
 

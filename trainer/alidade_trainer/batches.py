@@ -109,9 +109,10 @@ def evaluation_batches(
 
 
 def collated(items: Sequence[Item], collate: Collate) -> MicroBatch:
-    """The items as one batch."""
+    """The items as one batch; where nothing says which tokens are learned, each item weighs one."""
     tensors = collate(items)
-    return MicroBatch(tensors, tokens=sum(map(_length, items)), learned=count_learned(tensors["labels"]))
+    learned = count_learned(tensors["labels"]) if "labels" in tensors else len(items)
+    return MicroBatch(tensors, tokens=sum(map(_length, items)), learned=learned)
 
 
 def _without_loss(batch: MicroBatch) -> MicroBatch:

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import deepspeed
 import torch
+from torch import Tensor
 
 from alidade_crds.blocks import Training
 from alidade_crds.reasons import FailureReason
@@ -109,10 +110,15 @@ class TrainingLoop:
         for number, batch in enumerate(batches, 1):
             self.engine.set_gradient_accumulation_boundary(number == len(batches))
             tensors = {name: tensor.to(self.peers.device) for name, tensor in batch.tensors.items()}
-            loss = summed_loss(self.engine, tensors, selects_positions=self.selects_positions)
+            loss = self._summed_loss(tensors)
             self.engine.backward(loss * scale, scale_wrt_gas=False)
             loss_sum += loss.detach()
         return float(loss_sum)
+
+
+    def _summed_loss(self, tensors: dict[str, Tensor]) -> Tensor:
+        """The sum of what a batch teaches, a scalar; the loop divides it by the step's learned tokens."""
+        return summed_loss(self.engine, tensors, selects_positions=self.selects_positions)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -1,9 +1,11 @@
 """A LoRA adapter folded into its base model."""
 
+import json
 from pathlib import Path
 
 import torch
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from alidade_crds.reasons import FailureReason
 from alidade_engine.models import load_model, load_tokenizer
@@ -36,7 +38,7 @@ def write_merged(
     """
     tokenizer_folder = adapter if (adapter / "tokenizer_config.json").is_file() else base
     tokenizer = load_tokenizer(tokenizer_folder, trust_remote_code=trust_remote_code)
-    model = load_model(base, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    model = _base_model(base, adapter, trust_remote_code=trust_remote_code)
     own_dtype = stored_dtype(base)
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -51,6 +53,15 @@ def write_merged(
         ) from error
     merged.to(dtype or own_dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _base_model(base: Path, adapter: Path, *, trust_remote_code: bool) -> PreTrainedModel:
+    """The base in fp32: a reward model for an adapter of one, else a language model."""
+    if json.loads((adapter / "adapter_config.json").read_text()).get("task_type") == "SEQ_CLS":
+        from alidade_trainer.reward.network import load_classifier
+
+        return load_classifier(base, dtype=torch.float32, trust_remote_code=trust_remote_code, new_head=True)
+    return load_model(base, dtype=torch.float32, trust_remote_code=trust_remote_code)
 
 
 def stored_dtype(folder: Path) -> torch.dtype:

@@ -15,7 +15,7 @@ def model_card(lineage: dict[str, Any], data_report: dict[str, Any]) -> str:
     """The card as Markdown."""
     owner, model, job = lineage["owner"], lineage["model"], lineage["job"]
     base = lineage["base"]["uri"]
-    metadata: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    metadata: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": _pipeline_tag(lineage["stage"])}
     if base and base.startswith("hf://"):
         metadata["base_model"] = base.removeprefix("hf://").partition("@")[0]
     training = job.get("training", {})
@@ -62,6 +62,10 @@ def model_card(lineage: dict[str, Any], data_report: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _pipeline_tag(stage: str) -> str:
+    return "text-classification" if stage == "reward" else "text-generation"
 
 
 def _adapter_words(adapter: str) -> str:

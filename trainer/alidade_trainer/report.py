@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ class ReportPieces:
     data: dict[str, Any]
     """What became of the records (alidade_trainer.data.report)."""
     samples: list[SampleAnswer]
+    histogram: dict[str, Any] | None = None
+    """Of a reward model's held-out rewards (alidade_trainer.reward.measures)."""
 
 
 def save_pieces(output: Path, pieces: ReportPieces) -> None:
@@ -65,6 +68,7 @@ def report_page(*, lineage: Mapping[str, Any], pieces: Mapping[str, Any], lines:
         _warnings(pieces["data"]["warnings"]),
         '<section class="charts">',
         *(_figure(caption, chart) for caption, chart in _charts(steps, evaluations)),
+        *(_figure(caption, chart) for caption, chart in _histogram(pieces.get("histogram"))),
         "</section>",
         _samples(pieces["samples"]),
         '<section class="columns">',
@@ -130,6 +134,17 @@ def _charts(steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> I
     yield "Tokens per second", line_chart(speeds, x_name="step", y_name="tokens per second")
     norms = [Line("each step", of("grad_norm"), "raw"), Line("smoothed", smoothed(of("grad_norm")))]
     yield "Norm of the gradient before clipping", line_chart(norms, x_name="step", y_name="norm")
+
+
+def _histogram(histogram: Mapping[str, Any] | None) -> Iterable[tuple[str, str]]:
+    if histogram is None:
+        return
+    middles = [(low + high) / 2 for low, high in pairwise(histogram["edges"])]
+    lines = [
+        Line("chosen answers", list(zip(middles, histogram["chosen"], strict=True))),
+        Line("rejected answers", list(zip(middles, histogram["rejected"], strict=True)), "other"),
+    ]
+    yield "Rewards of held-out answers", line_chart(lines, x_name="reward", y_name="answers")
 
 
 def _figure(caption: str, chart: str) -> str:

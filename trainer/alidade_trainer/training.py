@@ -14,9 +14,10 @@ import deepspeed
 import torch
 from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
+from transformers.utils.logging import disable_progress_bar
 
 from alidade_crds.blocks import AdapterType, Precision
-from alidade_crds.contract import JobDocument, ResultDocument
+from alidade_crds.contract import JobDocument, ResultDocument, Stage
 from alidade_crds.reasons import FailureReason
 from alidade_crds.status import ModelInfo
 from alidade_trainer.batches import BatchStream, evaluation_batches
@@ -82,29 +83,47 @@ def train(job: JobDocument, around: Surroundings) -> ResultDocument:
     refuse_unknown(job)
     share_of_process(job.training, peers.count)
     checked_raw_config(job)
+    disable_progress_bar()  # of loading and saving; the log has a line for each
     start_deepspeed(on_gpu=on_gpu, processes=peers.count)
     try:
-        return _train(job, around, peers)
+        return _train(job, around, peers, _stage_of(job))
     finally:
         torch.distributed.destroy_process_group()
 
 
-def _train(job: JobDocument, around: Surroundings, peers: Peers) -> ResultDocument:
+@dataclass(frozen=True)
+class StageParts:
+    """What is particular to a stage: its data, its model, its way of training."""
+
+    prepare: Callable[[JobDocument, Locations, Peers, Path], StartingPoint]
+    build: Callable[[JobDocument, StartingPoint], nn.Module]
+    run: "type[TrainingRun]"
+
+
+def _stage_of(job: JobDocument) -> StageParts:
+    if job.stage is Stage.REWARD:
+        from alidade_trainer.reward.run import REWARD_PARTS  # which stands on this module
+
+        return REWARD_PARTS
+    return StageParts(prepare_start, build_model, TrainingRun)
+
+
+def _train(job: JobDocument, around: Surroundings, peers: Peers, parts: StageParts) -> ResultDocument:
     store = CheckpointStore(around.output / "checkpoints", peers, keep=job.checkpoint.keep, log=around.say)
     _enter(around, "tokenizing")
-    start = prepare_start(job, around.locations, peers, around.run_folder)
+    start = parts.prepare(job, around.locations, peers, around.run_folder)
     _say_data(start, around)
     data_digest = digest_of_data(start)
-    checkpoint = _checkpoint_to_resume(store, job, data_digest, peers)
+    checkpoint = checkpoint_to_resume(store, job, data_digest, peers)
     _enter(around, "loading")
     loading = HfDeepSpeedConfig(base_config(job, on_gpu=peers.device.type == "cuda"))  # must live while a model loads
-    model = build_model(job, start)
+    model = parts.build(job, start)
     plan = _plan(job, start, model, peers, checkpoint)
     engine = build_engine(model, job, deepspeed_config(job, plan=plan, on_gpu=peers.device.type == "cuda"))
     del loading
     done = 0
     if checkpoint is not None:
-        _load_engine(engine, checkpoint, job)
+        load_engine(engine, checkpoint, job)
         done = checkpoint.state.step
         around.say(f"Going on from checkpoint {checkpoint.folder.name}.")
     around.progress.plan(
@@ -112,7 +131,7 @@ def _train(job: JobDocument, around: Surroundings, peers: Peers) -> ResultDocume
         resumed_from_step=done if checkpoint else None,
         gpu_meter=_gpu_meter(job, model, start, peers),
     )
-    run = TrainingRun(job, around, peers, store, start, plan, engine, data_digest, done)
+    run = parts.run(job, around, peers, store, start, plan, engine, data_digest, done)
     return run.execute()
 
 
@@ -153,10 +172,15 @@ class TrainingRun:
         _enter(self.around, "saving")
         metrics = self._metrics()
         export = Export(self.job, self.start, self.around.output, metrics, self.done, self.data_digest)
-        model = export_model(self.engine.module, export, self.peers)
+        model = export_model(self._trained_model(), export, self.peers)
         if model is None:
             return ResultDocument(outcome="succeeded", step=self.done)
         return self._finish(model, metrics)
+
+    def _trained_model(self) -> nn.Module:
+        """What is exported."""
+        module: nn.Module = self.engine.module
+        return module
 
     def _loop(self) -> TrainingLoop:
         stream = BatchStream(
@@ -192,20 +216,13 @@ class TrainingRun:
         self.around.observe_step(metrics)
         interval = max(1, self.plan.total_steps // LOG_LINES)
         if metrics.step % interval == 0 or metrics.step in (1, self.plan.total_steps):
-            self.around.say(_line(metrics, self.plan, self.around.progress))
+            self.around.say(step_line(metrics, self.plan, self.around.progress))
 
     def _evaluate(self, step: int) -> bool:
         if self.start.data.validation is None:
             return False
         _enter(self.around, "evaluating")
-        batches = evaluation_batches(
-            self.start.data.validation,
-            self._collate,
-            micro_batch_size=self.plan.micro_batch_size,
-            rank=self.peers.rank,
-            processes=self.peers.count,
-        )
-        loss = evaluation_loss(self.engine, list(batches), self.peers, selects_positions=self._selects)
+        loss = self._held_out_loss()
         self._eval_losses.append(loss)
         if self._history is not None:
             self._history.add_evaluation(step, loss)
@@ -213,6 +230,17 @@ class TrainingRun:
         self.around.say(f"step {step}/{self.plan.total_steps}  eval_loss {loss:.4f}")
         _enter(self.around, "training")
         return self._patience is not None and patience_is_over(self._eval_losses, self._patience)
+
+    def _held_out_loss(self) -> float:
+        assert self.start.data.validation is not None
+        batches = evaluation_batches(
+            self.start.data.validation,
+            self._collate,
+            micro_batch_size=self.plan.micro_batch_size,
+            rank=self.peers.rank,
+            processes=self.peers.count,
+        )
+        return evaluation_loss(self.engine, list(batches), self.peers, selects_positions=self._selects)
 
     def _save(self, step: int) -> None:
         _enter(self.around, "saving")
@@ -269,16 +297,18 @@ class TrainingRun:
             report_uri=f"{self.job.output.rstrip('/')}/report.html",
             warnings=warnings,
         )
-        pieces = ReportPieces(
-            data=self.start.data.report,
-            samples=sample_answers(self.around.output / "model", self.start, self.peers.device),
-        )
-        save_pieces(self.around.output, pieces)
+        save_pieces(self.around.output, self._pieces())
         write_report(self.around.output)
         write_result(self.around.output, result)
         self.around.locations.publish(self.around.output, self.job.output)
         _enter(self.around, "finished")
         return result
+
+    def _pieces(self) -> ReportPieces:
+        return ReportPieces(
+            data=self.start.data.report,
+            samples=sample_answers(self.around.output / "model", self.start, self.peers.device),
+        )
 
     def _say_plan(self) -> None:
         plan, trained = self.plan, sum(weight_size(w) for w in self.engine.module.parameters() if w.requires_grad)
@@ -321,7 +351,7 @@ def _say_data(start: StartingPoint, around: Surroundings) -> None:
         around.say(f"Warning: {warning}")
 
 
-def _checkpoint_to_resume(
+def checkpoint_to_resume(
     store: CheckpointStore, job: JobDocument, data_digest: str, peers: Peers
 ) -> Checkpoint | None:
     """The newest complete checkpoint of this very training. Raises JobFailure when it is another's."""
@@ -350,7 +380,7 @@ def _plan(
     if checkpoint is not None:
         micro_batch_size = checkpoint.state.micro_batch_size
     elif wish == "auto":
-        micro_batch_size = min(peers.gather(_fitting_micro_batch(job, start, model, peers)))
+        micro_batch_size = min(peers.gather(fitting_micro_batch(job, start, model, peers)))
     else:
         micro_batch_size = int(wish)
     return plan_training(
@@ -358,7 +388,7 @@ def _plan(
     )
 
 
-def _fitting_micro_batch(job: JobDocument, start: StartingPoint, model: nn.Module, peers: Peers) -> int:
+def fitting_micro_batch(job: JobDocument, start: StartingPoint, model: nn.Module, peers: Peers) -> int:
     on_gpu = peers.device.type == "cuda"
     config: Any = model_itself(model).config
     bytes_per_number = 2 if job.training.precision == Precision.BF16 else 4
@@ -393,7 +423,7 @@ def _gpu_meter(job: JobDocument, model: nn.Module, start: StartingPoint, peers: 
     return GpuMeter(per_weight * weights + attention, job.peak_tflops, peers.count)
 
 
-def _load_engine(engine: deepspeed.DeepSpeedEngine, checkpoint: Checkpoint, job: JobDocument) -> None:
+def load_engine(engine: deepspeed.DeepSpeedEngine, checkpoint: Checkpoint, job: JobDocument) -> None:
     engine.load_checkpoint(
         str(checkpoint.folder),
         tag=ENGINE_TAG,
@@ -402,7 +432,7 @@ def _load_engine(engine: deepspeed.DeepSpeedEngine, checkpoint: Checkpoint, job:
     )
 
 
-def _line(metrics: StepMetrics, plan: TrainingPlan, progress: Progress) -> str:
+def step_line(metrics: StepMetrics, plan: TrainingPlan, progress: Progress) -> str:
     document = progress.to_document()
     left = timedelta(seconds=round(document.eta_s or 0))
     return (

@@ -163,14 +163,11 @@ class _Work:
         need = advice.get((self._rules.stage, kind), 'pretrain learns from plain text ({"text": …})')
         return JobFailure(FailureReason.DATA_MALFORMED, f"{self._field}: {position} holds {names[kind]}; {need}.")
 
-    def _add_text(self, ids: list[int], position: Position) -> None:
-        limit = self._rules.max_length
+    def _add_text(self, ids: list[int]) -> None:
+        """Plain text is never too long: it is learned in blocks, which lose nothing but what stands before each."""
         key = self._key(ids)
-        if self._rules.stage is Stage.SFT and len(ids) > limit:
-            self.report.drop(self._too_long(), position)
-            return
-        for start in range(0, len(ids), limit):
-            block = ids[start : start + limit]
+        for start in range(0, len(ids), self._rules.max_length):
+            block = ids[start : start + self._rules.max_length]
             if len(block) > 1:  # a single token has nothing to be predicted from
                 self._builder.add(block, [True] * len(block))
                 self._keys.append(key)

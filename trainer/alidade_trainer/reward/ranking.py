@@ -51,21 +51,15 @@ def pair_strength(scores: list[float], pair: tuple[int, int], strength: float | 
     return (scores[better] - scores[worse]) / (max(scores) - min(scores))
 
 
-def prompt_losses(
-    rewards: Tensor, pairs: list[Tensor], margins: list[Tensor], *, center: float
-) -> tuple[Tensor, list[Tensor]]:
-    """The loss of each prompt of a batch, and the reward differences of each prompt's pairs.
+def prompt_losses(rewards: Tensor, pairs: Tensor, prompts: Tensor, margins: Tensor, *, center: float) -> Tensor:
+    """The loss of each prompt of a batch, (prompts,) float32: the mean over its pairs (InstructGPT, equation 1).
 
-    rewards: (answers,) of all prompts of the batch. pairs: for each prompt (pairs, 2) places (better, worse) among
-    them. margins: for each prompt (pairs,). center: weight of `centring_loss`. Returns (prompts,) float32, the mean over each
-    prompt's pairs (InstructGPT, eq. 1: one batch element), and for each prompt (pairs,) chosen - rejected.
+    rewards: (answers,) of all prompts of the batch. pairs: (pairs, 2) places (better, worse) among them. prompts:
+    (pairs,) which prompt a pair belongs to. margins: (pairs,). center: weight of `centring_loss`.
     """
-    losses, differences = [], []
-    for places, margin in zip(pairs, margins, strict=True):
-        chosen, rejected = rewards[places[:, 0]], rewards[places[:, 1]]
-        loss = ranking_loss(chosen, rejected, margin)
-        if center:
-            loss = loss + center * centring_loss(chosen, rejected)
-        losses.append(loss.mean())
-        differences.append((chosen - rejected).float())
-    return torch.stack(losses), differences
+    chosen, rejected = rewards[pairs[:, 0]], rewards[pairs[:, 1]]
+    losses = ranking_loss(chosen, rejected, margins)
+    if center:
+        losses = losses + center * centring_loss(chosen, rejected)
+    counts = torch.bincount(prompts)
+    return losses.new_zeros(len(counts)).index_add(0, prompts, losses) / counts

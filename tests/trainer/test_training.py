@@ -1,0 +1,363 @@
+"""Whole trainings of a tiny model: what comes out is the same however the work is divided, interrupted or repeated."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from alidade_engine.models import load_model, load_tokenizer, model_digest
+from alidade_trainer.batches import BatchStream
+from alidade_trainer.data.dataset import Collator, prepare
+from alidade_trainer.jobs import read_job
+from alidade_trainer.plan import learning_rate_at, plan_training
+from alidade_trainer.sources import Locations
+from peft import PeftModel
+
+from tests.trainer.conftest import Run, in_child, kill_after_step
+
+RunJob = Callable[..., Run]
+MakeJob = Callable[..., Path]
+
+# Sums of the same numbers in another order, in fp32, carried through six steps of Adam.
+SAME = 1e-4
+
+
+def naive_losses(job_path: Path, steps: int) -> list[float]:
+    """As `_naive_losses`."""
+    losses: list[float] = in_child(_naive_losses, job_path, steps)
+    return losses
+
+
+def _naive_losses(job_path: Path, steps: int) -> list[float]:
+    """The losses of plain PyTorch: every sequence alone through the model, one mean over all answer tokens of the step."""
+    job = read_job(job_path)
+    folder = Path(job.model.uri.removeprefix("file://"))  # type: ignore[union-attr]
+    tokenizer, model = load_tokenizer(folder), load_model(folder)
+    data = prepare(job, tokenizer, Locations(Path("/none"), Path("/none")))
+    plan = plan_training(job.training, sequences=len(data.train), processes=1, micro_batch_size=1)
+    stream = BatchStream(
+        data.train,
+        Collator(tokenizer.pad_token_id, packed=False),
+        seed=job.training.seed,
+        global_batch_size=job.training.global_batch_size,
+        micro_batch_size=1,
+        rank=0,
+        processes=1,
+    )
+    matrices = [weight for weight in model.parameters() if weight.dim() >= 2]
+    vectors = [weight for weight in model.parameters() if weight.dim() < 2]
+    groups = [
+        {"params": matrices, "weight_decay": job.training.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8)
+    losses = []
+    for step in range(steps):
+        log_probabilities = []
+        for index in stream.indices(step):
+            ids = torch.tensor(data.train[index]["input_ids"])
+            labels = torch.tensor(data.train[index]["labels"])
+            predicted = model(input_ids=ids[None]).logits[0, :-1].log_softmax(-1)
+            log_probabilities += [predicted[at, label] for at, label in enumerate(labels[1:]) if label != -100]
+        loss = -torch.stack(log_probabilities).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), job.training.max_grad_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, job.training, plan)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("processes", "micro_batch_size", "stage"), [(1, 4, 2), (1, 8, 0), (1, 1, 1), (1, 2, 3), (2, 2, 2), (2, 4, 3)]
+)
+def test_losses_are_those_of_plain_pytorch_whatever_the_processes_micro_batches_and_zero_stage(
+    make_job: MakeJob, run_job: RunJob, processes: int, micro_batch_size: int, stage: int
+) -> None:
+    over = {"training": {"microBatchSize": micro_batch_size, "maxSteps": 4}, "deepspeed": {"zeroStage": stage}}
+    job = make_job(over)
+
+    run = run_job(job, processes=processes)
+
+    assert run.result.outcome == "succeeded"
+    assert run.losses == pytest.approx(naive_losses(job, 4), abs=SAME)
+
+
+def test_packed_sequences_learn_the_same_as_padded_ones(make_job: MakeJob, run_job: RunJob) -> None:
+    # One batch of all 48 samples, packed or not, is one gradient.
+    over = {"training": {"globalBatchSize": 48, "microBatchSize": "auto", "maxSteps": 1}, "dataset": {"packing": False}}
+    padded = run_job(make_job(over, output="padded"))
+    job = json.loads(make_job(over | {"dataset": {"packing": True}}, output="packed").read_text())
+    data = prepare(
+        read_job(Path(job["output"].removeprefix("file://") + ".json")),
+        load_tokenizer(Path(job["model"]["uri"].removeprefix("file://"))),
+        Locations(Path("/none"), Path("/none")),
+    )
+    over = {"training": {"globalBatchSize": len(data.train), "microBatchSize": "auto", "maxSteps": 1}}
+
+    packed = run_job(make_job(over | {"dataset": {"packing": True}}, output="packed"))
+
+    assert len(data.train) < 48
+    assert packed.losses == pytest.approx(padded.losses, abs=SAME)
+    assert packed.lines[0]["grad_norm"] == pytest.approx(padded.lines[0]["grad_norm"], rel=1e-3)
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(make_job: MakeJob, run_job: RunJob) -> None:
+    job = make_job({"training": {"gradientCheckpointing": True, "maxSteps": 3}})
+
+    assert run_job(job).losses == pytest.approx(naive_losses(job, 3), abs=SAME)
+
+
+def test_bf16_follows_fp32_within_its_precision(make_job: MakeJob, run_job: RunJob) -> None:
+    job = make_job({"training": {"precision": "bf16", "maxSteps": 3}, "deepspeed": {"zeroStage": 0}})
+
+    run = run_job(job)
+
+    # 8 bits of mantissa: a relative error of about 2**-8 of losses near 6.
+    assert run.losses == pytest.approx(naive_losses(job, 3), abs=0.03)
+    assert json.loads((run.output / "model" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_offload_to_host_memory_changes_no_loss(make_job: MakeJob, run_job: RunJob) -> None:
+    job = make_job({"training": {"maxSteps": 3}, "deepspeed": {"zeroStage": 3, "offload": "all"}})
+
+    assert run_job(job).losses == pytest.approx(naive_losses(job, 3), abs=SAME)
+
+
+def test_noise_on_embeddings_is_added_in_training_and_not_in_evaluation(make_job: MakeJob, run_job: RunJob) -> None:
+    still = {"training": {"maxSteps": 1, "learningRate": 1e-9, "evaluateEverySteps": 1}}
+    plain = run_job(make_job(still, output="plain"))
+    noisy = run_job(make_job({"training": still["training"] | {"neftuneAlpha": 50}}, output="noisy"))
+
+    assert noisy.losses[0] != pytest.approx(plain.losses[0], abs=1e-3)
+    assert noisy.lines[-1]["eval_loss"] == pytest.approx(plain.lines[-1]["eval_loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("over", "processes"),
+    [
+        pytest.param({}, 1, id="all weights"),
+        pytest.param({"adapter": {"type": "lora", "dropout": 0.3}}, 1, id="lora with dropout"),
+        pytest.param({"deepspeed": {"zeroStage": 2}}, 2, id="two processes"),
+    ],
+)
+def test_a_run_that_is_killed_and_resumed_has_the_loss_curve_of_one_that_is_not(
+    make_job: MakeJob, run_job: RunJob, over: dict[str, Any], processes: int
+) -> None:
+    whole = run_job(make_job(over, output="whole"), processes=processes)
+    job = make_job(over, output="killed")
+
+    # Step 5 is after the checkpoint of step 4, of which it loses one step; step 1 is before any.
+    first = run_job(job, processes=processes, prepare=kill_after_step(1))
+    second = run_job(job, processes=processes, prepare=kill_after_step(5, rank=processes - 1))
+    third = run_job(job, processes=processes)
+
+    assert -9 in first.exit_codes
+    assert -9 in second.exit_codes
+    assert third.result.outcome == "succeeded"
+    assert third.lines == whole.lines  # to the last bit
+    assert third.result.model.digest == whole.result.model.digest  # type: ignore[union-attr]
+
+
+def test_processes_whose_peer_died_say_that_another_attempt_may_succeed(make_job: MakeJob, run_job: RunJob) -> None:
+    run = run_job(make_job(), processes=2, prepare=kill_after_step(2, rank=1))
+
+    assert run.exit_codes == [1, -9]
+    failure = run.result.failure
+    assert failure is not None
+    assert (failure.reason, failure.retryable) == ("WorkerLost", True)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_lora_trains_its_additions_and_nothing_else(
+    make_job: MakeJob, run_job: RunJob, workplace: Path, stage: int
+) -> None:
+    over = {"adapter": {"type": "lora", "rank": 4, "alpha": 64}, "deepspeed": {"zeroStage": stage}}
+
+    run = run_job(make_job(over), processes=2)
+
+    assert run.result.outcome == "succeeded"
+    base = load_model(workplace / "base")
+    before = {name: weight.clone() for name, weight in base.named_parameters()}
+    adapted = PeftModel.from_pretrained(base, str(run.output / "adapter"))
+    additions = [weight for name, weight in adapted.named_parameters() if "lora_B" in name]
+    assert all(weight.abs().sum() > 0 for weight in additions)  # B starts at zero
+    merged = load_model(run.output / "model")
+    ids = torch.arange(20)[None] + 5
+    assert torch.allclose(adapted(input_ids=ids).logits, merged(input_ids=ids).logits, atol=1e-4)
+    unmerged = load_model(workplace / "base")
+    assert not torch.allclose(unmerged(input_ids=ids).logits, merged(input_ids=ids).logits, atol=1e-2)
+    linear = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    for name, weight in merged.named_parameters():
+        assert torch.equal(weight, before[name]) == (name.split(".")[-2] not in linear), name
+
+
+def test_lora_can_train_the_embeddings_too(make_job: MakeJob, run_job: RunJob, workplace: Path) -> None:
+    run = run_job(make_job({"adapter": {"type": "lora", "trainEmbeddings": True}, "training": {"maxSteps": 2}}))
+
+    assert run.result.outcome == "succeeded"
+    merged, base = load_model(run.output / "model"), load_model(workplace / "base")
+    assert not torch.equal(merged.get_input_embeddings().weight, base.get_input_embeddings().weight)
+    assert torch.equal(merged.get_input_embeddings().weight, merged.get_output_embeddings().weight)
+
+
+def test_a_model_from_scratch_gets_a_tokenizer_of_its_own_and_learns(
+    make_job: MakeJob, run_job: RunJob, workplace: Path
+) -> None:
+    init = {"hiddenSize": 32, "layers": 2, "heads": 2, "vocabSize": 300, "contextLength": 128}
+    over = {"stage": "pretrain", "model": {"uri": None, "init": init}, "training": {"maxSteps": 25}}
+
+    run = run_job(make_job(over))
+
+    assert run.losses[-1] < run.losses[0] - 1
+    assert run.losses[0] == pytest.approx(math.log(run.result.model.vocab_size), abs=0.3)  # type: ignore[union-attr, arg-type]
+    tokenizer = load_tokenizer(run.output / "model")
+    assert tokenizer.decode(tokenizer("green gold")["input_ids"], skip_special_tokens=True) == "green gold"
+
+
+def test_the_output_holds_model_digest_lineage_card_report_and_result(make_job: MakeJob, run_job: RunJob) -> None:
+    run = run_job(make_job({"training": {"maxSteps": 3}}))
+
+    model = run.result.model
+    assert model is not None
+    assert model.uri == f"file://{run.output}/model"
+    assert model.digest == model_digest(run.output / "model")
+    assert (run.output / "model" / "digest").read_text().strip() == model.digest
+    lineage = json.loads((run.output / "model" / "lineage.json").read_text())
+    assert lineage["model"]["digest"] == model.digest
+    assert lineage["data"][0]["uri"].endswith("train.jsonl")
+    assert model.digest in (run.output / "model" / "README.md").read_text()
+    assert load_tokenizer(run.output / "model").chat_template
+    assert "<svg" in (run.output / "report.html").read_text()
+    assert json.loads((run.output / "result.json").read_text())["model"]["digest"] == model.digest
+    assert {"train_loss", "eval_loss", "perplexity", "tokens", "tokens_per_second"} <= run.result.metrics.keys()
+    assert run.result.metrics["perplexity"] == pytest.approx(math.exp(run.result.metrics["eval_loss"]))
+    assert not [path for path in run.output.iterdir() if path.name.endswith(".part")]
+
+
+def test_a_finished_job_succeeds_again_at_once_with_the_same_result(make_job: MakeJob, run_job: RunJob) -> None:
+    job = make_job({"training": {"maxSteps": 2}})
+    first = run_job(job)
+    written = (first.output / "model" / "model.safetensors").stat().st_mtime_ns
+
+    second = run_job(job)
+
+    assert second.result == first.result
+    assert (first.output / "model" / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_a_finished_model_is_not_overwritten_by_another_job(make_job: MakeJob, run_job: RunJob) -> None:
+    run_job(make_job({"training": {"maxSteps": 2}}))
+
+    failure = run_job(make_job({"training": {"maxSteps": 2, "seed": 4}})).result.failure
+
+    assert failure is not None
+    assert (failure.reason, failure.retryable) == ("ConfigInvalid", False)
+    assert "training.seed: 3, now 4" in failure.message
+    assert "output.uri" in failure.message
+
+
+def test_checkpoints_of_other_settings_data_or_process_counts_are_refused(
+    make_job: MakeJob, run_job: RunJob, workplace: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text((workplace / "train.jsonl").read_text())
+    usual = {"dataset": {"uri": f"file://{data}"}}
+    run_job(make_job(usual), prepare=kill_after_step(3))
+
+    settings = run_job(make_job(usual | {"training": {"learningRate": 0.02}})).result.failure
+    processes = run_job(make_job(usual), processes=2).result.failure
+    data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
+    records = run_job(make_job(usual)).result.failure
+
+    assert settings is not None
+    assert "training.learningRate: 0.01, now 0.02" in settings.message
+    assert processes is not None
+    assert "written by 1 processes, this attempt has 2" in processes.message
+    assert records is not None
+    assert "the data has changed" in records.message
+    assert {one.retryable for one in (settings, processes, records)} == {False}
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(
+    make_job: MakeJob, run_job: RunJob, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = run_job(make_job(output="whole"))
+    job = make_job(output="cut")
+    run = run_job(job, prepare=kill_after_step(5))
+    newest = run.output / "checkpoints" / "step-4"
+    cut = next((newest / "engine").glob("*optim_states.pt"))
+    cut.write_bytes(cut.read_bytes()[:-100])
+    capfd.readouterr()
+
+    resumed = run_job(job)
+
+    log = capfd.readouterr().out
+    assert f"Checkpoint step-4 is passed over: {cut.name} has" in log
+    assert "Going on from checkpoint step-2." in log
+    assert resumed.lines == whole.lines
+
+
+def test_training_ends_early_when_held_out_loss_stops_improving(make_job: MakeJob, run_job: RunJob) -> None:
+    # With so high a learning rate the held-out loss cannot keep falling.
+    training = {"maxSteps": 40, "learningRate": 0.5, "evaluateEverySteps": 1, "earlyStopping": {"patience": 2}}
+
+    run = run_job(make_job({"training": training, "checkpoint": {"everySteps": 50}}))
+
+    losses = [line["eval_loss"] for line in run.lines if "eval_loss" in line]
+    assert run.result.outcome == "succeeded"
+    assert run.result.step == len(losses) < 40
+    assert min(losses[-2:]) >= min(losses[:-2])
+
+
+def test_a_loss_that_is_not_finite_ends_the_job_before_it_is_saved(make_job: MakeJob, run_job: RunJob) -> None:
+    def poison(_rank: int) -> None:
+        import alidade_trainer.loop as loop
+
+        summed_loss, calls = loop.summed_loss, iter(range(1000))
+
+        def summed(*arguments: Any, **options: Any) -> torch.Tensor:
+            loss = summed_loss(*arguments, **options)
+            return loss * math.nan if next(calls) >= 6 else loss  # two passes a step: in step 4
+
+        loop.summed_loss = summed
+
+    run = run_job(make_job({"dataset": {"validation": None}}), prepare=poison)
+
+    failure = run.result.failure
+    assert failure is not None
+    assert (failure.reason, failure.retryable) == ("LossNotFinite", False)
+    assert "step 4" in failure.message
+    assert "training.learningRate" in failure.message
+    assert [path.name for path in (run.output / "checkpoints").iterdir()] == ["step-2"]
+
+
+@pytest.mark.parametrize(
+    ("over", "processes", "sentence"),
+    [
+        ({"training": {"globalBatchSize": 7}}, 2, "training.globalBatchSize is 7; it must be a multiple of the 2"),
+        ({"training": {"microBatchSize": 3}}, 1, "training.microBatchSize is 3 and must divide that. Use 2."),
+        ({"model": {"uri": "file:///nowhere/at/all"}}, 1, "model.uri is file:///nowhere/at/all"),
+        ({"stage": "reward"}, 1, "stage is reward; this trainer does pretrain and sft."),
+        ({"adapter": {"type": "qlora"}}, 1, "adapter.type is qlora; use lora or none."),
+        ({"adapter": {"type": "lora", "targetModules": ["nothing"]}}, 1, "endings of these: down_proj, gate_proj"),
+        ({"deepspeed": {"config": {"train_batch_size": 4}}}, 1, "which training.globalBatchSize decides"),
+        ({"deepspeed": {"zeroStage": 2, "offload": "all"}}, 1, "Set zeroStage 3, or offload optimizer."),
+        ({"model": {"digest": "sha256:0"}}, 1, "the job was made for sha256:0"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_field_value_and_advice(
+    make_job: MakeJob, run_job: RunJob, over: dict[str, Any], processes: int, sentence: str
+) -> None:
+    run = run_job(make_job(over), processes=processes)
+
+    for outcome in run.outcomes:
+        assert outcome.result.failure is not None
+        assert sentence in outcome.result.failure.message
+        assert not outcome.result.failure.retryable
+    assert len(run.outcomes) == processes
