@@ -1,7 +1,7 @@
 """Who asks: bearer tokens, and what their users may do."""
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from alidade_local.apiserver.errors import unauthorized
@@ -29,10 +29,15 @@ class UserInfo:
 
 
 class Authenticator:
-    """Finds the user of a request by its bearer token."""
+    """Finds the user of a request by its bearer token.
 
-    def __init__(self, tokens: Mapping[str, UserInfo]) -> None:
+    tokens: the tokens known from the start.
+    other_tokens: asked for the user of any other one (service accounts').
+    """
+
+    def __init__(self, tokens: Mapping[str, UserInfo], other_tokens: Callable[[str], UserInfo | None]) -> None:
         self._tokens = {token.encode(): user for token, user in tokens.items() if token}
+        self._other_tokens = other_tokens
 
     def user_of_token(self, token: str) -> UserInfo | None:
         """The user of a token; compared in constant time."""
@@ -41,7 +46,7 @@ class Authenticator:
         for known, user in self._tokens.items():
             if hmac.compare_digest(known, given):
                 found = user
-        return found
+        return found or self._other_tokens(token)
 
     def user(self, authorization: str | None) -> UserInfo:
         """The user of an Authorization header, or 401."""

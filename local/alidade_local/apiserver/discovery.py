@@ -120,6 +120,9 @@ def subresources(resource: Resource) -> list[tuple[str, Json, list[str]]]:
         found.append(("proxy", kind, ["create", "delete", "get", "patch", "update"]))
     if resource.key == "namespaces.":
         found.append(("finalize", own, ["update"]))
+    if resource.key == "serviceaccounts.":
+        kind = {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"}
+        found.append(("token", kind, ["create"]))
     return found
 
 

@@ -21,6 +21,7 @@ from alidade_local.apiserver.options import ListOptions, delete_options, list_op
 from alidade_local.apiserver.paths import ResourcePath
 from alidade_local.apiserver.pod_endpoints import PodEndpoints
 from alidade_local.apiserver.proxy import Proxy
+from alidade_local.apiserver.rbac import Attributes, Authorizer
 from alidade_local.apiserver.registry import Registry
 from alidade_local.apiserver.requests import (
     APPLY_PATCH,
@@ -33,6 +34,7 @@ from alidade_local.apiserver.requests import (
 )
 from alidade_local.apiserver.resources import Resource
 from alidade_local.apiserver.rest import Objects, Outcome, Target
+from alidade_local.apiserver.service_accounts import ACCOUNTS_KEY, ServiceAccountTokens
 from alidade_local.apiserver.settings import ApiServerSettings
 from alidade_local.apiserver.views import Views
 from alidade_local.apiserver.watch import Watch
@@ -46,8 +48,17 @@ _LIST = ("Table", "PartialObjectMetadataList")
 class Endpoints:
     """Answers requests below /api and /apis that name a resource."""
 
-    def __init__(self, objects: Objects, registry: Registry, settings: ApiServerSettings) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        registry: Registry,
+        authorizer: Authorizer,
+        accounts: ServiceAccountTokens,
+        settings: ApiServerSettings,
+    ) -> None:
         self._objects = objects
+        self._authorizer = authorizer
+        self._accounts = accounts
         self._store = objects.store
         self._registry = registry
         self._settings = settings
@@ -68,9 +79,9 @@ class Endpoints:
             raise no_such_resource()
         if path.name and resource.namespaced and path.namespace is None:
             raise no_such_resource()
-        if not user.is_admin:
-            what = f'resource "{resource.plural}" in API group "{resource.group}"'
-            raise forbidden(resource, path.name, f'User "{user.name}" cannot {request.method.lower()} {what}')
+        attributes = _attributes(request, resource, path)
+        if not self._authorizer.allows(user, attributes):
+            raise forbidden(resource, path.name, attributes.refusal(user))
         if path.subresource:
             return await self._answer_subresource(request, resource, path)
         if path.name:
@@ -96,7 +107,7 @@ class Endpoints:
     ) -> web.StreamResponse:
         options = list_options(request.query)
         chosen = Filter(resource, options, name)
-        if path.watch or request.query.get("watch", "") in ("true", "1"):
+        if _is_watch(request, path):
             return await self._watch(request, resource, path, options, chosen)
         form = negotiate(request.headers.get("Accept"), _LIST)
         page = list_page(self._store, resource, path.namespace, options, chosen)
@@ -151,7 +162,7 @@ class Endpoints:
         target = Target(self._plain(resource), path.namespace or "", path.name)
         match request.method:
             case "GET" | "HEAD":
-                if path.watch or request.query.get("watch", "") in ("true", "1"):
+                if _is_watch(request, path):
                     return await self._list_or_watch(request, resource, path, path.name)
                 return await self._get(request, resource, target)
             case "PUT":
@@ -223,6 +234,10 @@ class Endpoints:
                     return await self._patch(request, resource, target)
         elif path.subresource == "scale" and resource.scale is not None:
             return await self._scale(request, target)
+        elif path.subresource == "token" and resource.key == ACCOUNTS_KEY and request.method == "POST":
+            account = self._objects.get(target)
+            wanted = await read_object(request, self._settings)
+            return json_response(self._accounts.answer(target, account, wanted), status=201)
         elif path.subresource == "proxy" and resource.key in ("pods.", "services."):
             return await self._proxy.answer(request, target, path.rest)
         elif resource.key == "pods.":
@@ -283,3 +298,21 @@ class Endpoints:
         for name, value in warning_headers(outcome.warnings):
             response.headers.add(name, value)
         return response
+
+
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+def _attributes(request: web.BaseRequest, resource: Resource, path: ResourcePath) -> Attributes:
+    """What the request wants, in the words of roles."""
+    verb = _VERBS.get(request.method, "get" if path.name else "list")
+    if verb in ("get", "list") and _is_watch(request, path) and not path.subresource:
+        verb = "watch"
+    if verb == "delete" and not path.name:
+        verb = "deletecollection"
+    name = path.name.split(":")[1 if path.name.count(":") == 2 else 0] if path.subresource == "proxy" else path.name
+    return Attributes(verb, resource.group, resource.plural, path.subresource, name, path.namespace or "")
+
+
+def _is_watch(request: web.BaseRequest, path: ResourcePath) -> bool:
+    return path.watch or request.query.get("watch", "") in ("true", "1")

@@ -132,6 +132,9 @@ _message("NonResourceAttributes", "1 path string, 2 verb string")
 _message("SelfSubjectRulesReview", "1 metadata ObjectMeta, 2 spec SelfSubjectRulesReviewSpec, 3 status -")
 _message("SelfSubjectRulesReviewSpec", "1 namespace string")
 _message("SelfSubjectReview", "1 metadata ObjectMeta, 2 status -")
+_message("TokenRequest", "1 metadata ObjectMeta, 2 spec TokenRequestSpec, 3 status -")
+_message("TokenRequestSpec", "1 audiences [string], 3 boundObjectRef BoundObjectReference, 4 expirationSeconds int?")
+_message("BoundObjectReference", "1 kind string, 2 apiVersion string, 3 name string, 4 uid string")
 _message("Eviction", "1 metadata ObjectMeta, 2 deleteOptions DeleteOptions")
 _message(
     "DeleteOptions",

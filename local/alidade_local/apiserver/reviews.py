@@ -3,57 +3,70 @@
 from typing import Any
 
 from alidade_local.apiserver.auth import Authenticator, UserInfo
-from alidade_local.apiserver.errors import ApiError
+from alidade_local.apiserver.errors import bad_request, no_such_resource
+from alidade_local.apiserver.rbac import Attributes, Authorizer
 
 Json = dict[str, Any]
 
-_EVERYTHING = "the user is an administrator of this cluster"
+
+class Reviewer:
+    """Fills in the status of reviews."""
+
+    def __init__(self, authenticator: Authenticator, authorizer: Authorizer) -> None:
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+
+    def review(self, kind: str, body: Json, user: UserInfo) -> Json:
+        """The review with its status."""
+        spec = body.get("spec") or {}
+        match kind:
+            case "SelfSubjectAccessReview":
+                status = self._access(user, spec)
+            case "SubjectAccessReview":
+                status = self._access(UserInfo(spec.get("user", ""), tuple(spec.get("groups") or ())), spec)
+            case "SelfSubjectRulesReview":
+                status = self._rules(user, spec.get("namespace", ""))
+            case "TokenReview":
+                status = self._token(spec.get("token", ""))
+            case "SelfSubjectReview":
+                status = {"userInfo": _shown(user)}
+            case _:
+                raise no_such_resource()
+        return {**body, "metadata": {"creationTimestamp": None, **(body.get("metadata") or {})}, "status": status}
+
+    def _access(self, user: UserInfo, spec: Json) -> Json:
+        asked = spec.get("resourceAttributes")
+        if asked is None:
+            if not spec.get("nonResourceAttributes"):
+                raise bad_request("spec.resourceAttributes or spec.nonResourceAttributes must be given")
+            return {"allowed": user.is_admin}
+        attributes = Attributes(
+            verb=asked.get("verb", ""),
+            group=asked.get("group", ""),
+            resource=asked.get("resource", ""),
+            subresource=asked.get("subresource", ""),
+            name=asked.get("name", ""),
+            namespace=asked.get("namespace", ""),
+        )
+        return {"allowed": self._authorizer.allows(user, attributes)}
+
+    def _rules(self, user: UserInfo, namespace: str) -> Json:
+        rules = list(self._authorizer.rules(user, namespace))
+        return {
+            "resourceRules": [rule for rule in rules if rule.get("resources")],
+            "nonResourceRules": [rule for rule in rules if rule.get("nonResourceURLs")],
+            "incomplete": False,
+        }
+
+    def _token(self, token: str) -> Json:
+        user = self._authenticator.user_of_token(token)
+        if user is None:
+            return {"authenticated": False, "error": "the token is not known to this cluster"}
+        return {"authenticated": True, "user": _shown(user)}
 
 
-def review(kind: str, body: Json, user: UserInfo, authenticator: Authenticator) -> Json:
-    """The review with its status filled in."""
-    spec = body.get("spec") or {}
-    match kind:
-        case "SelfSubjectAccessReview":
-            status = _access(user)
-        case "SubjectAccessReview":
-            groups = tuple(spec.get("groups") or ())
-            status = _access(UserInfo(spec.get("user", ""), groups))
-        case "SelfSubjectRulesReview":
-            status = _rules(user)
-        case "TokenReview":
-            status = _token(spec.get("token", ""), authenticator)
-        case "SelfSubjectReview":
-            status = {"userInfo": _user(user)}
-        case _:
-            raise ApiError(404, "NotFound", "the server could not find the requested resource")
-    return {**body, "metadata": {"creationTimestamp": None, **(body.get("metadata") or {})}, "status": status}
-
-
-def _user(user: UserInfo) -> Json:
+def _shown(user: UserInfo) -> Json:
     shown: Json = {"username": user.name, "groups": list(user.all_groups)}
     if user.uid:
         shown["uid"] = user.uid
     return shown
-
-
-def _access(user: UserInfo) -> Json:
-    return {"allowed": True, "reason": _EVERYTHING} if user.is_admin else {"allowed": False}
-
-
-def _rules(user: UserInfo) -> Json:
-    if not user.is_admin:
-        return {"resourceRules": [], "nonResourceRules": [], "incomplete": False}
-    everything = ["*"]
-    return {
-        "resourceRules": [{"verbs": everything, "apiGroups": everything, "resources": everything}],
-        "nonResourceRules": [{"verbs": everything, "nonResourceURLs": everything}],
-        "incomplete": False,
-    }
-
-
-def _token(token: str, authenticator: Authenticator) -> Json:
-    user = authenticator.user_of_token(token)
-    if user is None:
-        return {"authenticated": False, "error": "the token is not known to this cluster"}
-    return {"authenticated": True, "user": _user(user)}

@@ -19,10 +19,12 @@ from alidade_local.apiserver.namespaces import NamespaceLifecycle
 from alidade_local.apiserver.negotiation import negotiate, parse_accept
 from alidade_local.apiserver.openapi import OpenApi
 from alidade_local.apiserver.paths import ResourcePath, parse_resource_path
+from alidade_local.apiserver.rbac import Authorizer
 from alidade_local.apiserver.registry import Registry
 from alidade_local.apiserver.requests import error_response, json_response, read_object
 from alidade_local.apiserver.rest import Objects
-from alidade_local.apiserver.reviews import review
+from alidade_local.apiserver.reviews import Reviewer
+from alidade_local.apiserver.service_accounts import ServiceAccountTokens, signing_key
 from alidade_local.apiserver.settings import ApiServerSettings
 from alidade_local.apiserver.storage import Store
 
@@ -46,10 +48,13 @@ class ApiServer:
             NamespaceLifecycle(self.objects, self.registry).worker,
             GarbageCollector(self.objects, self.registry).worker,
         )
-        self._authenticator = Authenticator(settings.tokens)
+        accounts = ServiceAccountTokens(self.store, signing_key(settings.data_dir / "service-accounts.key"))
+        self._authenticator = Authenticator(settings.tokens, accounts.user)
+        authorizer = Authorizer(self.store)
+        self._reviewer = Reviewer(self._authenticator, authorizer)
         self._discovery = Discovery(self.registry)
         self._open_api = OpenApi(self.registry)
-        self._endpoints = Endpoints(self.objects, self.registry, settings)
+        self._endpoints = Endpoints(self.objects, self.registry, authorizer, accounts, settings)
         self._commits: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.ServerRunner | None = None
@@ -131,7 +136,7 @@ class ApiServer:
             raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
         kind = kinds[path.plural]
         body = {**await read_object(request, self.settings), "apiVersion": f"{path.group}/v1", "kind": kind}
-        return json_response(review(kind, body, user, self._authenticator), status=201)
+        return json_response(self._reviewer.review(kind, body, user), status=201)
 
     def _answer_open(self, path: str) -> web.Response:
         if path == "/version":
