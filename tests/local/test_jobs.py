@@ -172,14 +172,14 @@ def test_a_finished_job_is_deleted_after_its_time_to_live(cluster: RunningCluste
 def test_a_pytorchjob_that_the_webhook_would_refuse_is_refused(cluster: RunningCluster) -> None:
     job = pytorch_job("wrong", "pass", None)
     job["spec"]["pytorchReplicaSpecs"]["Master"]["replicas"] = 2
-    said = cluster.kubectl("apply", "--validate=ignore", "-f", "-", stdin=json.dumps(job), check=False)
+    said = cluster.kubectl("apply", "-f", "-", stdin=json.dumps(job), check=False)
     assert "Master must have exactly 1 replica" in said
     job = pytorch_job("wrong", "pass", None)
     job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["name"] = "main"
-    said = cluster.kubectl("apply", "--validate=ignore", "-f", "-", stdin=json.dumps(job), check=False)
+    said = cluster.kubectl("apply", "-f", "-", stdin=json.dumps(job), check=False)
     assert "a container must be named pytorch" in said
     job = pytorch_job("1st", "pass", None)
-    said = cluster.kubectl("apply", "--validate=ignore", "-f", "-", stdin=json.dumps(job), check=False)
+    said = cluster.kubectl("apply", "-f", "-", stdin=json.dumps(job), check=False)
     assert "must be a DNS-1035 label" in said
 
 

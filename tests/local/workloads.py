@@ -53,8 +53,7 @@ def batch_job(name: str, code: str, *, policy: str = "Never", **spec: Any) -> Do
 
 
 def apply(cluster: RunningCluster, *documents: Doc) -> None:
-    listing = {"apiVersion": "v1", "kind": "List", "items": list(documents)}
-    cluster.kubectl("apply", "--validate=ignore", "-f", "-", stdin=json.dumps(listing))
+    cluster.kubectl("apply", "-f", "-", stdin="\n---\n".join(map(json.dumps, documents)))
 
 
 def get(cluster: RunningCluster, kind: str, name: str) -> Doc | None:
