@@ -295,6 +295,19 @@ def test_what_is_wrong_in_mixed_data_names_its_field(
     )
 
 
+def test_long_text_mixed_into_demonstrations_is_learned_in_blocks(
+    job: Job, write: Write, tokenizer: PreTrainedTokenizerFast, locations: Locations
+) -> None:
+    write("train.json", questions(3))
+    write("corpus.json", [{"text": "word " * 100}])
+    mix = [{"uri": "pvc://data/corpus.json", "weight": 1}]
+    prepared = prepare(job("train.json", mix=mix, maxLength=128), tokenizer, locations)
+    length = len(tokenizer("word " * 100)["input_ids"]) + 1
+    samples = prepared.train.samples
+    assert samples.lengths[3:].tolist() == [128] * (length // 128) + [length % 128]
+    assert prepared.report["sources"][1]["dropped"] == {}
+
+
 def test_mixed_data_must_hold_something_unless_nothing_is_drawn_from_it(
     job: Job, write: Write, tokenizer: PreTrainedTokenizerFast, locations: Locations
 ) -> None:

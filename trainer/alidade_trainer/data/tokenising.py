@@ -116,13 +116,13 @@ class _Work:
         self.report = source.report()
 
     def take(self, batch: list[tuple[Example, Position]]) -> None:
-        texts: list[tuple[str, Position]] = []
+        texts: list[str] = []
         chats: list[tuple[Messages, Position]] = []
         for example, position in batch:
             self.report.records += 1
             self._sort(example, position, texts, chats)
-        for (_, position), ids in zip(texts, encode_texts(self._tokenizer, [text for text, _ in texts]), strict=True):
-            self._add_text(ids, position)
+        for ids in encode_texts(self._tokenizer, texts):
+            self._add_text(ids)
         self._add_chats(chats)
 
     def finish(self) -> TokenisedSource:
@@ -132,13 +132,13 @@ class _Work:
         self,
         example: Example,
         position: Position,
-        texts: list[tuple[str, Position]],
+        texts: list[str],
         chats: list[tuple[Messages, Position]],
     ) -> None:
         self.report.shape = self.report.shape or type(example).__name__.lower()
         if isinstance(example, Text) and (self._rules.stage is Stage.PRETRAIN or self._mixed):
             if example.text.strip():
-                texts.append((example.text, position))
+                texts.append(example.text)
             else:
                 self.report.drop(NO_TEXT, position)
         elif isinstance(example, Conversation | Prompt) and self._rules.stage is Stage.SFT:
