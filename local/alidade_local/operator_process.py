@@ -35,7 +35,7 @@ OPERATOR_CONFIG = {
     "metricsPort": 0,
     "retryDelayS": 2,
     "progressIntervalS": 1,
-    "statusIntervalS": 1,
+    "statusIntervalS": 2,
 }
 
 

@@ -55,10 +55,10 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _number(value: float | None) -> float | None:
-    """A number to six significant digits; None for what is no number."""
+    """A number to four significant digits, as many as a table shows; None for what is no number."""
     if value is None or not math.isfinite(value):
         return None
-    return float(f"{value:.6g}")
+    return float(f"{value:.4g}")
 
 
 def duration(seconds: float | None) -> str | None:
