@@ -8,7 +8,7 @@ class OperatorMetric(Word):
 
     RECONCILES = (
         "alidade_operator_reconciles_total",
-        "Counter (kind, outcome): resources looked at; outcome is changed, unchanged or error.",
+        "Counter (kind, outcome): resources looked at; outcome is changed, unchanged, outdated, gone or error.",
     )
     RECONCILE_DURATION = (
         "alidade_operator_reconcile_duration_seconds",

@@ -1,7 +1,6 @@
 """What the operator knows of the cluster: the newest version seen of every object it watches."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from alidade_operator.api import CHILD_KINDS, CLAIM, POD, JsonObject, Kind
@@ -16,14 +15,6 @@ class Key(NamedTuple):
     kind: str
     namespace: str
     name: str
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a put or removal changed: the object as it is or was."""
-
-    kind: Kind
-    body: JsonObject
 
 
 def version_of(body: Mapping[str, JsonObject]) -> int:

@@ -178,9 +178,8 @@ class Controller:
             try:
                 outcome = await self._reconcile(key)
             except OutdatedPlanError:
-                self._queue.done(key)
                 # Not at once: what the plan did not know may still be on its way.
-                self._queue.add_after(key, 0.05)
+                self._queue.failed(key)
                 outcome = "outdated"
             except Exception as error:
                 outcome = "error"

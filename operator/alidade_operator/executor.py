@@ -1,13 +1,15 @@
 """Carries out a plan: children, then the status, then deletions, then events."""
 
+import logging
 from datetime import datetime
 
 from alidade_crds import API_VERSION
-from alidade_crds.status import JobStatus
 from alidade_operator.api import EVENT, FINE_TUNE_JOB, Api, ApiError, JsonObject, Kind
 from alidade_operator.cache import Cache, Key
 from alidade_operator.events import event_body
 from alidade_operator.reconcile.plan import Apply, Create, Delete, Notice, Plan
+
+_log = logging.getLogger(__name__)
 
 
 class OutdatedPlanError(Exception):
@@ -31,7 +33,7 @@ class Executor:
         for child in plan.children:
             await self._make(child, namespace)
         if plan.status is not None:
-            await self.write_status(FINE_TUNE_JOB, resource, status_body(plan.status))
+            await self.write_status(FINE_TUNE_JOB, resource, plan.status.to_dict())
         for deletion in plan.deletions:
             await self._delete(deletion, namespace)
         for notice in plan.notices:
@@ -83,14 +85,11 @@ class Executor:
             self._cache.remove(deletion.kind, known)
 
     async def post(self, kind: Kind, resource: JsonObject, notice: Notice, now: datetime) -> None:
-        """Posts an Event; the one that is already there is as good."""
+        """Posts an Event. One that cannot be posted is told to the log: the status says the same, and work goes on."""
+        metadata = resource["metadata"]
         try:
-            await self._api.create(EVENT, resource["metadata"]["namespace"], event_body(kind, resource, notice, now))
+            await self._api.create(EVENT, metadata["namespace"], event_body(kind, resource, notice, now))
         except ApiError as error:
-            if not (error.already_exists or error.not_found or error.namespace_terminating):
-                raise
-
-
-def status_body(status: JobStatus) -> JsonObject:
-    """A status as it is written; an empty one still says that it was looked at."""
-    return status.to_dict()
+            if not error.already_exists:
+                fields = {"kind": kind.kind, "namespace": metadata["namespace"], "resource": metadata["name"]}
+                _log.warning("event not posted", extra=fields | {"action": "post event", "why": str(error)})

@@ -149,7 +149,7 @@ async def stop(memo: Any, **_: Any) -> None:
 
 
 def configure(settings: kopf.OperatorSettings, config: OperatorConfig) -> None:
-    """kopf as an event source: each value was measured, see docs/explanation."""
+    """kopf as an event source; docs/decisions/0004-kopf-only-watches.md says why."""
     settings.peering.standalone = True
     settings.posting.enabled = False
     settings.queueing.idle_timeout = 1.0

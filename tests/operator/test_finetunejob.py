@@ -304,7 +304,10 @@ def test_the_status_counts_when_the_child_is_gone() -> None:
             "PyTorchJob demo-1 belongs to an older resource, or to something else",
         ),
         ({"jobs": (training_job(terminating=True),)}, "PyTorchJob demo-1 is being deleted"),
-        ({"document_foreign": True}, "The ConfigMap of an older resource of this name is still there"),
+        (
+            {"document_foreign": True},
+            "ConfigMap demo-job belongs to an older resource, or to something else; waiting for it to go.",
+        ),
         ({"pods": (pod(),)}, "Pod demo-1-master-0 of an earlier launch is still running"),
     ],
 )

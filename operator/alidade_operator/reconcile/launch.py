@@ -14,7 +14,7 @@ from alidade_operator.reconcile import acceptance
 from alidade_operator.reconcile.draft import Draft, Phase
 from alidade_operator.reconcile.fit import fit_verdict
 from alidade_operator.reconcile.plan import Apply, Create, Delete, FineTuneJob, Plan, seconds_until
-from alidade_operator.resources.jobdocument import document_config_map, document_mounts
+from alidade_operator.resources.jobdocument import document_config_map, document_mounts, document_name
 from alidade_operator.resources.observation import Observed
 from alidade_operator.resources.pytorchjob import Attempt, pytorch_job
 
@@ -192,7 +192,8 @@ def _active_seconds(draft: Draft) -> float:
 def _obstacle(launch: Launch, now: datetime, job_name: str) -> str | None:
     """What has to go before a launch: two processes must never write the same output."""
     if launch.observed.document_foreign:
-        return "The ConfigMap of an older resource of this name is still there; waiting for it to be collected."
+        name = document_name(launch.job.name)
+        return f"ConfigMap {name} belongs to an older resource, or to something else; waiting for it to go."
     for item in launch.observed.jobs:
         if item.name == job_name and not item.owned:
             return f"PyTorchJob {item.name} belongs to an older resource, or to something else; waiting for it to go."
