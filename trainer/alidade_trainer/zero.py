@@ -3,7 +3,9 @@
 ZeRO: Rajbhandari et al. 2020 (stages 1 to 3), Ren et al. 2021 (offload).
 """
 
+import importlib
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -35,6 +37,7 @@ RESERVED_KEYS = {
 }
 ADAM_BETAS = (0.9, 0.95)  # of the GPT-3 and Llama papers; the second remembers fewer steps than Adam's 0.999
 ADAM_EPSILON = 1e-8
+COMPILER_SWITCH = "TORCHDYNAMO_DISABLE"
 NEVER = 10**9
 """Steps between two of DeepSpeed's own reports."""
 PEER_TIMEOUT = timedelta(minutes=30)
@@ -122,11 +125,28 @@ def start_deepspeed(*, on_gpu: bool, processes: int) -> None:
     logger.setLevel(logging.ERROR)
     # DeepSpeed would compile an operator for inference in shared memory now, which takes a minute and a compiler.
     deepspeed.ops.__compatible_ops__ = {}
+    _import_muon_without_compiling()
     backend = "nccl" if on_gpu else "gloo"
     if processes == 1:
         # No port is opened when there is nobody to meet.
         distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     deepspeed.init_distributed(backend, timeout=PEER_TIMEOUT)
+
+
+def _import_muon_without_compiling() -> None:
+    """Loads DeepSpeed's Muon optimizer, which it looks for in every run, without torch's compiler.
+
+    The module marks functions for compilation when it is loaded, which loads the compiler: seconds of every start.
+    """
+    before = os.environ.get(COMPILER_SWITCH)
+    os.environ[COMPILER_SWITCH] = "1"
+    try:
+        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    finally:
+        if before is None:
+            del os.environ[COMPILER_SWITCH]
+        else:
+            os.environ[COMPILER_SWITCH] = before
 
 
 def build_engine(model: nn.Module, job: JobDocument, config: Mapping[str, Any]) -> deepspeed.DeepSpeedEngine:
