@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from alidade_local.apiserver import cel_rules
 from alidade_local.apiserver.defaulting import apply_defaults
 from alidade_local.apiserver.errors import FieldError, bad_request, quoted
 from alidade_local.apiserver.go_types import check_types
@@ -65,4 +64,6 @@ def violations(resource: Resource, obj: Json, old: Json | None) -> list[FieldErr
                 "the existing errors to complete validation",
             ),
         ]
+    from alidade_local.apiserver import cel_rules  # takes a third of a second to load; only schemas with rules need it
+
     return errors + cel_rules.check(obj, resource.schema, old)

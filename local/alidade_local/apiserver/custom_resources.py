@@ -47,6 +47,8 @@ def new_definition(definition: Json) -> None:
 def validate_definition(definition: Json, old: Json | None) -> list[FieldError]:
     """What is wrong with a definition."""
     spec = definition["spec"]
+    if old is not None and old["spec"] == spec:
+        return []
     names = spec["names"]
     errors: list[FieldError] = []
     group, plural = spec.get("group") or "", names.get("plural") or ""

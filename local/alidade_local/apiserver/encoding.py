@@ -10,6 +10,8 @@ from alidade_local.apiserver.errors import ApiError, bad_request
 Json = dict[str, Any]
 
 JSON_TYPE = "application/json"
+_MOST_VALUES = 1_000_000
+
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml")
 
 
@@ -42,17 +44,53 @@ def decode_yaml(body: bytes, max_nesting: int) -> Any:
     """The value of a YAML body (which may be JSON), or a 400 that says why there is none."""
     if body.lstrip()[:1] == b"{":
         return decode_json(body, max_nesting)
-    if body.count(b"&") and body.count(b"*") > 1000:
-        raise bad_request("the YAML body has more than 1000 aliases; write the values out")
     try:
+        _check_yaml_nesting(body, max_nesting)
         value = yaml.load(body, Loader=_YamlLoader)
-        round_trip = orjson.loads(orjson.dumps(value))
+        _check_expansion(value)
+        return orjson.loads(orjson.dumps(value))
     except yaml.YAMLError as error:
         raise bad_request(f"error converting YAML to JSON: {' '.join(str(error).split())}") from None
-    except (TypeError, ValueError, RecursionError):
-        raise bad_request("error converting YAML to JSON: keys must be text and nesting must be finite") from None
-    check_nesting(round_trip, max_nesting)
-    return round_trip
+    except (TypeError, ValueError):
+        raise bad_request("error converting YAML to JSON: keys must be text and values those of JSON") from None
+
+
+def _check_yaml_nesting(body: bytes, limit: int) -> None:
+    """Refuse deep nesting before anything is built: the C loader recurses, and would take the process down."""
+    depth = 0
+    for event in yaml.parse(body, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > limit:
+                raise _too_deep(limit)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _check_expansion(value: Any) -> None:
+    """Refuse aliases that refer to themselves or multiply to more than a million values ("billion laughs")."""
+    sizes: dict[int, int | None] = {}
+
+    def size(item: Any) -> int:
+        if not isinstance(item, dict | list):
+            return 1
+        known = sizes.get(id(item), 0)
+        if known is None:
+            raise bad_request("error converting YAML to JSON: an alias refers to itself")
+        if known:
+            return known
+        sizes[id(item)] = None
+        total = 1 + sum(size(child) for child in (item.values() if isinstance(item, dict) else item))
+        if total > _MOST_VALUES:
+            raise bad_request(f"error converting YAML to JSON: more than {_MOST_VALUES} values after its aliases")
+        sizes[id(item)] = total
+        return total
+
+    size(value)
+
+
+def _too_deep(limit: int) -> ApiError:
+    return ApiError(400, "BadRequest", f"the object is nested more than {limit} levels deep")
 
 
 def check_nesting(value: Any, limit: int) -> None:
@@ -68,7 +106,7 @@ def check_nesting(value: Any, limit: int) -> None:
         if not below:
             return
         level = below
-    raise ApiError(400, "BadRequest", f"the object is nested more than {limit} levels deep")
+    raise _too_deep(limit)
 
 
 def as_object(value: Any) -> Json:

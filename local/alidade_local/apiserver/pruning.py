@@ -13,33 +13,31 @@ _TYPE_META = ("apiVersion", "kind", "metadata")
 def prune(obj: Json, schema: Schema) -> list[str]:
     """Drop unknown fields of a whole object in place; returns their paths, as `spec.containers[0].foo`."""
     unknown: list[str] = []
-    _prune_members(obj, schema, "", unknown, keep=_TYPE_META, preserved=False)
+    _prune_members(obj, schema, "", unknown, keep=_TYPE_META)
     metadata = obj.get("metadata")
     if isinstance(metadata, dict):
-        _prune_members(metadata, _META, "metadata", unknown, keep=(), preserved=False)
+        _prune_members(metadata, _META, "metadata", unknown, keep=())
     return unknown
 
 
-def _prune(value: Any, schema: Schema, path: str, unknown: list[str], preserved: bool) -> None:
+def _prune(value: Any, schema: Schema, path: str, unknown: list[str]) -> None:
     if isinstance(value, dict):
         if schema.embedded_resource:
-            _prune_members(value, schema, path, unknown, keep=_TYPE_META, preserved=preserved)
+            _prune_members(value, schema, path, unknown, keep=_TYPE_META)
         elif schema.properties or schema.additional is not None or not schema.is_open:
-            _prune_members(value, schema, path, unknown, keep=(), preserved=preserved)
+            _prune_members(value, schema, path, unknown, keep=())
     elif isinstance(value, list) and schema.items is not None:
         items = schema.items
         for index, item in enumerate(value):
             if isinstance(item, dict | list):
-                _prune(item, items, f"{path}[{index}]", unknown, preserved)
+                _prune(item, items, f"{path}[{index}]", unknown)
 
 
-def _prune_members(
-    value: Json, schema: Schema, path: str, unknown: list[str], *, keep: tuple[str, ...], preserved: bool
-) -> None:
+def _prune_members(value: Json, schema: Schema, path: str, unknown: list[str], *, keep: tuple[str, ...]) -> None:
     if schema.additional is not None and not schema.properties:
         for key, item in value.items():
             if isinstance(item, dict | list):
-                _prune(item, schema.additional, f"{path}.{key}" if path else key, unknown, preserved)
+                _prune(item, schema.additional, f"{path}.{key}" if path else key, unknown)
         return
     open_here = schema.preserves_unknown or (schema.is_open and not schema.properties)
     for key in list(value):
@@ -49,7 +47,7 @@ def _prune_members(
         here = f"{path}.{key}" if path else key
         if child is not None:
             if isinstance(value[key], dict | list):
-                _prune(value[key], child, here, unknown, preserved)
+                _prune(value[key], child, here, unknown)
         elif not open_here:
             unknown.append(here)
             del value[key]

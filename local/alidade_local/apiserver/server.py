@@ -30,6 +30,7 @@ from alidade_local.apiserver.storage import Store
 
 Json = dict[str, Any]
 
+_LONGEST_LINE = 64 * 1024  # selectors can be long; the original allows a megabyte
 _LOG = logging.getLogger(__name__)
 _OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version")
 _INITIAL_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -76,7 +77,14 @@ class ApiServer:
         context.load_cert_chain(self.settings.tls_cert, self.settings.tls_key)
         context.set_alpn_protocols(["http/1.1"])
         # Of a refused body no more is read than what comes within the lingering time.
-        server = web.Server(self._handle, handler_cancellation=True, access_log=None, lingering_time=0.2)
+        server = web.Server(
+            self._handle,
+            handler_cancellation=True,
+            access_log=None,
+            lingering_time=0.2,
+            max_line_size=_LONGEST_LINE,
+            max_field_size=_LONGEST_LINE,
+        )
         self._runner = web.ServerRunner(server, shutdown_timeout=5.0)
         await self._runner.setup()
         site = web.TCPSite(

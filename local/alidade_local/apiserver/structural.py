@@ -3,7 +3,6 @@
 import re
 from typing import Any
 
-from alidade_local.apiserver import cel_rules
 from alidade_local.apiserver.defaulting import apply_defaults
 from alidade_local.apiserver.encoding import copy_json
 from alidade_local.apiserver.errors import FieldError, forbidden_field, invalid, not_supported, required
@@ -56,8 +55,8 @@ def _check(raw: Any, path: str, errors: list[FieldError], *, root: bool = False)
     _check_keywords(raw, path, errors)
     _check_type(raw, path, errors, root=root)
     _check_list(raw, path, errors)
-    for index, rule in enumerate(raw.get("x-kubernetes-validations") or ()):
-        errors.extend(cel_rules.compile_errors(rule, f"{path}.x-kubernetes-validations[{index}]"))
+    if raw.get("x-kubernetes-validations"):
+        _check_rules(raw["x-kubernetes-validations"], f"{path}.x-kubernetes-validations", errors)
     for name, below in (raw.get("properties") or {}).items():
         _check(below, f"{path}.properties[{name}]", errors)
     if isinstance(raw.get("items"), dict):
@@ -69,6 +68,13 @@ def _check(raw: Any, path: str, errors: list[FieldError], *, root: bool = False)
             errors.append(forbidden_field(f"{path}.additionalProperties", "must not be set together with properties"))
     if "default" in raw and not errors:
         _check_default(raw, path, errors)
+
+
+def _check_rules(rules: list[Json], path: str, errors: list[FieldError]) -> None:
+    from alidade_local.apiserver import cel_rules  # takes a third of a second to load; only schemas with rules need it
+
+    for index, rule in enumerate(rules):
+        errors.extend(cel_rules.compile_errors(rule, f"{path}[{index}]"))
 
 
 def _check_keywords(raw: Json, path: str, errors: list[FieldError]) -> None:

@@ -232,7 +232,7 @@ async def test_a_user_without_rights_is_forbidden(api: Api) -> None:
     with pytest.raises(Refused) as refused:
         await api.get(CONFIG_MAPS, headers={"Authorization": f"Bearer {GUEST}"})
     assert refused.value.code == 403
-    assert 'User "guest" cannot get resource "configmaps"' in refused.value.message
+    assert 'User "guest" cannot list resource "configmaps"' in refused.value.message
 
 
 async def test_health_is_told_to_everybody(api: Api) -> None:
