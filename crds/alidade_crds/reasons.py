@@ -40,6 +40,7 @@ class Reason(Word):
 
     WAITING = "Waiting", "An earlier condition is not True."
     JOB_CREATED = "JobCreated", "The training job exists."
+    LAUNCH_REFUSED = "LaunchRefused", "The API server refused the training job; the message has its words."
     RETRYING = "Retrying", "An attempt failed; the next one starts after a delay."
     PODS_PENDING = "PodsPending", "Pods wait for a node or a volume."
     RUNNING = "Running", "Pods are running."

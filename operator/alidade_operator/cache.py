@@ -189,7 +189,7 @@ def trim(kind: Kind, body: JsonObject) -> JsonObject:
 
 
 def _shared(value: Any) -> Any:
-    """The same value with field names shared by all objects; a parser makes them anew for each, a third of the whole."""
+    """The same value with field names shared by all objects: a parser makes them anew for each, a third of it all."""
     if isinstance(value, dict):
         return {sys.intern(name): _shared(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -4,12 +4,17 @@ import logging
 from datetime import datetime
 
 from alidade_crds import API_VERSION
+from alidade_crds.reasons import ConditionType, Reason
 from alidade_operator.api import EVENT, FINE_TUNE_JOB, Api, ApiError, JsonObject, Kind
 from alidade_operator.cache import Cache, Key
+from alidade_operator.conditions import Conditions
 from alidade_operator.events import event_body
-from alidade_operator.reconcile.plan import Apply, Create, Delete, Notice, Plan
+from alidade_operator.reconcile.plan import Apply, Create, Delete, Notice, Plan, parse_status
 
 _log = logging.getLogger(__name__)
+
+# Bad request, forbidden (quotas, policies), invalid: answers about the object, not about the server's state.
+_REFUSALS = frozenset({400, 403, 422})
 
 
 class OutdatedPlanError(Exception):
@@ -31,7 +36,12 @@ class Executor:
         """
         namespace = resource["metadata"]["namespace"]
         for child in plan.children:
-            await self._make(child, namespace)
+            try:
+                await self._make(child, namespace)
+            except ApiError as error:
+                if error.status in _REFUSALS and not error.namespace_terminating:
+                    await self._tell_refusal(plan, resource, child, error, now)
+                raise
         if plan.status is not None:
             await self.write_status(FINE_TUNE_JOB, resource, plan.status.to_dict())
         for deletion in plan.deletions:
@@ -52,6 +62,32 @@ class Executor:
             self._cache.put(child.kind, await self._api.get(child.kind, namespace, name))
             raise OutdatedPlanError(f"{child.kind.kind} {name} is already there") from error
         self._cache.put(child.kind, made)
+
+    async def _tell_refusal(
+        self, plan: Plan, resource: JsonObject, child: Create | Apply, error: ApiError, now: datetime
+    ) -> None:
+        """Says in the status that a child was refused, by a quota or a policy for instance; it is tried again."""
+        before = parse_status(resource)
+        name = child.body["metadata"]["name"]
+        message = f"The API server refused {child.kind.kind} {name}: {error.message} It is tried again."
+        status = plan.status or before
+        conditions = Conditions(
+            [*status.conditions, *(item for item in before.conditions if item.type == ConditionType.LAUNCHED)],
+            generation=int(resource["metadata"].get("generation", 1)),
+            now=now.replace(microsecond=0),
+        )
+        conditions.set(ConditionType.LAUNCHED, "False", Reason.LAUNCH_REFUSED, message)
+        after = status.model_copy(
+            update={
+                "phase": "Waiting",
+                "conditions": conditions.list(),
+                "attempts": before.attempts,
+                "job_ref": before.job_ref,
+            }
+        )
+        if after != before:
+            await self.write_status(FINE_TUNE_JOB, resource, after.to_dict())
+            await self.post(FINE_TUNE_JOB, resource, Notice("Warning", str(Reason.LAUNCH_REFUSED), message), now)
 
     async def write_status(self, kind: Kind, resource: JsonObject, status: JsonObject) -> None:
         """Makes the status read so; a resource that is gone, or was replaced by another one, is left alone."""

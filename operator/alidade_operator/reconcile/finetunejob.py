@@ -1,12 +1,12 @@
 """What to do about a FineTuneJob: one pure function from the resource and what is observed to a plan."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from alidade_crds.contract import ResultDocument
 from alidade_crds.reasons import ConditionType, Reason
-from alidade_crds.status import ChildRef, JobStatus
+from alidade_crds.status import ChildRef
 from alidade_operator.api import FINE_TUNE_JOB, PYTORCH_JOB
 from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import progress, usage
@@ -167,22 +167,8 @@ def _failed_attempt(situation: Situation, draft: Draft, current: TrainingJobView
         return _fail(draft, Reason.BACKOFF_LIMIT_EXCEEDED, message + failure.message, ended_at=failure.at)
     # Whether and when the next attempt starts is decided as for the first: by what the status says now.
     settled = situation.job.status.model_copy(update={"last_failure": info, "attempts": current.attempt})
-    return plan_launch(
-        _with_status(situation.job, settled), situation.observed, situation.config, draft, attempt=current.attempt
-    )
-
-
-def _with_status(job: FineTuneJob, status: JobStatus) -> FineTuneJob:
-    return FineTuneJob(
-        namespace=job.namespace,
-        name=job.name,
-        uid=job.uid,
-        generation=job.generation,
-        terminating=job.terminating,
-        spec=job.spec,
-        spec_error=job.spec_error,
-        status=status,
-    )
+    job = replace(situation.job, status=settled)
+    return plan_launch(job, situation.observed, situation.config, draft, attempt=current.attempt)
 
 
 def _fail(draft: Draft, reason: str, message: str, *, ended_at: datetime) -> Plan:

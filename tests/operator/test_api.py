@@ -1,0 +1,205 @@
+"""The thin client and the executor against a server whose answers the test decides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from alidade_operator.api import CONFIG_MAP, FINE_TUNE_JOB, PYTORCH_JOB, Api, ApiError, Connection
+from alidade_operator.cache import Cache, Key
+from alidade_operator.executor import Executor, OutdatedPlanError
+from alidade_operator.reconcile.plan import Create, Delete, Plan
+from tests.operator.builders import NOW, job, observed, plan
+
+Answer = Callable[[web.Request, Any], tuple[int, Any]]
+RESOURCE: dict[str, Any] = {
+    "metadata": {"name": "demo", "namespace": "team-a", "uid": "0f8fad5b-d9cb", "resourceVersion": "1"},
+    "spec": {},
+}
+LAUNCH = plan(job(), observed())
+
+
+class Server:
+    """What was asked, and the token that is let in."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.asked: list[tuple[str, str]] = []
+        self.bodies: list[Any] = []
+        self.token = "first"
+        self.logins = iter(["first", "second"])
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Notes and answers."""
+        if request.headers["Authorization"] != f"Bearer {self.token}":
+            return web.json_response({"reason": "Unauthorized"}, status=401)
+        body = await request.text()
+        parsed = json.loads(body) if body else None
+        self.asked.append((request.method, request.path_qs))
+        self.bodies.append(parsed)
+        status, answer = self.answer(request, parsed)
+        return web.Response(text=answer if isinstance(answer, str) else json.dumps(answer), status=status)
+
+
+@asynccontextmanager
+async def serving(answer: Answer) -> AsyncIterator[tuple[Api, Server]]:
+    """A client of a server with these answers."""
+    server = Server(answer)
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    api = Api(lambda: Connection(url, {"Authorization": f"Bearer {next(server.logins)}"}, False), connections=2)
+    try:
+        yield api, server
+    finally:
+        await api.close()
+        await runner.cleanup()
+
+
+def echo(request: web.Request, body: Any) -> tuple[int, Any]:
+    """The object as it was sent."""
+    return 200, body or {}
+
+
+async def test_a_long_listing_is_read_page_by_page() -> None:
+    def pages(request: web.Request, body: Any) -> tuple[int, Any]:
+        number = int(request.query.get("continue", 0))
+        more = {"continue": str(number + 1)} if number < 2 else {}
+        return 200, {"items": [{"n": number}], "metadata": {"resourceVersion": "7"} | more}
+
+    async with serving(pages) as (api, server):
+        items, version = await api.list(FINE_TUNE_JOB, namespace=None, selector="a=b")
+    assert (items, version) == ([{"n": 0}, {"n": 1}, {"n": 2}], "7")
+    assert all("limit=500" in path and "labelSelector=a%3Db" in path for _, path in server.asked)
+
+
+async def test_an_expired_token_is_read_anew_once() -> None:
+    async with serving(echo) as (api, server):
+        server.token = "second"
+        assert await api.get(FINE_TUNE_JOB, "n", "a") == {}
+        server.token = "third"
+        server.logins = iter(["still wrong"])
+        with pytest.raises(ApiError) as caught:
+            await api.get(FINE_TUNE_JOB, "n", "a")
+        assert caught.value.status == 401
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "text"),
+    [
+        (404, {"reason": "NotFound", "message": "no demo"}, "404 NotFound: no demo"),
+        (500, "<html>oops", "500 : <html>oops"),
+        (200, "<html>a proxy", "502 : <html>a proxy"),
+    ],
+)
+async def test_every_failure_is_an_api_error(status: int, answer: Any, text: str) -> None:
+    async with serving(lambda request, body: (status, answer)) as (api, _):
+        with pytest.raises(ApiError) as caught:
+            await api.get(FINE_TUNE_JOB, "n", "a")
+    assert str(caught.value) == text
+
+
+async def test_a_server_that_is_away_is_an_api_error() -> None:
+    api = Api(lambda: Connection("http://127.0.0.1:1", {}, False), connections=1)
+    with pytest.raises(ApiError, match="the API server did not answer"):
+        await api.get(FINE_TUNE_JOB, "n", "a")
+    await api.close()
+
+
+async def test_only_the_object_of_that_uid_is_deleted() -> None:
+    async with serving(echo) as (api, server):
+        await api.delete(PYTORCH_JOB, "n", "demo-1", uid="u1")
+    assert server.bodies[0]["preconditions"] == {"uid": "u1"}
+    assert server.bodies[0]["propagationPolicy"] == "Background"
+
+
+async def test_a_number_that_json_does_not_know_is_not_sent() -> None:
+    async with serving(echo) as (api, _):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            await api.create(CONFIG_MAP, "n", {"x": float("nan")})
+
+
+async def test_a_launch_is_written_children_first_then_the_status_with_its_uid() -> None:
+    def answer(request: web.Request, body: Any) -> tuple[int, Any]:
+        return 200, body | {"metadata": body["metadata"] | {"uid": "u", "resourceVersion": "5", "namespace": "team-a"}}
+
+    async with serving(answer) as (api, server):
+        cache = Cache()
+        await Executor(api, cache).carry_out(LAUNCH, RESOURCE, NOW)
+    base = "/apis/alidade.dev/v1alpha1/namespaces/team-a/finetunejobs/demo/status"
+    assert [(method, path.partition("?")[0]) for method, path in server.asked] == [
+        ("PATCH", "/api/v1/namespaces/team-a/configmaps/demo-job"),
+        ("POST", "/apis/kubeflow.org/v1/namespaces/team-a/pytorchjobs"),
+        ("PATCH", base),
+        ("POST", "/api/v1/namespaces/team-a/events"),
+    ]
+    assert server.bodies[2]["metadata"]["uid"] == "0f8fad5b-d9cb"
+    assert cache.get(Key("PyTorchJob", "team-a", "demo-1")) is not None, "the next plan sees it before the watch does"
+
+
+async def test_a_child_that_is_already_there_is_read_and_the_plan_made_anew() -> None:
+    there = {"metadata": {"name": "demo-1", "namespace": "team-a", "uid": "x", "resourceVersion": "3"}}
+
+    def answer(request: web.Request, body: Any) -> tuple[int, Any]:
+        if request.method == "POST":
+            return 409, {"reason": "AlreadyExists"}
+        return 200, there if request.method == "GET" else body
+
+    async with serving(answer) as (api, server):
+        cache = Cache()
+        with pytest.raises(OutdatedPlanError):
+            await Executor(api, cache).carry_out(LAUNCH, RESOURCE, NOW)
+        assert cache.get(Key("PyTorchJob", "team-a", "demo-1")) is not None
+        assert not any(path.endswith("/status") for _, path in server.asked)
+
+
+async def test_a_refused_child_is_told_in_the_status_and_counts_no_attempt() -> None:
+    def answer(request: web.Request, body: Any) -> tuple[int, Any]:
+        if request.path.endswith("/pytorchjobs"):
+            return 403, {"reason": "Forbidden", "message": "exceeded quota: gpus."}
+        return 200, body | {"metadata": body["metadata"] | {"resourceVersion": "5", "uid": "u"}}
+
+    async with serving(answer) as (api, server):
+        with pytest.raises(ApiError):
+            await Executor(api, Cache()).carry_out(LAUNCH, RESOURCE, NOW)
+    status = next(
+        body["status"] for (_, path), body in zip(server.asked, server.bodies, strict=True) if "/status" in path
+    )
+    launched = next(item for item in status["conditions"] if item["type"] == "Launched")
+    assert (launched["status"], launched["reason"]) == ("False", "LaunchRefused")
+    assert launched["message"] == ("The API server refused PyTorchJob demo-1: exceeded quota: gpus. It is tried again.")
+    assert (status["attempts"], status["phase"]) == (0, "Waiting")
+    assert next(item for item in status["conditions"] if item["type"] == "Accepted")["status"] == "True"
+
+
+async def test_what_is_already_gone_need_not_be_deleted() -> None:
+    async with serving(lambda request, body: (404, {"reason": "NotFound"})) as (api, _):
+        cache = Cache()
+        child = {"metadata": {"name": "demo-1", "namespace": "team-a", "uid": "x", "resourceVersion": "3"}}
+        cache.put(PYTORCH_JOB, child)
+        deletion = Delete(PYTORCH_JOB, "demo-1", "x")
+        await Executor(api, cache).carry_out(Plan(deletions=(deletion,)), RESOURCE, NOW)
+        assert cache.get(Key("PyTorchJob", "team-a", "demo-1")) is None
+
+
+async def test_an_event_that_is_refused_stops_nothing() -> None:
+    def answer(request: web.Request, body: Any) -> tuple[int, Any]:
+        if request.path.endswith("/events"):
+            return 403, {"reason": "Forbidden", "message": "no events for you"}
+        return 200, body | {"metadata": body["metadata"] | {"resourceVersion": "5", "uid": "u"}}
+
+    async with serving(answer) as (api, server):
+        await Executor(api, Cache()).carry_out(LAUNCH, RESOURCE, NOW)
+    assert any(path.partition("?")[0].endswith("/events") for _, path in server.asked)
+
+
+def test_a_launch_creates_its_training_job_and_does_not_apply_it() -> None:
+    assert isinstance(LAUNCH.children[1], Create), "Kueue and the training operator own fields of it from then on"
