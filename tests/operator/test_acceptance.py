@@ -48,6 +48,22 @@ FROM_BASE: dict[str, Any] = {"model": {"from": {"kind": "FineTuneJob", "name": "
             "spec.compute.processesPerWorker is 4; a worker has 2 GPUs. Set it to 2 or less, or leave it out.",
         ),
         (
+            {"compute": {"nodePool": "a100-80gb", "workers": 3, "gpusPerWorker": 8}},
+            {},
+            "False",
+            "InvalidSpec",
+            "spec.training.globalBatchSize is 64; it must be a multiple of the 24 training processes (3 workers of 8), "
+            "such as 72.",
+        ),
+        (
+            {"training": {"globalBatchSize": 64, "microBatchSize": 12}, "compute": {"workers": 2}},
+            {},
+            "False",
+            "InvalidSpec",
+            "spec.training.microBatchSize is 12; it must divide the 32 sequences of each process "
+            "(spec.training.globalBatchSize of 64 over 2 processes). Set it to 8.",
+        ),
+        (
             {},
             {"claims": frozenset({"data"})},
             "False",
@@ -216,7 +232,11 @@ def test_what_cannot_be_launched_is_refused_with_a_sentence(
 def test_a_name_is_refused_from_the_character_on_that_breaks_pod_names(
     name: str, workers: int, backoff_limit: int, longest: int
 ) -> None:
-    blocks = {"compute": {"workers": workers}, "backoffLimit": backoff_limit}
+    blocks = {
+        "compute": {"workers": workers},
+        "training": {"globalBatchSize": workers},
+        "backoffLimit": backoff_limit,
+    }
     at_the_limit = name * longest
     suffix = f"-{backoff_limit + 1}-worker-{workers - 2}" if workers > 1 else f"-{backoff_limit + 1}-master-0"
     assert len(at_the_limit + suffix) == 63

@@ -14,7 +14,7 @@ from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile.plan import FineTuneJob
 from alidade_operator.resources.jobdocument import dataset_uris
 from alidade_operator.resources.observation import Observed, SourceView
-from alidade_operator.resources.pytorchjob import longest_name
+from alidade_operator.resources.pytorchjob import longest_name, processes_per_worker
 
 # A ConfigMap of a user is not watched (that would need the right to read all of them), so its absence is asked about.
 LOOK_AGAIN_S = 5.0
@@ -122,6 +122,31 @@ def _node_pool(candidate: Candidate) -> Refusal | None:
             Reason.INVALID_SPEC,
             f"spec.compute.processesPerWorker is {processes}; a worker has {gpus} GPUs. "
             f"Set it to {gpus} or less, or leave it out.",
+        )
+    return None
+
+
+def _batch_size(candidate: Candidate) -> Refusal | None:
+    """The trainer refuses the same, but only once it holds its GPUs."""
+    training, compute = candidate.spec.training, candidate.spec.compute
+    processes = compute.workers * processes_per_worker(compute)
+    share, rest = divmod(training.global_batch_size, processes)
+    if rest:
+        multiple = max(1, round(training.global_batch_size / processes)) * processes
+        return Refusal(
+            Reason.INVALID_SPEC,
+            f"spec.training.globalBatchSize is {training.global_batch_size}; it must be a multiple of the {processes} "
+            f"training processes ({compute.workers} {_plural('worker', compute.workers)} of "
+            f"{processes_per_worker(compute)}), such as {multiple}.",
+        )
+    micro = training.micro_batch_size
+    if micro != "auto" and share % micro:
+        divisor = next(size for size in range(min(micro, share), 0, -1) if share % size == 0)
+        return Refusal(
+            Reason.INVALID_SPEC,
+            f"spec.training.microBatchSize is {micro}; it must divide the {share} sequences of each process "
+            f"(spec.training.globalBatchSize of {training.global_batch_size} over {processes} processes). "
+            f"Set it to {divisor}.",
         )
     return None
 
@@ -262,6 +287,7 @@ _CHECKS: tuple[Callable[[Candidate], Refusal | None], ...] = (
     _name,
     _features,
     _node_pool,
+    _batch_size,
     _uris,
     _workspace,
     _source,

@@ -104,7 +104,8 @@ def _environment(pool: NodePool) -> list[dict[str, Any]]:
         contract.PORT_ENV: str(PROGRESS_PORT),
         "HOME": SCRATCH_FOLDER,
         "HF_HOME": f"{SCRATCH_FOLDER}/hf",
-        "TMPDIR": f"{SCRATCH_FOLDER}/tmp",
+        # A folder that exists: Python falls back to the read-only root from one that does not.
+        "TMPDIR": SCRATCH_FOLDER,
         "TRITON_CACHE_DIR": f"{SCRATCH_FOLDER}/triton",
         "TORCH_EXTENSIONS_DIR": f"{SCRATCH_FOLDER}/torch_extensions",
     }
