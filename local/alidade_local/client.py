@@ -23,6 +23,7 @@ WATCH_SILENCE_S = 150.0
 REQUEST_TIMEOUT_S = 30.0
 # One line of a watch is one object; the API server refuses objects above 3 MiB.
 MAX_LINE_BYTES = 8 * 2**20
+TLS_CLOSING_S = 0.05
 
 
 class ApiError(Exception):
@@ -121,6 +122,9 @@ class ApiClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._open_session.close()
+        # TLS connections are only told to close by this; the loop has to turn for them to do it (aiohttp, "Graceful
+        # shutdown").
+        await asyncio.sleep(TLS_CLOSING_S)
 
     @property
     def _open_session(self) -> aiohttp.ClientSession:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from contextlib import aclosing
 
 from alidade_local.client import ApiClient, ApiError, GoneError, UnreachableError
-from alidade_local.objects import Key, Object, key_of, namespace_of, uid_of, version_of
+from alidade_local.objects import Key, Object, controller_of, key_of, namespace_of, uid_of, version_of
 from alidade_local.resources import Resource
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class Informer:
         self._client = client
         self._field_selector = field_selector
         self._objects: dict[Key, Object] = {}
+        self._controlled: dict[str, dict[Key, Object]] = {}
         self._listeners: list[Listener] = []
         self._deleted_uids: OrderedDict[str, None] = OrderedDict()
         self._version = ""
@@ -57,6 +58,10 @@ class Informer:
         if not namespace:
             return list(self._objects.values())
         return [document for document in self._objects.values() if namespace_of(document) == namespace]
+
+    def controlled_by(self, owner: Object) -> list[Object]:
+        """The objects whose managing controller is `owner`."""
+        return list(self._controlled.get(uid_of(owner), {}).values())
 
     def absorb(self, document: Object) -> None:
         """Take in the API server's answer to a write of our own, unless something newer is known."""
@@ -121,8 +126,22 @@ class Informer:
             known = None
         if known is not None and version_of(known) >= version_of(document):
             return
+        self._unindex(known)
         self._objects[key_of(document)] = document
+        reference = controller_of(document)
+        if reference is not None:
+            self._controlled.setdefault(reference["uid"], {})[key_of(document)] = document
         self._tell(known, document)
+
+    def _unindex(self, document: Object | None) -> None:
+        """Forget whom a document that is replaced or gone belonged to."""
+        reference = controller_of(document) if document is not None else None
+        if document is None or reference is None:
+            return
+        siblings = self._controlled.get(reference["uid"], {})
+        siblings.pop(key_of(document), None)
+        if not siblings:
+            self._controlled.pop(reference["uid"], None)
 
     def _drop(self, document: Object) -> None:
         self._deleted_uids[uid_of(document)] = None
@@ -131,6 +150,7 @@ class Informer:
         known = self._objects.get(key_of(document))
         if known is None or uid_of(known) != uid_of(document):
             return
+        self._unindex(known)
         del self._objects[key_of(document)]
         self._tell(document, None)
 

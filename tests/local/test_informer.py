@@ -18,7 +18,7 @@ from alidade_local.client import (
     UnreachableError,
 )
 from alidade_local.informer import Informer
-from alidade_local.objects import Key
+from alidade_local.objects import Key, controller_reference, name_of
 from alidade_local.resources import CONFIG_MAPS, SERVICE_ACCOUNTS
 from alidade_local.workqueue import WorkQueue
 from tests.cluster_fixtures import RunningCluster
@@ -105,6 +105,21 @@ async def test_an_object_replaced_by_another_of_its_name_is_told_as_gone_and_new
     await client.create(CONFIG_MAPS, config_map("twice", v="2"))
     assert await changes.wait_for(3) == [(None, "1"), ("1", None), (None, "2")]
     await client.delete(CONFIG_MAPS, key("twice"))
+
+
+async def test_objects_are_found_by_their_controller(client: ApiClient, informer: Informer) -> None:
+    owner = await client.create(CONFIG_MAPS, config_map("owner", v="1"))
+    changes = Changes(informer, "owned")
+    owned = config_map("owned", v="1")
+    owned["metadata"]["ownerReferences"] = [controller_reference(owner, "v1", "ConfigMap")]
+    await client.create(CONFIG_MAPS, owned)
+    await changes.wait_for(1)
+    assert [name_of(found) for found in informer.controlled_by(owner)] == ["owned"]
+    await client.patch(CONFIG_MAPS, key("owned"), {"metadata": {"ownerReferences": None}, "data": {"v": "2"}})
+    await changes.wait_for(2)
+    assert informer.controlled_by(owner) == []
+    await client.delete(CONFIG_MAPS, key("owned"))
+    await client.delete(CONFIG_MAPS, key("owner"))
 
 
 class _Interrupted(ApiClient):

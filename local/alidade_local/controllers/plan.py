@@ -68,12 +68,7 @@ class PlanActor:
         parent = self._informers.of(self.parent).get(key)
         if parent is None:
             return None
-        observed = {
-            resource: [
-                child for child in self._informers.of(resource).all(key.namespace) if is_controlled_by(child, parent)
-            ]
-            for resource in self.children
-        }
+        observed = {resource: self._informers.of(resource).controlled_by(parent) for resource in self.children}
         plan = self._planner(parent, observed, datetime.now(UTC))
         await self._carry_out(parent, plan)
         return plan.again_after_s
