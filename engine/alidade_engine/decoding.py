@@ -29,6 +29,9 @@ class Decoder(Protocol):
     grows: bool
     """Whether rows can be appended while others are running."""
 
+    def width(self, length: int) -> int:
+        """What a prompt of this length is padded to; only prompts of the same width are read together."""
+
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefilled:
         """Reads prompts, without beginning rows with them."""
 
@@ -66,6 +69,10 @@ class ForwardDecoder:
         self._cache: Cache | None = None
         self._lengths: list[int] = []
         self.grows = all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+
+    def width(self, length: int) -> int:  # noqa: ARG002 the others' signature
+        """0 for all: any prompts are read together, each padded to the longest."""
+        return 0
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefilled:

@@ -22,6 +22,11 @@ _FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausa
 _STEADY_ROTARY = frozenset({"default", "linear", "llama3", "yarn"})
 # Attention looks at whole blocks of the cache, so that its kernels see few shapes, aligned as CUDA's want them.
 _BLOCK = 32
+# CPU kernels sum in one order for 4 rows of a matrix and more, and for 16 positions of causal attention and multiples
+# of that, in others between (measured, one thread, float32 and bfloat16): padded to these, a row's logits are the same
+# to the last bit whatever runs beside it.
+FEWEST_ROWS = 4
+_PROMPT_BLOCK = 16
 
 
 def causal_model(model: PreTrainedModel) -> Any:
@@ -78,7 +83,8 @@ class LlamaDecoder:
         self._size = first.head_dim
         weight = own.get_input_embeddings().weight
         self._device, dtype = weight.device, weight.dtype
-        length = -(-length // _BLOCK) * _BLOCK
+        length = _rounded_up(length, _BLOCK)
+        self._fewest = min(slots, FEWEST_ROWS)
         shape = (len(self._layers), slots, self._kv_heads, length, self._size)
         # Zeros, not whatever was in memory: a masked NaN would still be NaN after multiplication by 0.
         self._keys = torch.zeros(shape, dtype=dtype, device=self._device)
@@ -93,11 +99,15 @@ class LlamaDecoder:
         half = self._size // 2
         return cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)
 
+    def width(self, length: int) -> int:
+        """The length rounded up, so that a prompt is read in the same way whatever prompts are read with it."""
+        return _rounded_up(length, _PROMPT_BLOCK)
+
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefilled:
         """Reads prompts in one batch, padded on the right: what follows a token cannot change it."""
         lengths = [len(prompt) for prompt in prompts]
-        width = max(lengths)
+        width = self.width(max(lengths))
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt)] = torch.tensor(prompt)
@@ -117,8 +127,9 @@ class LlamaDecoder:
             )
             hidden = _finish_layer(layer, hidden, mixed.transpose(1, 2).flatten(2))
         last = torch.tensor(lengths, device=self._device) - 1
-        logits = self._head(self._body.norm(hidden[torch.arange(len(prompts), device=self._device), last]))
-        return Prefilled(logits, lengths, states)
+        ends = hidden[torch.arange(len(prompts), device=self._device), last]  # (prompts, hidden)
+        logits = self._head(self._body.norm(_padded(ends, self._fewest)))
+        return Prefilled(logits[: len(prompts)], lengths, states)
 
     @torch.inference_mode()
     def append(self, prefilled: Prefilled, prompts: Sequence[int]) -> None:
@@ -136,11 +147,12 @@ class LlamaDecoder:
     @torch.inference_mode()
     def step(self, tokens: Sequence[int]) -> Tensor:
         """One token a row; attention reads the cache up to the longest row."""
-        rows = len(self._lengths)
-        at = torch.tensor(self._lengths, device=self._device)  # (rows,) where the new token stands
+        idle = [0] * (self._fewest - len(tokens))  # rows that stand for nothing, in free slots
+        rows = len(tokens) + len(idle)
+        at = torch.tensor(self._lengths + idle, device=self._device)  # (rows,) where the new token stands
         self._lengths = [length + 1 for length in self._lengths]
-        until = min(-(-max(self._lengths) // _BLOCK) * _BLOCK, len(self._columns))
-        hidden = self._body.embed_tokens(torch.tensor(tokens, device=self._device))  # (rows, hidden)
+        until = _rounded_up(max(self._lengths), _BLOCK)
+        hidden = self._body.embed_tokens(torch.tensor([*tokens, *idle], device=self._device))  # (rows, hidden)
         ahead = self._columns[:until] > at.unsqueeze(-1)
         mask = torch.zeros(rows, 1, 1, until, dtype=hidden.dtype, device=self._device)
         mask.masked_fill_(ahead[:, None, None], float("-inf"))
@@ -160,7 +172,7 @@ class LlamaDecoder:
             )  # (rows, key-value heads, group, size)
             hidden = _finish_layer(layer, hidden, mixed.reshape(rows, -1))
         logits: Tensor = self._head(self._body.norm(hidden))
-        return logits
+        return logits[: len(tokens)]
 
     @torch.inference_mode()
     def release(self, ended: Sequence[int]) -> None:
@@ -188,6 +200,15 @@ def _turned(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Rolling by half swaps the halves, which with the sign in sin is the usual rotation by a quarter turn.
     """
     return states * cos + states.roll(states.shape[-1] // 2, -1) * sin
+
+
+def _rounded_up(length: int, block: int) -> int:
+    return -(-length // block) * block
+
+
+def _padded(states: Tensor, rows: int) -> Tensor:
+    """(rows or more, ...): zeros behind (any number, ...)."""
+    return F.pad(states, (0, 0, 0, max(0, rows - len(states))))
 
 
 def _finish_layer(layer: Any, hidden: Tensor, mixed: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alidade_engine.decoding import Decoder, ForwardDecoder
 from alidade_engine.drawing import SamplingParams
-from alidade_engine.llama_decoding import LlamaDecoder, supports
+from alidade_engine.llama_decoding import FEWEST_ROWS, LlamaDecoder, supports
 from alidade_engine.scheduling import Finished, Request, Schedule
 from alidade_engine.templates import Message, render_prompts, resolve_template, stop_token_ids
 
@@ -148,7 +148,7 @@ class Sampler:
         if rows == 0:
             return
         _check_weights(self._model)
-        slots = min(self._slots, rows)
+        slots = min(self._slots, max(rows, FEWEST_ROWS))
         longest = max(len(request.tokens) + request.budget for request in requests)
         was_training = self._model.training
         self._model.eval()

@@ -122,8 +122,9 @@ class Schedule:
         """Reads as many prompts as free places need, within the bound on tokens; at least one."""
         free = self._slots - len(self._rows)
         taken: list[Request] = []
-        width = len(waiting[0].tokens)  # the longest: they are sorted
-        while waiting and free > 0 and (not taken or (len(taken) + 1) * width <= _PREFILL_TOKENS):
+        width = self._decoder.width(len(waiting[0].tokens))
+        most = max(1, _PREFILL_TOKENS // len(waiting[0].tokens))  # the first is the longest: they are sorted
+        while waiting and free > 0 and len(taken) < most and self._decoder.width(len(waiting[0].tokens)) == width:
             taken.append(waiting.popleft())
             free -= len(taken[-1].samples)
         prefilled = self._decoder.prefill([request.tokens for request in taken])
