@@ -41,4 +41,6 @@ class Worker(Generic[Key]):
                 except ApiError as error:
                     _LOG.warning("%s: %r is tried again: %s", self._name, key, error.message)
                     asyncio.get_running_loop().call_later(_RETRY_S, self.add, key)
+                except Exception:
+                    _LOG.exception("%s: %r is left as it is", self._name, key)
                 await asyncio.sleep(0)  # requests go first

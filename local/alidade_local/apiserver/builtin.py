@@ -14,6 +14,7 @@ from alidade_local.apiserver.kinds_core import (
     NAMESPACE,
     PERSISTENT_VOLUME_CLAIM,
     POD,
+    ROLE_BINDING,
     SECRET,
     SERVICE,
 )
@@ -190,10 +191,10 @@ def _policies() -> list[Resource]:
         _resource("networking.k8s.io/v1", "ingresses", "Ingress", short=("ing",), status=True),
         _resource("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget", short=("pdb",), status=True),
         _resource("rbac.authorization.k8s.io/v1", "roles", "Role", UNCOUNTED),
-        _resource("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding", UNCOUNTED),
+        _resource("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding", ROLE_BINDING),
         _resource("rbac.authorization.k8s.io/v1", "clusterroles", "ClusterRole", UNCOUNTED, namespaced=False),
         _resource(
-            "rbac.authorization.k8s.io/v1", "clusterrolebindings", "ClusterRoleBinding", UNCOUNTED, namespaced=False
+            "rbac.authorization.k8s.io/v1", "clusterrolebindings", "ClusterRoleBinding", ROLE_BINDING, namespaced=False
         ),
     ]
 

@@ -3,46 +3,16 @@
 import ipaddress
 import re
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
 import cel.stdlib
 
+from alidade_local.quantities import parse_quantity
+
 Function = Callable[..., Any]
-
-_SUFFIXES = {
-    "n": Decimal("1e-9"),
-    "u": Decimal("1e-6"),
-    "m": Decimal("1e-3"),
-    "": Decimal(1),
-    "k": Decimal(10**3),
-    "M": Decimal(10**6),
-    "G": Decimal(10**9),
-    "T": Decimal(10**12),
-    "P": Decimal(10**15),
-    "E": Decimal(10**18),
-    "Ki": Decimal(2**10),
-    "Mi": Decimal(2**20),
-    "Gi": Decimal(2**30),
-    "Ti": Decimal(2**40),
-    "Pi": Decimal(2**50),
-    "Ei": Decimal(2**60),
-}
-_QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)|[eE]([+-]?\d+))?")
-
-
-def quantity_value(text: str) -> Decimal:
-    """The number of a resource quantity such as `1.5Gi`; ValueError when it is none."""
-    found = _QUANTITY.fullmatch(text)
-    if not found:
-        raise ValueError(f"quantities must match the regular expression '{_QUANTITY.pattern}'")
-    scale = Decimal(10) ** int(found[3]) if found[3] else _SUFFIXES[found[2] or ""]
-    try:
-        return Decimal(found[1]) * scale
-    except InvalidOperation:
-        raise ValueError(f"{text!r} is no number") from None
 
 
 def _succeeds(function: Function) -> Callable[[Any], bool]:
@@ -60,7 +30,7 @@ def _succeeds(function: Function) -> Callable[[Any], bool]:
 
 
 def _quantity(text: str) -> dict[str, str]:
-    return {"quantity": str(quantity_value(text))}
+    return {"quantity": str(parse_quantity(text))}
 
 
 def _number(value: Any) -> Decimal:
@@ -164,7 +134,7 @@ FUNCTIONS: dict[str, Function] = {
     "getPort": _part("port"),
     "getEscapedPath": _part("path"),
     "getQuery": _query,
-    "isQuantity": _succeeds(quantity_value),
+    "isQuantity": _succeeds(parse_quantity),
     "quantity": _quantity,
     "compareTo": _compare,
     "isGreaterThan": lambda left, right: _compare(left, right) > 0,

@@ -82,11 +82,21 @@ class Endpoints:
         attributes = _attributes(request, resource, path)
         if not self._authorizer.allows(user, attributes):
             raise forbidden(resource, path.name, attributes.refusal(user))
+        if request.method == "PATCH" and request.content_type == APPLY_PATCH and not path.subresource:
+            self._check_may_create(resource, path, user)
         if path.subresource:
             return await self._answer_subresource(request, resource, path)
         if path.name:
             return await self._answer_object(request, resource, path)
         return await self._answer_collection(request, resource, path)
+
+    def _check_may_create(self, resource: Resource, path: ResourcePath, user: UserInfo) -> None:
+        """Applying what is absent takes the right to create it."""
+        if self._store.get(resource.key, path.namespace or "", path.name) is not None:
+            return
+        attributes = Attributes("create", resource.group, resource.plural, "", path.name, path.namespace or "")
+        if not self._authorizer.allows(user, attributes):
+            raise forbidden(resource, path.name, attributes.refusal(user))
 
     # -- collections ----------------------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """Defaults and rules of the core kinds, as far as kubectl, operators and this project's controllers rely on them."""
 
 import base64
-import binascii
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -333,11 +332,6 @@ def _default_secret(secret: Json) -> None:
 
 def _validate_secret(secret: Json, old: Json | None) -> list[FieldError]:
     errors = _validate_data_keys(secret, "data")
-    for key, value in (secret.get("data") or {}).items():
-        try:
-            base64.b64decode(value or "", validate=True)
-        except (binascii.Error, ValueError):
-            errors.append(invalid(f"data[{key}]", "<redacted>", "illegal base64 data"))
     if old is not None and secret["type"] != old["type"]:
         errors.append(invalid("type", secret["type"], "field is immutable"))
     return errors + _immutable_errors(secret, old, ("data",))
@@ -398,3 +392,36 @@ def _default_event(event: Json) -> None:
 
 
 EVENT = KindRules(default=_default_event, validate=_validate_event, counts_generation=False)
+
+_RBAC = "rbac.authorization.k8s.io"
+
+
+def _default_binding(binding: Json) -> None:
+    reference = binding.setdefault("roleRef", {})
+    reference.setdefault("apiGroup", _RBAC)
+    for subject in binding.get("subjects") or ():
+        if subject.get("kind") in ("User", "Group"):
+            subject.setdefault("apiGroup", _RBAC)
+
+
+def _validate_binding(binding: Json, old: Json | None) -> list[FieldError]:
+    reference = binding["roleRef"]
+    errors: list[FieldError] = []
+    if reference.get("kind") not in ("Role", "ClusterRole"):
+        errors.append(not_supported("roleRef.kind", reference.get("kind", ""), ("Role", "ClusterRole")))
+    if not reference.get("name"):
+        errors.append(required("roleRef.name"))
+    if old is not None and reference != old["roleRef"]:
+        errors.append(invalid("roleRef", reference, "cannot change roleRef"))
+    for index, subject in enumerate(binding.get("subjects") or ()):
+        path = f"subjects[{index}]"
+        if not subject.get("name"):
+            errors.append(required(f"{path}.name"))
+        if subject.get("kind") not in ("ServiceAccount", "User", "Group"):
+            errors.append(not_supported(f"{path}.kind", subject.get("kind", ""), ("ServiceAccount", "User", "Group")))
+        elif subject["kind"] == "ServiceAccount" and not subject.get("namespace") and binding["kind"] != "RoleBinding":
+            errors.append(required(f"{path}.namespace"))
+    return errors
+
+
+ROLE_BINDING = KindRules(default=_default_binding, validate=_validate_binding, counts_generation=False)

@@ -7,6 +7,7 @@ waits until the journal has committed it. Writes that arrive while one commit ru
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from alidade_local.apiserver.journal import Journal, Revision
 Json = dict[str, Any]
 EventType = Literal["ADDED", "MODIFIED", "DELETED"]
 
+_LOG = logging.getLogger(__name__)
 _TRIM_STEP = 256  # revisions are dropped this many at a time, so that trimming costs little per write
 
 
@@ -268,7 +270,7 @@ class Store:
         self._committed = batch[-1].rv
         for event in batch:
             for listener in (*self._collection(event.resource).listeners, *self._listeners):
-                listener(event)
+                _tell(listener, event)
         while self._waiters and self._waiters[0][0] <= self._committed:
             _resolve(self._waiters.popleft()[1], None)
 
@@ -310,6 +312,14 @@ class Store:
         await runner
         self._executor.shutdown()
         self._journal.close()
+
+
+def _tell(listener: Callable[[Event], None], event: Event) -> None:
+    """A listener that fails must not keep others from being told, nor the write from being acknowledged."""
+    try:
+        listener(event)
+    except Exception:
+        _LOG.exception("what follows from %s %s of %s failed", event.type, event.stored.name, event.resource)
 
 
 def _event_type(deleted: bool, previous: Stored | None) -> EventType:

@@ -152,3 +152,14 @@ async def test_a_token_signed_with_another_key_is_unknown(api: Api) -> None:
     with pytest.raises(Refused) as refused:
         await api.get(CONFIG_MAPS, headers={"Authorization": f"Bearer {forged}"})
     assert refused.value.code == 401
+
+
+async def test_applying_what_is_absent_takes_the_right_to_create(api: Api) -> None:
+    await api.post(ROLES, role(rule("patch", "configmaps")))
+    await api.post(BINDINGS, binding(GUEST_USER))
+    headers = {**AS_GUEST, "Content-Type": "application/apply-patch+yaml"}
+    path = f"{CONFIG_MAPS}/a?fieldManager=guest"
+    with pytest.raises(Refused, match='cannot create resource "configmaps"'):
+        await api.call("PATCH", path, config_map("a"), headers=headers)
+    await api.post(CONFIG_MAPS, config_map("a"))
+    assert (await api.call("PATCH", path, config_map("a", x="1"), headers=headers))["data"] == {"x": "1"}

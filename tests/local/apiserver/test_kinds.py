@@ -169,3 +169,42 @@ async def test_events_are_one_kind_in_two_groups(api: Api) -> None:
     await api.post("/apis/events.k8s.io/v1/namespaces/default/events", newer)
     core = await api.get("/api/v1/namespaces/default/events/f")
     assert (core["message"], core["involvedObject"]["name"]) == ("new form", "q")
+
+
+async def test_quantities_are_text_and_checked(api: Api) -> None:
+    def limited(quantity: Any) -> Json:
+        return pod("p", containers=[{"name": "c", "image": "i", "resources": {"limits": {"cpu": quantity}}}])
+
+    made = await api.post(PODS, limited(2))
+    assert made["spec"]["containers"][0]["resources"]["limits"] == {"cpu": "2"}
+    for bad in ("lots", True, "1Xi", ""):
+        with pytest.raises(Refused, match="quantities must match the regular expression") as refused:
+            await api.post(PODS, limited(bad))
+        assert refused.value.code == 400
+
+
+async def test_times_must_be_times(api: Api) -> None:
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}}
+    path = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+    await api.post(path, {**lease, "spec": {"renewTime": "2026-01-01T00:00:00.123456Z"}})
+    with pytest.raises(Refused, match='parsing time "noon"') as refused:
+        await api.merge(f"{path}/l", {"spec": {"renewTime": "noon"}})
+    assert refused.value.code == 400
+
+
+async def test_a_binding_refers_to_one_role_for_good(api: Api) -> None:
+    path = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings"
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "b"},
+        "roleRef": {"kind": "Role", "name": "r"},
+        "subjects": [{"kind": "User", "name": "u"}],
+    }
+    made = await api.post(path, binding)
+    assert made["roleRef"]["apiGroup"] == made["subjects"][0]["apiGroup"] == "rbac.authorization.k8s.io"
+    with pytest.raises(Refused, match="cannot change roleRef"):
+        await api.merge(f"{path}/b", {"roleRef": {"name": "other"}})
+    with pytest.raises(Refused) as refused:
+        await api.post(path, {**binding, "metadata": {"name": "c"}, "roleRef": {"kind": "Pod"}})
+    assert [field for field, _ in refused.value.causes] == ["roleRef.kind", "roleRef.name"]
