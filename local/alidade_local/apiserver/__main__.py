@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alidade_local.apiserver.auth import ADMIN_GROUP, UserInfo
+from alidade_local.apiserver.journal import JournalInUseError
 from alidade_local.apiserver.server import start_api_server
 from alidade_local.apiserver.settings import ApiServerSettings
 from alidade_local.pki import ensure_certificates, write_kubeconfig
@@ -52,7 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 (the default) takes a free one")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(_serve(arguments.data_dir, arguments.port))
+    try:
+        asyncio.run(_serve(arguments.data_dir, arguments.port))
+    except JournalInUseError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -13,11 +13,11 @@ from alidade_local.apiserver.kinds_core import (
     EVENT,
     NAMESPACE,
     PERSISTENT_VOLUME_CLAIM,
-    POD,
     ROLE_BINDING,
     SECRET,
     SERVICE,
 )
+from alidade_local.apiserver.kinds_pods import POD
 from alidade_local.apiserver.resources import ALL_VERBS, Resource, ScalePaths
 
 _SCALE = ScalePaths(selector=".spec.selector")

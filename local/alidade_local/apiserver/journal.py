@@ -30,16 +30,27 @@ class Revision:
     value: bytes
 
 
+class JournalInUseError(RuntimeError):
+    """Another process has the file open."""
+
+
 class Journal:
     """Appends revisions and removes those that no watch can ask for any more. Used by one thread at a time."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        path.chmod(0o600)  # secrets are inside
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_TABLES)
+        path.touch(mode=0o600)  # secrets are inside
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=0.5)
+        try:
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_TABLES)
+        except sqlite3.OperationalError as error:
+            self._db.close()
+            if "locked" not in str(error):
+                raise
+            raise JournalInUseError(f"{path} is in use by another server; stop that one first") from error
 
     def revisions(self) -> Iterator[Revision]:
         """All kept revisions, oldest first."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from alidade_local.apiserver.errors import FieldError, invalid, required
 from alidade_local.apiserver.kinds import KindRules
-from alidade_local.apiserver.kinds_core import default_pod_spec, validate_pod_spec
+from alidade_local.apiserver.kinds_pods import default_pod_spec, validate_pod_spec
 from alidade_local.apiserver.selectors import labels_of_selector
 
 Json = dict[str, Any]

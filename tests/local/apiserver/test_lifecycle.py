@@ -5,7 +5,10 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -166,26 +169,59 @@ async def test_a_restart_keeps_objects_definitions_versions_and_history(
     await server.stop()
 
 
-def test_kill_9_loses_no_acknowledged_write(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "alidade_local.apiserver", "--data-dir", str(tmp_path)]
+def started(data_dir: Path) -> "subprocess.Popen[str]":
+    """A server process that answers requests."""
+    command = [sys.executable, "-m", "alidade_local.apiserver", "--data-dir", str(data_dir)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    assert "serving" in process.stdout.readline()
+    return process
+
+
+def test_kill_9_in_the_middle_of_writes_loses_none_that_was_acknowledged(tmp_path: Path) -> None:
     acknowledged: dict[str, int] = {}
     for round_number in range(3):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert process.stdout is not None
-        assert "serving" in process.stdout.readline()
+        process = started(tmp_path)
         call = _caller(tmp_path)
-        stored = {
-            item["metadata"]["name"]: int(item["metadata"]["resourceVersion"]) for item in call("GET", "")["items"]
-        }
+        items = call("GET", "")["items"]
+        stored = {item["metadata"]["name"]: int(item["metadata"]["resourceVersion"]) for item in items}
         assert acknowledged.items() <= stored.items()
-        for index in range(40):
-            name = f"r{round_number}-{index}"
-            acknowledged[name] = int(call("POST", "", config_map(name))["metadata"]["resourceVersion"])
-            if index == 39:
-                os.kill(process.pid, signal.SIGKILL)
+        with ThreadPoolExecutor(8) as writers:
+            for thread in range(8):
+                writers.submit(_write_until_refused, call, f"r{round_number}-{thread}", acknowledged)
+            while len(acknowledged) < (round_number + 1) * 40:
+                assert process.poll() is None
+                time.sleep(0.005)
+            os.kill(process.pid, signal.SIGKILL)
         process.wait(timeout=10)
+        assert process.stdout is not None
         process.stdout.close()
     assert len(set(acknowledged.values())) == len(acknowledged), "a resource version was given twice"
+
+
+def _write_until_refused(call: Callable[..., Json], prefix: str, acknowledged: dict[str, int]) -> None:
+    for index in range(10_000):
+        try:
+            made = call("POST", "", config_map(f"{prefix}-{index}"))
+        except (AssertionError, OSError, HTTPException):
+            return  # the server was killed
+        acknowledged[made["metadata"]["name"]] = int(made["metadata"]["resourceVersion"])
+
+
+def test_two_servers_do_not_share_their_objects(tmp_path: Path) -> None:
+    process = started(tmp_path)
+    second = subprocess.run(
+        [sys.executable, "-m", "alidade_local.apiserver", "--data-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert second.returncode == 1
+    assert second.stderr.splitlines()[-1] == f"{tmp_path}/state.db is in use by another server; stop that one first"
+    process.terminate()
+    assert process.wait(timeout=10) == 0
+    assert process.stdout is not None
+    process.stdout.close()
 
 
 def _caller(data_dir: Path) -> Callable[..., Json]:
