@@ -50,7 +50,7 @@ def _kubectl() -> str:
     return found
 
 
-def wait_until(read: Callable[[], T | None], what: str, *, timeout_s: float = 30.0) -> T:
+def wait_until(read: Callable[[], T | None], what: str, *, timeout_s: float = 60.0) -> T:
     """The first result of `read` but None and False; fails after the timeout, saying what did not happen."""
     deadline = time.monotonic() + timeout_s
     while True:
