@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import logging
 import random
+import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,10 @@ class Controller:
         if self._config_path is not None:
             self._spawn(self._follow_config(self._config_path), "configuration")
 
-    def _spawn(self, coroutine: Any, name: str) -> None:
-        self._tasks.append(asyncio.create_task(coroutine, name=f"alidade {name}"))
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(coroutine, name=f"alidade {name}")
+        task.add_done_callback(_end_with)
+        self._tasks.append(task)
 
     async def stop(self) -> None:
         """Ends the tasks; what they were in the middle of, the next start picks up."""
@@ -252,6 +255,14 @@ class Controller:
             phases = Counter((body.get("status") or {}).get("phase") or "New" for body in self._cache.all(kind))
             for phase, count in phases.items():
                 RESOURCES.labels(kind.kind, phase).set(count)
+
+
+def _end_with(task: asyncio.Task[None]) -> None:
+    """Ends the process when a task ends that should run for ever: half an operator would look alive and do nothing."""
+    if task.cancelled():
+        return
+    _log.critical("a task has ended", extra={"action": "stop", "why": task.get_name()}, exc_info=task.exception())
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _fields(key: Key) -> dict[str, str]:

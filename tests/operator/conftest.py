@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,7 +20,7 @@ from tests.operator.played import Played, connection, install_kinds
 
 ROOT = Path(__file__).resolve().parents[2]
 # Everything that waits in real life waits little here.
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "nodePools": [{"name": "local"}, {"name": "gpus", "gpusPerNode": 8, "gpuMemoryGib": 80, "pricePerGpuHour": 2.0}],
     "metricsHost": "127.0.0.1",
     "metricsPort": 0,

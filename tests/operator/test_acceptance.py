@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +10,19 @@ import pytest
 from alidade_crds.status import JobStatus
 from alidade_operator.reconcile.plan import FineTuneJob
 from alidade_operator.resources.observation import SourceView
-from tests.operator.builders import CONFIG, INIT, MODEL, condition, created, job, observed, plan, training_job
+from tests.operator.builders import (
+    CONFIG,
+    INIT,
+    MODEL,
+    NOW,
+    after,
+    condition,
+    created,
+    job,
+    observed,
+    plan,
+    training_job,
+)
 
 FROM_BASE: dict[str, Any] = {"model": {"from": {"kind": "FineTuneJob", "name": "base"}}}
 
@@ -282,6 +295,15 @@ def test_file_addresses_are_accepted_where_the_configuration_allows_them() -> No
     allowing = CONFIG.model_copy(update={"allow_file_uris": True})
     made = plan(job(dataset={"uri": "file:///data/train.json"}), observed(), config=allowing)
     assert condition(made, "Accepted")[0] == "True"
+
+
+@pytest.mark.parametrize(("missing_s", "look_again_s"), [(0, 1), (2, 1), (20, 5), (3600, 60)])
+def test_a_missing_config_map_is_looked_for_soon_at_first_and_then_less_often(
+    missing_s: float, look_again_s: float
+) -> None:
+    waiting, seen = job(dataset={"uri": "configmap://sums/a"}), observed(config_maps={"sums": None})
+    refused = after(waiting, plan(waiting, seen))
+    assert plan(refused, seen, now=NOW + timedelta(seconds=missing_s)).look_again_s == look_again_s
 
 
 def test_a_refused_resource_is_told_once() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.request
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from alidade_operator.api import CLAIM, CONFIG_MAP, EVALUATION, FINE_TUNE_JOB, PYTORCH_JOB
 from tests.operator.builders import MODEL, failure, success
-from tests.operator.conftest import Process
+from tests.operator.conftest import CONFIG, Process
 from tests.operator.played import Played, now, send
 
 
@@ -126,6 +129,17 @@ async def test_a_config_map_that_appears_lets_the_job_go_on(operator: Process, p
     assert conditions(await played.phase("waits", "Waiting"))["Accepted"] == ("False", "ConfigMapMissing")
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sums"}, "data": {"train.json": "[]"}}
     await played.api.create(CONFIG_MAP, played.namespace, body)
+    await played.launched("waits")
+
+
+async def test_a_changed_configuration_lets_the_job_go_on(operator: Process, played: Played) -> None:
+    await played.apply("waits", compute={"nodePool": "new"})
+    assert conditions(await played.phase("waits", "Waiting"))["Accepted"] == ("False", "NodePoolUnknown")
+    path = Path(operator.environment["ALIDADE_CONFIG"])
+    await asyncio.to_thread(path.write_text, "nodePools: [{")
+    await asyncio.to_thread(operator.wait_for, "configuration refused")
+    changed = CONFIG | {"nodePools": [*CONFIG["nodePools"], {"name": "new"}]}
+    await asyncio.to_thread(path.write_text, yaml.safe_dump(changed))
     await played.launched("waits")
 
 

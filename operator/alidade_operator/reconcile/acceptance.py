@@ -16,9 +16,6 @@ from alidade_operator.resources.jobdocument import dataset_uris
 from alidade_operator.resources.observation import Observed, SourceView
 from alidade_operator.resources.pytorchjob import longest_name, processes_per_worker
 
-# A ConfigMap of a user is not watched (that would need the right to read all of them), so its absence is asked about.
-LOOK_AGAIN_S = 5.0
-
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 

@@ -20,6 +20,7 @@ from alidade_operator.resources.pytorchjob import Attempt, pytorch_job
 
 # A pod that outlives its deletion deadline by this much is on a node that is gone; no process of it can be waited for.
 _LOST_POD = timedelta(seconds=60)
+_FIRST_LOOK_S, _LAST_LOOK_S = 1.0, 60.0
 # Leftovers send an event when they go; this look is for the event that gets lost.
 _LEFTOVER_S = 10.0
 
@@ -78,9 +79,19 @@ def _refuse(draft: Draft, found: acceptance.Refusal, *, suspended: bool) -> Plan
         draft.conditions.set(ConditionType.FITS, "Unknown", Reason.WAITING, "Estimated once the spec is accepted.")
     _not_launched(draft, found.reason, "The spec is not accepted; see the condition Accepted.")
     if found.reason == Reason.CONFIG_MAP_MISSING:
-        draft.look_again_in(acceptance.LOOK_AGAIN_S)
+        draft.look_again_in(_look_again_s(draft))
     phase: Phase = "Suspended" if suspended else "Waiting"
     return draft.finish(phase, "wait" if found.status == "Unknown" else "refuse", f"{found.reason}: {found.message}")
+
+
+def _look_again_s(draft: Draft) -> float:
+    """Seconds to the next look for a user's ConfigMap: soon at first, then a quarter of the time it has been missing.
+
+    Users' ConfigMaps are not watched; that would take the right to read all of them.
+    """
+    accepted = draft.conditions.get(ConditionType.ACCEPTED)
+    missing_s = (draft.now - accepted.last_transition_time).total_seconds() if accepted is not None else 0.0
+    return min(_LAST_LOOK_S, max(_FIRST_LOOK_S, missing_s / 4))
 
 
 def _not_launched(draft: Draft, reason: Reason, message: str) -> None:
