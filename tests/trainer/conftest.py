@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,6 +198,7 @@ def _work(
     }
     # A test run that is killed must not leave its children behind.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    warnings.simplefilter("ignore")  # as the launcher tells real training processes
     if prepare is not None:
         prepare(rank)
     os._exit(main())  # without the test runner's own endings

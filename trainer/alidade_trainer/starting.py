@@ -110,7 +110,7 @@ def build_model(job: JobDocument, start: StartingPoint) -> nn.Module:
         model = load_model(start.model_folder, dtype=dtype, trust_remote_code=job.model.trust_remote_code)
     ensure_pad_token(start.tokenizer, model)
     if job.training.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     if job.training.neftune_alpha is not None:
         add_embedding_noise(model.get_input_embeddings(), job.training.neftune_alpha)
     trained: nn.Module = add_adapter(model, job.adapter) if job.adapter.type == AdapterType.LORA else model
@@ -120,7 +120,6 @@ def build_model(job: JobDocument, start: StartingPoint) -> nn.Module:
 def refuse_unknown(job: JobDocument) -> None:
     """Raises JobFailure (ConfigInvalid) for what a job document can ask and this trainer does not do."""
     refusals = [
-        (job.stage == Stage.ALIGN, "stage", job.stage, "this trainer does pretrain, sft and reward"),
         (
             job.stage == Stage.REWARD and job.model.init is not None,
             "model.init",

@@ -202,12 +202,15 @@ def gathered_state(model: nn.Module, *, trainable_only: bool, keep: bool) -> dic
     One weight is gathered at a time, so that a model larger than one device passes through.
     """
     state: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
+    gathered: dict[int, Tensor] = {}  # a weight with two names, such as tied embeddings, stays one tensor
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         if trainable_only and not parameter.requires_grad:
             continue
-        with whole_parameters([parameter]):
-            if keep:
-                state[name] = parameter.detach().to("cpu", copy=True)
+        if id(parameter) not in gathered:
+            with whole_parameters([parameter]):
+                gathered[id(parameter)] = parameter.detach().to("cpu", copy=True) if keep else parameter.new_empty(0)
+        if keep:
+            state[name] = gathered[id(parameter)]
     if keep and not trainable_only:
         persistent = model.state_dict().keys()
         state |= {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name in persistent}

@@ -1,0 +1,48 @@
+"""metrics.jsonl: no step missing, none twice, whatever happened between."""
+
+from pathlib import Path
+
+import pytest
+from alidade_trainer.history import History, patience_is_over, read_lines
+from alidade_trainer.progress import StepMetrics
+
+
+def step(number: int) -> StepMetrics:
+    return StepMetrics(number, number / 10, 5.0 - number, 1e-3, 1.0, tokens=100, seconds=0.5)
+
+
+def test_steps_after_the_checkpoint_are_removed_when_training_goes_on_from_it(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    history = History(path, up_to_step=0)
+    for number in (1, 2, 3):
+        history.add_step(step(number))
+    history.add_evaluation(2, 4.0)
+    history.add_evaluation(3, 3.0)
+    history.close()
+    with path.open("a") as file:
+        file.write('{"step": 4, "lo')  # the power went
+
+    again = History(path, up_to_step=2)
+    again.add_step(step(3))
+    again.close()
+
+    assert [line["step"] for line in read_lines(path)] == [1, 2, 2, 3]
+    assert [line["eval_loss"] for line in again.evaluations] == [4.0]
+    assert read_lines(path)[0]["tokens_per_second"] == 200.0
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "over"),
+    [
+        ([3.0], 1, False),
+        ([3.0, 3.1], 1, True),
+        ([3.0, 2.9], 1, False),
+        ([3.0, 3.1, 3.2], 2, True),
+        ([3.0, 3.1, 2.9], 2, False),
+        ([3.0, 2.0, 2.0, 2.0], 2, True),  # as good as before is no improvement
+    ],
+)
+def test_patience_is_over_when_so_many_evaluations_have_not_improved_on_the_best(
+    losses: list[float], patience: int, over: bool
+) -> None:
+    assert patience_is_over(losses, patience) == over

@@ -1,0 +1,60 @@
+"""The training loss against a formula written out."""
+
+import math
+
+import pytest
+import torch
+from alidade_trainer.loss import IGNORED, add_embedding_noise, can_select_positions, summed_loss
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+@pytest.fixture(scope="module")
+def model() -> LlamaForCausalLM:
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=32, **sizes)).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("selects", [True, False])
+def test_the_loss_is_the_sum_of_minus_log_probabilities_of_learned_tokens(
+    model: LlamaForCausalLM, selects: bool
+) -> None:
+    ids = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
+    labels = torch.tensor([[IGNORED, IGNORED, 5, 6], [IGNORED, 8, IGNORED, IGNORED]])
+
+    loss = summed_loss(model, {"input_ids": ids, "labels": labels}, selects_positions=selects)
+
+    logits = model(input_ids=ids).logits.double()
+    by_hand = sum(
+        math.log(sum(math.exp(value) for value in logits[row, at].tolist())) - float(logits[row, at, token])
+        for row, at, token in ((0, 1, 5), (0, 2, 6), (1, 0, 8))
+    )
+    assert float(loss) == pytest.approx(by_hand, abs=1e-5)
+
+
+@torch.no_grad()
+def test_a_batch_without_anything_to_learn_has_loss_zero(model: LlamaForCausalLM) -> None:
+    ids = torch.tensor([[3, 4, 5]])
+
+    loss = summed_loss(model, {"input_ids": ids, "labels": torch.full_like(ids, IGNORED)}, selects_positions=True)
+
+    assert float(loss) == 0.0
+
+
+def test_models_that_cannot_leave_out_logits_are_recognised(model: LlamaForCausalLM) -> None:
+    assert can_select_positions(model)
+    assert not can_select_positions(torch.nn.Linear(1, 1))
+
+
+@torch.no_grad()
+def test_noise_on_embeddings_stays_within_its_bound_and_out_of_evaluation() -> None:
+    embeddings = torch.nn.Embedding(10, 16)
+    add_embedding_noise(embeddings, 4.0)
+    ids = torch.arange(9)[None]
+
+    noise = embeddings.train()(ids) - embeddings.eval()(ids)
+
+    bound = 4.0 / math.sqrt(9 * 16)
+    assert 0.9 * bound < float(noise.abs().max()) <= bound
+    assert torch.equal(embeddings(ids), embeddings.weight[ids])
