@@ -81,7 +81,7 @@ class Controller:
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(coroutine, name=f"alidade {name}")
-        task.add_done_callback(_end_with)
+        task.add_done_callback(end_with)
         self._tasks.append(task)
 
     async def stop(self) -> None:
@@ -257,7 +257,7 @@ class Controller:
                 RESOURCES.labels(kind.kind, phase).set(count)
 
 
-def _end_with(task: asyncio.Task[None]) -> None:
+def end_with(task: asyncio.Task[None]) -> None:
     """Ends the process when a task ends that should run for ever: half an operator would look alive and do nothing."""
     if task.cancelled():
         return

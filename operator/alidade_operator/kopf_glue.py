@@ -107,10 +107,10 @@ def log_in() -> Connection:
     )
 
 
-async def log_kopf_in(**_: Any) -> kopf.AiohttpSession:
+async def log_kopf_in(memo: Any, **_: Any) -> kopf.AiohttpSession:
     """kopf's session; its own has no bound on connections (377 MB and 961 descriptors at a restart with 2,000 jobs)."""
     connection = log_in()
-    connector = aiohttp.TCPConnector(limit=watch_connections(load_config()), ssl=connection.ssl)
+    connector = aiohttp.TCPConnector(limit=watch_connections(memo.controller.config), ssl=connection.ssl)
     session = aiohttp.ClientSession(connector=connector, headers=dict(connection.headers), proxy=connection.proxy)
     return kopf.AiohttpSession(server=connection.server, aiohttp_session=session)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import signal
 from datetime import timedelta
 
 import pytest
@@ -15,6 +17,7 @@ from alidade_crds.status import JobStatus, Progress
 from alidade_operator import metrics
 from alidade_operator.api import FINE_TUNE_JOB, ApiError
 from alidade_operator.conditions import Conditions
+from alidade_operator.controller import end_with
 from alidade_operator.events import event_body
 from alidade_operator.logs import JsonFormatter
 from alidade_operator.reconcile.plan import Notice
@@ -96,6 +99,22 @@ def test_every_metric_name_is_exported_and_every_exported_one_has_a_name() -> No
         names |= {f"{family.name}_total" if family.type == "counter" else family.name}
     ours = {name for name in names if name.startswith("alidade_")}
     assert ours == {str(metric) for metric in (*OperatorMetric, *JobMetric)}
+
+
+async def test_a_task_that_should_run_for_ever_takes_the_process_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise RuntimeError("a mistake of ours")
+
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    try:
+        task = asyncio.create_task(fail(), name="alidade example")
+        task.add_done_callback(end_with)
+        await asyncio.wait_for(stopped.wait(), 5)
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+    assert "a mistake of ours" in caplog.text
 
 
 def test_the_gauges_of_a_job_go_with_it() -> None:
