@@ -17,7 +17,7 @@ from alidade_local.apiserver.errors import (
 )
 from alidade_local.apiserver.listing import Filter, list_page
 from alidade_local.apiserver.negotiation import negotiate
-from alidade_local.apiserver.options import ListOptions, delete_options, list_options, write_options
+from alidade_local.apiserver.options import ListOptions, delete_options, flag, list_options, write_options
 from alidade_local.apiserver.paths import ResourcePath
 from alidade_local.apiserver.pod_endpoints import PodEndpoints
 from alidade_local.apiserver.proxy import Proxy
@@ -325,4 +325,4 @@ def _attributes(request: web.BaseRequest, resource: Resource, path: ResourcePath
 
 
 def _is_watch(request: web.BaseRequest, path: ResourcePath) -> bool:
-    return path.watch or request.query.get("watch", "") in ("true", "1")
+    return path.watch or flag(request.query, "watch")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alidade_local.apiserver.errors import bad_request
+from alidade_local.apiserver.options import flag
 from alidade_local.apiserver.rest import Objects, Target
 from alidade_local.apiserver.settings import ApiServerSettings
 
@@ -31,8 +32,8 @@ class LogOptions:
         """The parameters of a query, or 400."""
         return LogOptions(
             container=query.get("container", ""),
-            follow=query.get("follow", "") in ("true", "1"),
-            previous=query.get("previous", "") in ("true", "1"),
+            follow=flag(query, "follow"),
+            previous=flag(query, "previous"),
             tail_lines=_whole(query, "tailLines"),
             limit_bytes=_whole(query, "limitBytes"),
         )

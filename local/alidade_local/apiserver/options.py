@@ -45,7 +45,8 @@ class ListOptions:
     initial_events: bool | None = None
 
 
-def _flag(query: Mapping[str, str], name: str) -> bool:
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """Whether a parameter is true, in any of the spellings that Go accepts (Python's clients write `True`)."""
     return query.get(name, "") in ("true", "1", "True", "TRUE", "t", "T")
 
 
@@ -79,7 +80,7 @@ def write_options(query: Mapping[str, str], user_agent: str) -> WriteOptions:
         dry_run=_dry_run([query["dryRun"]] if query.get("dryRun") else []),
         field_manager=manager or user_agent.partition("/")[0][:128] or "unknown",
         field_validation=validation,
-        force=_flag(query, "force") if "force" in query else None,
+        force=flag(query, "force") if "force" in query else None,
     )
 
 
@@ -92,7 +93,7 @@ def delete_options(query: Mapping[str, str], body: Json) -> DeleteOptions:
             f'propagationPolicy: Unsupported value: "{propagation}": supported values: "Background", "Foreground", '
             '"Orphan"'
         )
-    if not propagation and body.get("orphanDependents", _flag(query, "orphanDependents")):
+    if not propagation and body.get("orphanDependents", flag(query, "orphanDependents")):
         propagation = "Orphan"
     if grace is not None and (not isinstance(grace, int) or grace < 0):
         raise bad_request(f"gracePeriodSeconds: Invalid value: {grace}: must be greater than or equal to 0")
@@ -123,6 +124,6 @@ def list_options(query: Mapping[str, str]) -> ListOptions:
         limit=max(0, _whole(query, "limit") or 0),
         continue_token=query.get("continue", ""),
         timeout_s=float(timeout) if timeout else None,
-        bookmarks=_flag(query, "allowWatchBookmarks"),
-        initial_events=_flag(query, "sendInitialEvents") if "sendInitialEvents" in query else None,
+        bookmarks=flag(query, "allowWatchBookmarks"),
+        initial_events=flag(query, "sendInitialEvents") if "sendInitialEvents" in query else None,
     )

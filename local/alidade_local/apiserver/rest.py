@@ -160,11 +160,12 @@ class Objects:
     def _check_identity(self, target: Target, obj: Json) -> None:
         """The body must speak of the object and kind that the path names."""
         resource = target.resource
-        if not obj.get("apiVersion") or not obj.get("kind"):
-            missing = "kind" if not obj.get("kind") else "apiVersion"
-            raise bad_request(
-                f"Object '{missing.capitalize() if missing == 'kind' else missing}' is missing in the body"
-            )
+        if not resource.custom:  # typed clients leave it to the path to say what the body is
+            obj["apiVersion"] = obj.get("apiVersion") or resource.api_version
+            obj["kind"] = obj.get("kind") or resource.kind
+        for name, shown in (("kind", "Kind"), ("apiVersion", "apiVersion")):
+            if not obj.get(name):
+                raise bad_request(f"Object '{shown}' is missing in the body")
         if obj["apiVersion"] != resource.api_version:
             raise bad_request(
                 f"the API version in the data ({obj['apiVersion']}) does not match the expected API version "

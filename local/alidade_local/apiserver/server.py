@@ -97,12 +97,23 @@ class ApiServer:
         """End watches, finish what is being answered, commit, close the files."""
         await self._endpoints.close()
         if self._runner is not None:
-            await self._runner.cleanup()
+            await self._hang_up(self._runner)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._commits is not None:
             await self.store.close(self._commits)
+
+    @staticmethod
+    async def _hang_up(runner: web.ServerRunner) -> None:
+        """Finish answers and close connections, without waiting for clients that do not close their side."""
+        handlers = runner.server.connections if runner.server is not None else []
+        transports = [handler.transport for handler in handlers]
+        await runner.cleanup()
+        for transport in transports:
+            if transport is not None:
+                transport.abort()
+        await asyncio.sleep(0)  # aborted connections are gone one turn of the loop later
 
     def _create_namespaces(self) -> None:
         namespaces = self.registry.find("", "v1", "namespaces")
@@ -123,7 +134,7 @@ class ApiServer:
             return error_response(ApiError(500, "InternalError", "Internal error occurred; the server's log says more"))
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = request.path
+        path = request.path.rstrip("/") or "/"
         if path in _OPEN_PATHS or path.startswith(("/livez/", "/readyz/", "/healthz/")):
             return self._answer_open(path)
         user = self._authenticator.user(request.headers.get("Authorization"))
