@@ -7,11 +7,12 @@ tokens. Answers end by chance: the vocabulary's last ids, as many as make the me
 end tokens, so that answers are ragged (geometric, cut at 128) as a trained model's are. `generate` gets the same
 prompts, settings, end tokens and batch size, its batches sorted by length, with its dynamic and its static cache. It
 pads each batch to its longest answer; both are counted in tokens of answers through their end, which is what training
-uses. Under "full" no token ends an answer, so that all rows run to the limit and only the speed of a step counts.
+uses. Under "full", with a quarter of the prompts or what fills a batch, no token ends an answer: all rows run to the
+limit, and only the speed of a step counts.
 
-Every pair runs both, one after the other in changing order, in processor time, so that other load on the machine
-disturbs the ratio little; medians of the pairs are printed and written to bench/results/sampling.json. Peak memory is
-that of a process of its own for each engine.
+Every round runs all three, one after the other in changing order, in processor time, so that other load on the machine
+disturbs the ratio little; medians of the rounds' ratios and speeds are printed and written to
+bench/results/sampling.json. Peak memory is that of a process of its own for each engine.
 """
 
 import argparse
@@ -43,7 +44,7 @@ def main() -> int:
         print(json.dumps(_measure_alone(options)))
         return 0
     results: dict[str, Any] = {
-        "machine": {"processor": platform.processor() or platform.machine(), "threads": options.threads},
+        "machine": {"processor": _processor(), "threads": options.threads},
         "load": {"prompts": options.prompts, "samplesPerPrompt": options.samples, "batch": options.slots},
     }
     bench = Bench(options)
@@ -94,8 +95,13 @@ class Bench:
         self.model: Any = LlamaForCausalLM(config).eval()
         self.parameters = sum(weight.numel() for weight in self.model.parameters())
         lengths = torch.randint(8, 49, (options.prompts,)).tolist()
-        self.prompts = [torch.randint(3, VOCABULARY // 2, (length,)).tolist() for length in lengths]
+        self._prompts = [torch.randint(3, VOCABULARY // 2, (length,)).tolist() for length in lengths]
+        self._filling = -(-options.slots // options.samples)
         self.options = options
+
+    def prompts(self, load: str) -> list[list[int]]:
+        """The load's prompts, as token ids."""
+        return self._prompts if load == "ragged" else self._prompts[: max(len(self._prompts) // 4, self._filling)]
 
     def stops(self, load: str) -> list[int]:
         """Ids that end an answer; random weights give all ids about the same probability."""
@@ -114,7 +120,7 @@ class Bench:
 
         params = SamplingParams(LIMIT, temperature=1.0, stop_token_ids=tuple(self.stops(load)))
         sampler = Sampler(self.model, _NoText(), slots=self.options.slots)  # type: ignore[arg-type]
-        answers = sampler.sample(self.prompts, params, samples_per_prompt=self.options.samples, seed=seed)
+        answers = sampler.sample(self.prompts(load), params, samples_per_prompt=self.options.samples, seed=seed)
         return sum(len(answer.token_ids) for samples in answers for answer in samples)
 
     def _generate(self, engine: str, load: str, seed: int) -> int:
@@ -133,7 +139,7 @@ class Bench:
             cache_implementation="static" if engine == "static" else None,
             disable_compile=True,
         )
-        rows = sorted((prompt for prompt in self.prompts for _ in range(self.options.samples)), key=len)
+        rows = sorted((prompt for prompt in self.prompts(load) for _ in range(self.options.samples)), key=len)
         ending = torch.tensor(stops)
         tokens = 0
         for start in range(0, len(rows), self.options.slots):
@@ -155,12 +161,8 @@ class _NoText:
 
 def _measure_alone(options: argparse.Namespace) -> dict[str, float]:
     bench = Bench(options)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     measured = bench.run(options.only, options.loads[0], 0)
-    return measured | {
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "before_mib": before / 1024,
-    }
+    return measured | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def _compare(bench: Bench, load: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -169,15 +171,14 @@ def _compare(bench: Bench, load: str, options: argparse.Namespace) -> dict[str, 
         for engine in ENGINES if pair % 2 == 0 else reversed(ENGINES):
             runs[engine].append(bench.run(engine, load, pair))
             print(f"{load} {engine} {runs[engine][-1]}", file=sys.stderr, flush=True)
+    answers = len(bench.prompts(load)) * options.samples
     speed = {
         engine: [run["tokens"] / run["processor_s"] for run in engine_runs] for engine, engine_runs in runs.items()
     }
     return {
         engine: {
             "tokensPerProcessorSecond": round(statistics.median(speed[engine])),
-            "meanAnswer": round(
-                sum(run["tokens"] for run in runs[engine]) / len(runs[engine]) / (options.prompts * options.samples), 1
-            ),
+            "meanAnswer": round(statistics.mean(run["tokens"] for run in runs[engine]) / answers, 1),
             "ratioOfAlidade": round(statistics.median(map(_ratio, speed["alidade"], speed[engine])), 2),
             "peakMiB": round(_peak(engine, load, options)),
         }
@@ -185,18 +186,25 @@ def _compare(bench: Bench, load: str, options: argparse.Namespace) -> dict[str, 
     }
 
 
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def _ratio(ours: float, theirs: float) -> float:
     return ours / theirs
 
 
 def _peak(engine: str, load: str, options: argparse.Namespace) -> float:
-    """MiB that a process had at most while it ran the engine once, beyond what it had with the model loaded."""
+    """MiB that a process held at most in which the engine ran once: interpreter, libraries and model included."""
     command = [sys.executable, __file__, "--only", engine, "--loads", load]
     for name in ("prompts", "samples", "slots", "threads"):
         command += [f"--{name}", str(getattr(options, name))]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    measured = json.loads(done.stdout.splitlines()[-1])
-    return float(measured["peak_mib"] - measured["before_mib"])
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return float(json.loads(done.stdout.splitlines()[-1])["peak_mib"])
 
 
 def _print(results: dict[str, Any], loads: list[str]) -> None:

@@ -148,22 +148,26 @@ class LlamaDecoder:
     def step(self, tokens: Sequence[int]) -> Tensor:
         """One token a row; attention reads the cache up to the longest row."""
         idle = [0] * (self._fewest - len(tokens))  # rows that stand for nothing, in free slots
-        rows = len(tokens) + len(idle)
-        at = torch.tensor(self._lengths + idle, device=self._device)  # (rows,) where the new token stands
+        inputs = torch.tensor([[*tokens, *idle], self._lengths + idle], device=self._device)
         self._lengths = [length + 1 for length in self._lengths]
-        until = _rounded_up(max(self._lengths), _BLOCK)
-        hidden = self._body.embed_tokens(torch.tensor([*tokens, *idle], device=self._device))  # (rows, hidden)
-        ahead = self._columns[:until] > at.unsqueeze(-1)
+        logits = self._decode(inputs[0], inputs[1], _rounded_up(max(self._lengths), _BLOCK))
+        return logits[: len(self._lengths)]
+
+    def _decode(self, tokens: Tensor, positions: Tensor, until: int) -> Tensor:
+        """(rows, vocabulary) logits after (rows,) tokens, which stand at (rows,) positions, all below until."""
+        rows = len(tokens)
+        hidden = self._body.embed_tokens(tokens)  # (rows, hidden)
+        ahead = self._columns[:until] > positions.unsqueeze(-1)
         mask = torch.zeros(rows, 1, 1, until, dtype=hidden.dtype, device=self._device)
         mask.masked_fill_(ahead[:, None, None], float("-inf"))
-        cos, sin = self._cos[at].unsqueeze(1), self._sin[at].unsqueeze(1)  # (rows, 1, size)
+        cos, sin = self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)  # (rows, 1, size)
         row_numbers = torch.arange(rows, device=self._device)
         for number, layer in enumerate(self._layers):
             attention = layer.self_attn
             query, key, value = self._project(attention, layer.input_layernorm(hidden))
             keys, values = self._keys[number, :rows], self._values[number, :rows]
-            keys[row_numbers, :, at] = _turned(key, cos, sin)
-            values[row_numbers, :, at] = value
+            keys[row_numbers, :, positions] = _turned(key, cos, sin)
+            values[row_numbers, :, positions] = value
             # The query heads of one key-value head stand where the queries of several positions would: no key is
             # repeated for them. All look at the same positions, so one mask serves them.
             grouped = _turned(query, cos, sin).view(rows, self._kv_heads, -1, self._size)
@@ -172,7 +176,7 @@ class LlamaDecoder:
             )  # (rows, key-value heads, group, size)
             hidden = _finish_layer(layer, hidden, mixed.reshape(rows, -1))
         logits: Tensor = self._head(self._body.norm(hidden))
-        return logits[: len(tokens)]
+        return logits
 
     @torch.inference_mode()
     def release(self, ended: Sequence[int]) -> None:
