@@ -1,7 +1,7 @@
 """Tiny jobs and processes to run them in.
 
-A job runs in children forked from the test's process, which has torch and deepspeed loaded already: a run takes a second
-instead of ten. tests/trainer/test_launcher.py starts real commands.
+A job runs in children forked from the test's process, which has torch and deepspeed loaded already: a run takes a
+second instead of ten. tests/trainer/test_launcher.py starts real commands.
 """
 
 import ctypes
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from alidade_crds.blocks import ModelInit
 from alidade_crds.contract import ResultDocument
 from alidade_trainer.outcomes import Outcome, read_outcomes
@@ -57,6 +58,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _write_base_model(folder: Path, records: Path) -> None:
     import torch
+
     from alidade_engine.models import init_model, train_tokenizer
 
     texts = [text for line in records.read_text().splitlines() for text in json.loads(line).values()]
@@ -131,7 +133,7 @@ class Run:
 
 
 def in_child(work: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of work, done in a forked process: once torch has run a backward pass here, no fork could do so again."""
+    """The result of work, done in a forked process: once torch has run backward here, no fork could do so again."""
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
     child = fork.Process(target=lambda: sender.send(work(*arguments)))

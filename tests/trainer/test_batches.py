@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from alidade_trainer.batches import BatchStream, evaluation_batches
 from alidade_trainer.data.dataset import Collator, epoch_order
 from alidade_trainer.loss import IGNORED, count_learned

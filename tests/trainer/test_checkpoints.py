@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from alidade_trainer.checkpoints import MARKER, CheckpointStore, TrainingState
 from alidade_trainer.peers import Peers
 

@@ -3,6 +3,7 @@
 import errno
 
 import pytest
+
 from alidade_crds.reasons import FailureReason
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.faults import failure_of

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from alidade_trainer.history import History, patience_is_over, read_lines
 from alidade_trainer.progress import StepMetrics
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from alidade_trainer.jobs import JobError, describe_differences, fingerprint, read_job
 
 
@@ -17,7 +18,8 @@ def test_a_job_of_another_version_is_refused_with_both_versions(make_job: Callab
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is no JSON"), ("[]", "version is None"), ('{"version": "alidade.dev/job/v1"}', "owner")]
+    ("text", "message"),
+    [("{", "is no JSON"), ("[]", "version is None"), ('{"version": "alidade.dev/job/v1"}', "owner")],
 )
 def test_what_is_no_job_document_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "job.json"

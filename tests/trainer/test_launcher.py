@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from alidade_crds.contract import ProgressDocument, ResultDocument
 
 MakeJob = Callable[..., Path]

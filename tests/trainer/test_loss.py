@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from alidade_trainer.loss import IGNORED, add_embedding_noise, can_select_positions, summed_loss
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from alidade_trainer.loss import IGNORED, add_embedding_noise, can_select_positions, summed_loss
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+
 from alidade_crds.contract import TERMINATION_MESSAGE_LIMIT, Failure, ResultDocument
 from alidade_trainer.outcomes import (
     Outcome,

@@ -1,15 +1,14 @@
 """Steps, accumulation and learning rates, worked by hand."""
 
 import pytest
+
 from alidade_crds.blocks import Training
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.plan import largest_power_of_two, learning_rate_at, plan_training
 
 
 def test_a_global_batch_is_shared_out_to_processes_and_passes() -> None:
-    plan = plan_training(
-        Training(epochs=2, global_batch_size=64), sequences=1000, processes=4, micro_batch_size=2
-    )
+    plan = plan_training(Training(epochs=2, global_batch_size=64), sequences=1000, processes=4, micro_batch_size=2)
 
     assert plan.accumulation == 8  # 64 sequences, 16 for each process, 2 at a time
     assert plan.total_steps == 32  # 2 x 1000 / 64 = 31.25
@@ -33,7 +32,12 @@ def test_a_dataset_smaller_than_one_batch_still_makes_a_step() -> None:
     ("batch", "processes", "micro", "message"),
     [
         (10, 4, 1, "training.globalBatchSize is 10; it must be a multiple of the 4 training processes, such as 8."),
-        (24, 2, 5, "which is 12 sequences for each of 2 processes; training.microBatchSize is 5 and must divide that. "),
+        (
+            24,
+            2,
+            5,
+            "which is 12 sequences for each of 2 processes; training.microBatchSize is 5 and must divide that. ",
+        ),
         (24, 2, 5, "Use 4."),
     ],
 )
@@ -41,9 +45,7 @@ def test_batches_that_do_not_divide_are_refused_with_numbers_that_do(
     batch: int, processes: int, micro: int, message: str
 ) -> None:
     with pytest.raises(JobFailure) as refused:
-        plan_training(
-            Training(global_batch_size=batch), sequences=100, processes=processes, micro_batch_size=micro
-        )
+        plan_training(Training(global_batch_size=batch), sequences=100, processes=processes, micro_batch_size=micro)
 
     assert message in refused.value.message
 
@@ -66,7 +68,11 @@ def test_an_automatic_micro_batch_is_a_power_of_two_that_divides_the_share(
 )
 def test_the_learning_rate_rises_to_its_peak_and_falls_as_scheduled(schedule: str, rates: list[float]) -> None:
     training = Training(
-        epochs=1, global_batch_size=1, learning_rate=1.0, warmup_ratio=0.2, schedule=schedule  # type: ignore[arg-type]
+        epochs=1,
+        global_batch_size=1,
+        learning_rate=1.0,
+        warmup_ratio=0.2,
+        schedule=schedule,  # type: ignore[arg-type]
     )
     plan = plan_training(training, sequences=10, processes=1, micro_batch_size=1)
 

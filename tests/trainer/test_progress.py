@@ -6,11 +6,12 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
 from alidade_crds.contract import ProgressDocument
 from alidade_crds.metric_names import TrainerMetric
 from alidade_trainer.progress import GpuMeter, Progress, StepMetrics
 from alidade_trainer.progress_server import ProgressServer
-from prometheus_client.parser import text_string_to_metric_families
 
 
 @pytest.fixture

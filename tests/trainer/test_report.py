@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from alidade_trainer.charts import Line, line_chart, smoothed, thinned, ticks
 from alidade_trainer.report import ReportError, report_page, write_report
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from alidade_trainer.topology import Topology, TopologyError, count_cores, count_gpus, read_topology
 
 

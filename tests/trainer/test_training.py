@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+
 from alidade_engine.models import load_model, load_tokenizer, model_digest
 from alidade_trainer.batches import BatchStream
 from alidade_trainer.data.dataset import Collator, prepare
 from alidade_trainer.jobs import read_job
 from alidade_trainer.plan import learning_rate_at, plan_training
 from alidade_trainer.sources import Locations
-from peft import PeftModel
-
 from tests.trainer.conftest import Run, in_child, kill_after_step
 
 RunJob = Callable[..., Run]
@@ -32,7 +32,7 @@ def naive_losses(job_path: Path, steps: int) -> list[float]:
 
 
 def _naive_losses(job_path: Path, steps: int) -> list[float]:
-    """The losses of plain PyTorch: every sequence alone through the model, one mean over all answer tokens of the step."""
+    """The losses of plain PyTorch: each sequence alone through the model, one mean over all answer tokens of a step."""
     job = read_job(job_path)
     folder = Path(job.model.uri.removeprefix("file://"))  # type: ignore[union-attr]
     tokenizer, model = load_tokenizer(folder), load_model(folder)

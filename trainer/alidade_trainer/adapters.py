@@ -37,8 +37,8 @@ def add_adapter(model: PreTrainedModel, adapter: Adapter, task: TaskType = TaskT
     except ValueError as error:
         raise JobFailure(
             FailureReason.CONFIG_INVALID,
-            f"adapter.targetModules is {', '.join(adapter.target_modules)}, but the model has no such modules to add to; "
-            f"use auto, or endings of these: {', '.join(_linear_names(model))}.",
+            f"adapter.targetModules is {', '.join(adapter.target_modules)}, but the model has no such modules to add "
+            f"to; use auto, or endings of these: {', '.join(_linear_names(model))}.",
         ) from error
 
 
