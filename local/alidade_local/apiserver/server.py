@@ -124,7 +124,7 @@ class ApiServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            return await self._answer(request)
+            return await self._answer_or_refuse(request)
         except ApiError as error:
             return error_response(error)
         except (ConnectionError, asyncio.CancelledError):
@@ -132,6 +132,13 @@ class ApiServer:
         except Exception:
             _LOG.exception("%s %s failed", request.method, request.path)
             return error_response(ApiError(500, "InternalError", "Internal error occurred; the server's log says more"))
+
+    async def _answer_or_refuse(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._answer(request)
+        except ApiError:
+            await self.store.committed()  # what a refusal rests on must be as lasting as what an answer shows
+            raise
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path.rstrip("/") or "/"
