@@ -119,7 +119,7 @@ class Bench:
         from alidade_engine.sampling import Sampler, SamplingParams
 
         params = SamplingParams(LIMIT, temperature=1.0, stop_token_ids=tuple(self.stops(load)))
-        sampler = Sampler(self.model, _NoText(), slots=self.options.slots)  # type: ignore[arg-type]
+        sampler = Sampler(self.model, _NoText(), slots=self.options.slots)
         answers = sampler.sample(self.prompts(load), params, samples_per_prompt=self.options.samples, seed=seed)
         return sum(len(answer.token_ids) for samples in answers for answer in samples)
 
