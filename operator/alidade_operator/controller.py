@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 _FIRST_LIST_RETRY_S = 0.5
 _LAST_LIST_RETRY_S = 30.0
 _CONFIG_LOOK_S = 5.0
+# A kind that is not installed may be any time; jobs that wait for it go on then.
+_MISSING_KIND_S = 15.0
 
 
 class Controller:
@@ -132,6 +134,7 @@ class Controller:
     async def _resync_for_ever(self) -> None:
         delay_s = _FIRST_LIST_RETRY_S
         while True:
+            missing = set(self._cache.missing_kinds)
             try:
                 changed = await resync(self._cache, self._api, self.config.namespaces)
             except ApiError as error:
@@ -147,8 +150,13 @@ class Controller:
             if not self.ready.is_set():
                 self.ready.set()
                 _log.info("listed every kind", extra={"action": "list", "why": "start", "objects": len(changed)})
+            if self._cache.missing_kinds != missing:
+                self.enqueue_all()
+            interval_s = self.config.resync_interval_s
+            if self._cache.missing_kinds:
+                interval_s = min(interval_s, _MISSING_KIND_S)
             # Spread, so that several operators do not list at the same time.
-            await asyncio.sleep(self.config.resync_interval_s * random.uniform(1.0, 1.2))
+            await asyncio.sleep(interval_s * random.uniform(1.0, 1.2))
 
     async def _follow_config(self, path: Path) -> None:
         """Takes up a changed configuration file; a wrong one is told of and the last good one stays in force."""

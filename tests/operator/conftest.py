@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from alidade_operator.api import Api
-from tests.operator.played import Played, connection, install_kinds
+from tests.operator.played import Played, connection, install_all_kinds
 
 ROOT = Path(__file__).resolve().parents[2]
 # Everything that waits in real life waits little here.
@@ -108,7 +109,7 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     server.start()
     try:
         server.wait_for("serving https://")
-        install_kinds(folder / "kubeconfig")
+        asyncio.run(install_all_kinds(folder / "kubeconfig"))
         yield folder / "kubeconfig"
     finally:
         server.stop()

@@ -37,18 +37,26 @@ def connection(kubeconfig: Path) -> Connection:
     return Connection(cluster["server"], {"Authorization": f"Bearer {user['token']}"}, context)
 
 
-def install_kinds(kubeconfig: Path) -> None:
+PYTORCH_JOB_KIND = ROOT / "local/alidade_local/manifests/pytorchjobs.yaml"
+
+
+def own_kinds() -> list[Path]:
+    """Files of our CustomResourceDefinitions."""
+    return sorted((ROOT / "crds").glob("*.yaml"))
+
+
+async def install_kinds(api: Api, files: list[Path]) -> None:
+    """Makes the API server know the kinds of these files."""
+    for file in files:
+        for body in yaml.safe_load_all(file.read_text()):
+            await send(api, "POST", CRD, CRD.path(), body)
+
+
+async def install_all_kinds(kubeconfig: Path) -> None:
     """Makes the API server know our kinds and PyTorchJobs."""
-    asyncio.run(_install_kinds(kubeconfig))
-
-
-async def _install_kinds(kubeconfig: Path) -> None:
     api = Api(lambda: connection(kubeconfig), connections=4)
-    files = [*sorted((ROOT / "crds").glob("*.yaml")), ROOT / "local/alidade_local/manifests/pytorchjobs.yaml"]
     try:
-        for file in files:
-            for body in yaml.safe_load_all(file.read_text()):
-                await send(api, "POST", CRD, CRD.path(), body)
+        await install_kinds(api, [*own_kinds(), PYTORCH_JOB_KIND])
     finally:
         await api.close()
 

@@ -154,17 +154,20 @@ def test_numbers_that_are_none_are_left_out_of_progress() -> None:
 
 def test_a_job_that_succeeded_reports_its_model_and_is_not_launched_again() -> None:
     document = success(
-        metrics={"train_loss": 0.5, "broken": float("inf")}, report_uri="pvc://w/r.html", warnings=["2 records"]
+        metrics={"train_loss": 0.5, "epochs": 3.33333, "broken": float("inf")},
+        report_uri="pvc://w/r.html",
+        warnings=["2 records"],
     )
     made = plan(launched(), seen(training_job(state="succeeded"), pods=(ended_pod(result=document),)))
     assert made.status is not None
     assert made.status.phase == "Succeeded"
     assert made.status.model == document.model
-    assert made.status.metrics == {"train_loss": 0.5}
+    assert made.status.metrics == {"train_loss": 0.5, "epochs": 3.33333}
     assert made.status.report_uri == "pvc://w/r.html"
     assert made.status.finished_at == NOW
     assert made.status.progress is not None
-    assert (made.status.progress.step, made.status.progress.total_steps) == (40, 40)
+    last = made.status.progress
+    assert (last.step, last.total_steps, last.epoch, last.loss) == (40, 40, 3.3333, 0.5)
     assert condition(made, "Succeeded")[:2] == ("True", "Completed")
     assert {notice.reason for notice in made.notices} == {"Completed", "TrainingWarning"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import os
 import shutil
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.operator.conftest import ROOT, Process, operator_process, python_path
+from alidade_operator.api import Api
+from tests.operator.conftest import ROOT, Process, api_server_process, operator_process, python_path
+from tests.operator.played import PYTORCH_JOB_KIND, Played, connection, install_kinds, own_kinds
 
 PACKAGE = ROOT / "operator" / "alidade_operator"
 
@@ -85,3 +88,27 @@ def test_kopf_can_run_it(api_server: Path, tmp_path: Path) -> None:
     process.start()
     process.wait_for("listed every kind")
     process.stop()
+
+
+async def test_jobs_go_on_when_the_training_operator_is_installed(tmp_path: Path) -> None:
+    server = api_server_process(tmp_path)
+    server.start()
+    await asyncio.to_thread(server.wait_for, "serving https://")
+    kubeconfig = tmp_path / "kubeconfig"
+    process = operator_process(tmp_path, kubeconfig)
+    api = Api(lambda: connection(kubeconfig), connections=4)
+    played = Played(api, "late")
+    try:
+        await install_kinds(api, own_kinds())
+        process.start()
+        await asyncio.to_thread(process.wait_for, "listed every kind")
+        await played.create_namespace()
+        await played.apply("patient")
+        status = await played.phase("patient", "Waiting")
+        assert "TrainingOperatorMissing" in str(status["conditions"])
+        await install_kinds(api, [PYTORCH_JOB_KIND])
+        await played.launched("patient")
+    finally:
+        await api.close()
+        process.stop()
+        server.stop()

@@ -44,8 +44,15 @@ def at_the_end(
             updated_at=now,
         )
     step = last.step if result.step is None else result.step
+    epoch = result.metrics.get("epochs", last.epoch)
     return last.model_copy(
-        update={"step": step, "total_steps": max(step, last.total_steps), "eta": None, "updated_at": now}
+        update={
+            "step": step,
+            "total_steps": max(step, last.total_steps),
+            "epoch": round(epoch, 4) if math.isfinite(epoch) else last.epoch,
+            "eta": None,
+            "updated_at": now,
+        }
     )
 
 
