@@ -41,6 +41,14 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+@pytest.fixture(scope="session", autouse=True)
+def single_thread() -> None:
+    """Keeps torch to one thread: a pool of them does not survive a fork, and its first use in a child would hang."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with training and held-out records, and a tiny base model."""

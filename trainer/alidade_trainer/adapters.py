@@ -1,10 +1,11 @@
 """LoRA (Hu et al. 2021) on a base model, by peft."""
 
-from typing import Any
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -58,7 +59,7 @@ def _linear_names(model: PreTrainedModel) -> list[str]:
     )
 
 
-def save_adapter(model: PeftModel, state: dict[str, Tensor], folder: Any, *, base: str) -> None:
+def save_adapter(model: PeftModel, state: dict[str, Tensor], folder: Path, *, base: str) -> None:
     """Writes the adapter in peft's format.
 
     state: the trained weights by their names in the model. base: address of the model it belongs to.
@@ -67,7 +68,7 @@ def save_adapter(model: PeftModel, state: dict[str, Tensor], folder: Any, *, bas
     config.base_model_name_or_path = base
     config.inference_mode = True
     config.save_pretrained(folder)
-    from safetensors.torch import save_file
-
+    file = folder / "adapter_model.safetensors"
     tensors = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
+    # Tied weights have two names in peft's format; safetensors refuses one memory under two.
+    save_file({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}, file)
