@@ -30,7 +30,7 @@ def alidade() -> None:
 @click.option("--foreground", is_flag=True, help="Stay, and stop the cluster with ctrl-c.")
 def up(name: str, port: int, *, no_operator: bool, foreground: bool) -> None:
     """Start a cluster on this machine: API server, controllers, kubelet, operator."""
-    local_cluster.up(name, port=port, operator=not no_operator, foreground=foreground)
+    sys.exit(local_cluster.up(name, port=port, operator=not no_operator, foreground=foreground))
 
 
 @alidade.command()
@@ -38,7 +38,7 @@ def up(name: str, port: int, *, no_operator: bool, foreground: bool) -> None:
 @click.option("--purge", is_flag=True, help="Delete the cluster's objects, models and logs too.")
 def down(name: str, *, purge: bool) -> None:
     """Stop the cluster on this machine; its objects and volumes stay."""
-    local_cluster.down(name, purge=purge)
+    sys.exit(local_cluster.down(name, purge=purge))
 
 
 @alidade.command()
@@ -46,7 +46,7 @@ def down(name: str, *, purge: bool) -> None:
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
 def status(name: str, output: str) -> None:
     """Say what runs on this machine."""
-    sys.exit(local_cluster.print_status(name, as_json=output == "json"))
+    sys.exit(local_cluster.status(name, output))
 
 
 @alidade.command()

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return commands[arguments.command](arguments)
     except ClusterError as error:
-        print(f"alidade-local: {error}", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
         return 1
 
 
@@ -98,7 +98,8 @@ def _up(arguments: argparse.Namespace) -> int:
 def _down(arguments: argparse.Namespace) -> int:
     data_dir = _data_dir(arguments)
     stopped = cluster.down(data_dir=data_dir, purge=arguments.purge)
-    print(f"The cluster in {data_dir} {'is stopped' if stopped else 'was not running'}.")
+    left = "Its objects and volumes stay there." if data_dir.exists() else "Nothing of it is left."
+    print(f"The cluster in {data_dir} {'is stopped' if stopped else 'was not running'}. {left}")
     return 0
 
 
