@@ -62,8 +62,11 @@ class Cache:
 
     def remove(self, kind: Kind, body: JsonObject) -> bool:
         """Takes note that an object is gone for good; False when that was known."""
+        self._bury(body["metadata"]["uid"])
+        return self._drop(kind, body)
+
+    def _drop(self, kind: Kind, body: JsonObject) -> bool:
         metadata = body["metadata"]
-        self._bury(metadata["uid"])
         objects = self._objects.get(kind.kind, {})
         name = (metadata.get("namespace", ""), metadata["name"])
         known = objects.get(name)
@@ -95,7 +98,8 @@ class Cache:
             and (not covered or namespace in covered)
         ]
         for body in lost:
-            self.remove(kind, body)
+            # Not as gone for good: one without our labels, known from a refused creation, is in no listing either.
+            self._drop(kind, body)
         return lost
 
     def get(self, key: Key) -> JsonObject | None:

@@ -73,6 +73,14 @@ def test_a_listing_removes_what_the_watch_lost_and_spares_what_is_newer() -> Non
     assert {body["metadata"]["name"] for body in cache.all(FINE_TUNE_JOB)} == {"kept", "newer"}
 
 
+def test_what_a_listing_does_not_show_may_come_back() -> None:
+    """A PyTorchJob of somebody else carries no label of ours, and is read again whenever it is in the way."""
+    cache = Cache()
+    cache.put(PYTORCH_JOB, thing(PYTORCH_JOB, version=5))
+    assert len(cache.prune(PYTORCH_JOB, [], "10", [])) == 1
+    assert cache.put(PYTORCH_JOB, thing(PYTORCH_JOB, version=5)) is True
+
+
 def test_a_listing_of_one_namespace_says_nothing_about_another() -> None:
     cache = Cache()
     cache.put(FINE_TUNE_JOB, thing())
