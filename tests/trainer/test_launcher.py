@@ -80,7 +80,7 @@ def read_until(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
 def test_a_job_runs_shows_its_progress_and_ends_with_code_0_and_a_result(
     make_job: MakeJob, start: Start, termination_log: Path
 ) -> None:
-    process = start(make_job({"training": {"maxSteps": 40}}), ALIDADE_PORT="0")
+    process = start(make_job({"training": {"maxSteps": 40, "epochs": 99}}), ALIDADE_PORT="0")
 
     url = read_until(process, r"Progress: (http://127\.0\.0\.1:\d+)/progress")[1]
     first = ProgressDocument.model_validate_json(fetch(url + "/progress"))
@@ -110,10 +110,15 @@ def fetch(url: str) -> str:
 def test_two_processes_save_a_checkpoint_and_end_with_143_when_asked_to_stop(
     make_job: MakeJob, start: Start, termination_log: Path, tmp_path: Path
 ) -> None:
-    job = make_job({"training": {"maxSteps": 100_000}, "checkpoint": {"everySteps": 100_000}})
+    job = make_job(
+        {
+            "training": {"maxSteps": 100_000, "epochs": 10_000, "evaluateEverySteps": 1_000},
+            "checkpoint": {"everySteps": 100_000},
+        }
+    )
     process = start(job, PET_NPROC_PER_NODE="2")
 
-    read_until(process, r"step 1/100000 ")
+    read_until(process, r"step 1/60000 ")
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
 
@@ -153,9 +158,9 @@ def test_without_a_job_the_command_says_which_variable_is_missing(start: Start, 
 def test_a_training_process_that_is_killed_is_a_retryable_failure(
     make_job: MakeJob, start: Start, termination_log: Path
 ) -> None:
-    process = start(make_job({"training": {"maxSteps": 100_000}}))
+    process = start(make_job({"training": {"maxSteps": 100_000, "epochs": 10_000, "evaluateEverySteps": 1_000}}))
 
-    read_until(process, r"step 1/100000 ")
+    read_until(process, r"step 1/60000 ")
     os.kill(only_child(process.pid), signal.SIGKILL)
     process.communicate(timeout=60)
 
@@ -172,7 +177,7 @@ def only_child(pid: int) -> int:
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 700 KiB: room for two checkpoints of the tiny model, not for more."""
+    """A file system with room for two checkpoints of the tiny model, not for more."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1300k", "tmpfs", str(folder)], capture_output=True)
@@ -187,7 +192,7 @@ def test_a_full_disk_is_a_final_failure_that_keeps_the_checkpoints_before(
 ) -> None:
     over = {"output": f"file://{tiny_disk}/out", "checkpoint": {"everySteps": 1, "keep": 100}}
 
-    run = run_job(make_job(over | {"training": {"maxSteps": 50}}))
+    run = run_job(make_job(over | {"training": {"maxSteps": 50, "epochs": 99}}))
 
     failure = run.result.failure
     assert failure is not None

@@ -134,9 +134,12 @@ def test_axis_marks_are_round_and_enclose_the_values(low: float, high: float) ->
     assert 4 <= len(marks) <= 8
 
 
-def test_smoothing_starts_at_the_first_value_and_keeps_a_constant() -> None:
-    assert smoothed([(1, 4.0), (2, 4.0), (3, 4.0)]) == [(1, 4.0), (2, pytest.approx(4.0)), (3, pytest.approx(4.0))]
-    assert smoothed([(1, 10.0), (2, 0.0)])[1][1] == pytest.approx(0.9 * 0.1 * 10 / 0.19)
+def test_smoothing_starts_at_the_first_value_keeps_a_constant_and_leaves_short_curves_alone() -> None:
+    constant = [(float(n), 4.0) for n in range(100)]
+    assert [y for _, y in smoothed(constant)] == pytest.approx([4.0] * 100)
+    falling = [(0.0, 10.0), *((float(n), 0.0) for n in range(1, 100))]
+    assert smoothed(falling)[1][1] == pytest.approx(0.9 * 0.1 * 10 / 0.19)
+    assert [y for _, y in smoothed(falling[:10])] == [y for _, y in falling[:10]]
 
 
 def test_long_curves_are_thinned_and_keep_their_last_point() -> None:

@@ -215,7 +215,7 @@ def test_a_model_from_scratch_gets_a_tokenizer_of_its_own_and_learns(
     make_job: MakeJob, run_job: RunJob, workplace: Path
 ) -> None:
     init = {"hiddenSize": 32, "layers": 2, "heads": 2, "vocabSize": 300, "contextLength": 128}
-    over = {"model": {"uri": None, "init": init}, "training": {"maxSteps": 25, "evaluateEverySteps": 25}}
+    over = {"model": {"uri": None, "init": init}, "training": {"maxSteps": 25, "epochs": 99, "evaluateEverySteps": 25}}
 
     run = run_job(make_job(over))
 
@@ -310,7 +310,13 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(
 
 def test_training_ends_early_when_held_out_loss_stops_improving(make_job: MakeJob, run_job: RunJob) -> None:
     # With so high a learning rate the held-out loss cannot keep falling.
-    training = {"maxSteps": 40, "learningRate": 0.5, "evaluateEverySteps": 1, "earlyStopping": {"patience": 2}}
+    training = {
+        "maxSteps": 40,
+        "learningRate": 0.5,
+        "evaluateEverySteps": 1,
+        "epochs": 99,
+        "earlyStopping": {"patience": 2},
+    }
 
     run = run_job(make_job({"training": training, "checkpoint": {"everySteps": 50}}))
 

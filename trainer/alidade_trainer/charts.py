@@ -73,8 +73,16 @@ def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
-def smoothed(points: Sequence[tuple[float, float]], weight: float = 0.9) -> list[tuple[float, float]]:
-    """Exponential moving average without its early bias (Kingma & Ba 2015, section 3)."""
+SHORT_CURVE = 10
+"""Points up to which a curve is shown as it is."""
+
+
+def smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Exponential moving average without its early bias (Kingma & Ba 2015, section 3).
+
+    It looks back over about ten points, fewer on a short curve, so that it does not lag behind by much of it.
+    """
+    weight = min(0.9, max(0.0, 1 - SHORT_CURVE / max(len(points), 1)))
     average, result = 0.0, []
     for number, (x, y) in enumerate(points, 1):
         average = weight * average + (1 - weight) * y

@@ -20,7 +20,8 @@ _PEER_LOST = re.compile(
 )
 # torch writes its archives in C++ and drops the errno; safetensors has it in its text only.
 _WRITE_FAILED = re.compile(
-    r"No space left on device|os error 28|PytorchStreamWriter failed writing|Disk quota exceeded"
+    r"No space left on device|os error 28|Disk quota exceeded|PytorchStreamWriter failed writing|iostream error|"
+    r"inline_container\.cc:\d+\] \. unexpected pos"
 )
 
 
