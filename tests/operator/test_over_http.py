@@ -234,7 +234,11 @@ async def test_metrics_and_health_are_served(operator: Process, played: Played) 
     assert 'alidade_operator_reconciles_total{kind="FineTuneJob",outcome="changed"}' in metrics
     assert 'alidade_operator_resources{kind="FineTuneJob",phase="Running"}' in metrics
     gauge = f'alidade_job_attempts{{kind="FineTuneJob",name="measured",namespace="{played.namespace}"}} 1.0'
-    assert gauge in metrics
+
+    async def shown() -> bool:
+        return gauge in await asyncio.to_thread(get, "/metrics")
+
+    await played.until(shown, "the gauge of the running job")
     await played.end_pod("measured-1", result=success())
     await played.phase("measured", "Succeeded")
 
