@@ -165,6 +165,9 @@ class ResultDocument(Report):
     model: ModelInfo | None = Field(None, description="The model that came out.")
     metrics: dict[str, float] = Field({}, description="Final metrics; snake_case names with units.")
     failure: Failure | None = Field(None, description="Why there is no model.")
+    stopped: Failure | None = Field(
+        None, description="The guard rail that ended an alignment early; the model is its newest sound iteration's."
+    )
     step: int | None = Field(None, description="Last optimizer step done.")
     report_uri: str | None = Field(None, description="The HTML report.")
     warnings: list[str] = Field([], description="What a person should know, such as records that were left out.")

@@ -41,13 +41,16 @@ class Export:
     data_digest: str
 
 
-def export_model(module: nn.Module, export: Export, peers: Peers) -> ModelInfo | None:
+def export_model(
+    module: nn.Module, export: Export, peers: Peers, *, weights: dict[str, torch.Tensor] | None = None
+) -> ModelInfo | None:
     """Writes `model/`, for LoRA also `adapter/`, whole or not at all. Every process calls it; the first gets the "
     "answer."""
     uses_adapter = export.job.adapter.type != AdapterType.NONE
     state = gathered_state(module, trainable_only=uses_adapter, keep=peers.is_first)
     if not peers.is_first:
         return None
+    state |= weights or {}
     if uses_adapter:
         _write_adapter(module, state, export)
     with new_folder(export.output / "model") as folder:

@@ -19,6 +19,7 @@ class History:
         self._path = path
         lines = [line for line in read_lines(path) if line["step"] <= up_to_step]
         self.steps: list[dict[str, Any]] = [line for line in lines if "loss" in line]
+        self.iterations: list[dict[str, Any]] = [line for line in lines if "iteration" in line]
         self.evaluations: list[dict[str, Any]] = [line for line in lines if "eval_loss" in line]
         write_file(path, "".join(json.dumps(line) + "\n" for line in lines))
         self._file = path.open("a")
@@ -33,6 +34,20 @@ class History:
         """Appends a loss on held-out data."""
         line = {"step": step, "eval_loss": loss}
         self.evaluations.append(line)
+        self._append(line)
+
+    def add_iteration(self, step: int, align_step: str, iteration: int, metrics: dict[str, float]) -> None:
+        """Appends an iteration of an alignment step; step: optimizer steps done. One that is there is left as it is."""
+        if any(one["align_step"] == align_step and one["iteration"] == iteration for one in self.iterations):
+            return
+        line = {
+            "step": step,
+            "align_step": align_step,
+            "step_index": int(align_step.partition("-")[0]) - 1,
+            "iteration": iteration,
+            "metrics": metrics,
+        }
+        self.iterations.append(line)
         self._append(line)
 
     def sync(self) -> None:

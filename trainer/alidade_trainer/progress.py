@@ -67,6 +67,13 @@ class Progress:
     gpu_meter: GpuMeter | None = None
     tokens_total: int = 0
     """Tokens read by this attempt."""
+    activity: str | None = None
+    align_step: str | None = None
+    iteration: int | None = None
+    """Iterations of the present alignment step done."""
+    total_iterations: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Newest of an alignment step."""
     _recent: list[StepMetrics] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -96,6 +103,20 @@ class Progress:
         """Takes up a loss on held-out data."""
         with self._lock:
             self.eval_loss = loss
+
+    def record_activity(self, align_step: str, iteration: int, total_iterations: int, activity: str) -> None:
+        """Says what an alignment step does from now on, and how many iterations are done."""
+        with self._lock:
+            self.align_step, self.iteration, self.total_iterations = align_step, iteration, total_iterations
+            self.activity = activity
+
+    def record_iteration(
+        self, align_step: str, iteration: int, total_iterations: int, metrics: dict[str, float]
+    ) -> None:
+        """Takes up one more iteration of an alignment step; metrics of earlier ones stay until there are newer."""
+        with self._lock:
+            self.align_step, self.iteration, self.total_iterations = align_step, iteration, total_iterations
+            self.metrics = {**self.metrics, **metrics}
 
     def record_checkpoint(self, step: int) -> None:
         """Says that a checkpoint has just become complete."""
@@ -135,6 +156,11 @@ class Progress:
                 learning_rate=last.learning_rate if last else None,
                 tokens_per_second=speed,
                 eta_s=self._seconds_left(),
+                activity=self.activity,
+                align_step=self.align_step,
+                iteration=self.iteration,
+                total_iterations=self.total_iterations,
+                metrics=dict(self.metrics),
                 resumed_from_step=self.resumed_from_step,
                 updated_at=datetime.now(UTC),
             )

@@ -69,6 +69,7 @@ def report_page(*, lineage: Mapping[str, Any], pieces: Mapping[str, Any], lines:
         '<section class="charts">',
         *(_figure(caption, chart) for caption, chart in _charts(steps, evaluations)),
         *(_figure(caption, chart) for caption, chart in _histogram(pieces.get("histogram"))),
+        *(_figure(caption, chart) for caption, chart in _alignment(lines)),
         "</section>",
         _samples(pieces["samples"]),
         '<section class="columns">',
@@ -147,6 +148,31 @@ def _histogram(histogram: Mapping[str, Any] | None) -> Iterable[tuple[str, str]]
     yield "Rewards of held-out answers", line_chart(lines, x_name="reward", y_name="answers")
 
 
+ALIGNMENT_CURVES = (
+    ("Reward", "reward", ("reward", "samples"), ("evalReward", "held-out prompts"), ("heldOut", "held-out score")),
+    ("Divergence from the start model, nats per answer", "nats", ("kl", "samples"), ("evalKl", "held-out prompts")),
+    ("Length of answers", "tokens", ("responseLength", "samples"), ("evalLength", "held-out prompts")),
+    ("Different bigrams of answers", "share", ("distinct2", "held-out prompts")),
+    ("Perplexity of the held-out answers in the data", "perplexity", ("perplexity", "held-out prompts")),
+    ("Entropy, nats per token", "nats", ("entropy", "samples")),
+    ("Tokens whose ratio is clipped", "share", ("clipFraction", "samples")),
+)
+"""Caption, name of the y axis, and (metric, name of its line) of each chart over an alignment's iterations."""
+
+
+def _alignment(lines: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
+    iterations = [line for line in lines if "iteration" in line]
+    for step in dict.fromkeys(line["align_step"] for line in iterations):
+        own = [line for line in iterations if line["align_step"] == step]
+        for caption, y_name, *curves in ALIGNMENT_CURVES:
+            drawn = [
+                Line(name, [(one["iteration"], one["metrics"][key]) for one in own if key in one["metrics"]], style)
+                for (key, name), style in zip(curves, ("main", "other", "raw"), strict=False)
+            ]
+            if any(line.points for line in drawn):
+                yield f"{step}: {caption}", line_chart(drawn, x_name="iteration", y_name=y_name)
+
+
 def _figure(caption: str, chart: str) -> str:
     return f"<figure><figcaption>{escape(caption)}</figcaption>{chart}</figure>"
 
@@ -155,13 +181,13 @@ def _samples(samples: list[Mapping[str, Any]]) -> str:
     if not samples:
         return ""
     where = "held-out prompts" if samples[0]["held_out"] else "prompts of the training data (none were held out)"
-    rows = "".join(
-        f"<tr><td>{_text(sample['prompt'])}</td><td>{_text(sample['reference'])}</td><td>{_text(sample['answer'])}</td></tr>"
-        for sample in samples
-    )
+    names = {"prompt": "Prompt", "reference": "In the data", "before": "Before", "answer": "The model, greedily"}
+    shown = [name for name in names if any(sample.get(name) is not None for sample in samples)]
+    head = "".join(f"<th>{names[name]}</th>" for name in shown)
+    rows = "".join(f"<tr>{''.join(f'<td>{_text(sample[name])}</td>' for name in shown)}</tr>" for sample in samples)
     return (
-        f"<section class=samples><h2>Answers to {where}</h2><table><thead><tr><th>Prompt</th><th>In the data</th>"
-        f"<th>The model, greedily</th></tr></thead><tbody>{rows}</tbody></table></section>"
+        f"<section class=samples><h2>Answers to {where}</h2><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table></section>"
     )
 
 

@@ -24,6 +24,8 @@ class SampleAnswer:
     answer: str
     held_out: bool
     """Whether the model has not been trained on it."""
+    before: str | None = None
+    """The answer before an alignment."""
 
 
 @dataclass(frozen=True)

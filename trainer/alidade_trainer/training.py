@@ -81,11 +81,19 @@ def train(job: JobDocument, around: Surroundings) -> ResultDocument:
     if on_gpu:
         torch.cuda.set_device(peers.device)
     refuse_unknown(job)
+    if job.stage is Stage.ALIGN:
+        from alidade_trainer.align.steps import check_steps
+
+        check_steps(job)
     share_of_process(job.training, peers.count)
     checked_raw_config(job)
     disable_progress_bar()  # of loading and saving; the log has a line for each
     start_deepspeed(on_gpu=on_gpu, processes=peers.count)
     try:
+        if job.stage is Stage.ALIGN:
+            from alidade_trainer.align.run import align  # which stands on this module
+
+            return align(job, around, peers)
         return _train(job, around, peers, _stage_of(job))
     finally:
         torch.distributed.destroy_process_group()

@@ -149,13 +149,15 @@ def _import_muon_without_compiling() -> None:
             os.environ[COMPILER_SWITCH] = before
 
 
-def build_engine(model: nn.Module, job: JobDocument, config: Mapping[str, Any]) -> deepspeed.DeepSpeedEngine:
+def build_engine(
+    model: nn.Module, job: JobDocument, config: Mapping[str, Any], *, epsilon: float = ADAM_EPSILON
+) -> deepspeed.DeepSpeedEngine:
     """The model under DeepSpeed with AdamW over its trainable weights. Every process calls it."""
     optimizer = torch.optim.AdamW(
         weight_groups(model, job.training.weight_decay),
         lr=job.training.learning_rate,
         betas=ADAM_BETAS,
-        eps=ADAM_EPSILON,
+        eps=epsilon,
         fused=True,
     )
     engine, _, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=dict(config))

@@ -22,7 +22,7 @@ from alidade_trainer.data.formats import Preference
 from alidade_trainer.data.records import Position
 from alidade_trainer.data.report import DataReport, SourceReport
 from alidade_trainer.data.sequences import SampleBuilder, TokenDataset
-from alidade_trainer.data.tokenising import OpenedSource
+from alidade_trainer.data.tokenising import TOO_LONG, OpenedSource
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.reward.ranking import pair_strength, ranked_pairs
 from alidade_trainer.sources import Locations
@@ -277,7 +277,7 @@ class _Reader:
             rows = [next(rendered).input_ids for _ in example.answers]
             short = [place for place, row in enumerate(rows) if len(row) <= self._max_length]
             if len(short) < len(rows):
-                report.drop(f"an answer longer than maxLength, {self._max_length} tokens with its prompt", position)
+                report.drop(f"{TOO_LONG}, {self._max_length} tokens, one of the answers with its prompt", position)
             scores = [example.scores[place] for place in short]
             pairs = ranked_pairs(scores)
             if len(short) == len(rows) or pairs:

@@ -1,0 +1,154 @@
+"""Alignments that are killed, stopped, spread over processes or refused."""
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RAFT = {"raft": {"iterations": 2, "promptsPerIteration": 8, "samplesPerPrompt": 4, "klCoefficient": 0.01}}
+PPO = {
+    "ppo": {
+        "iterations": 2,
+        "rolloutBatchSize": 16,
+        "miniBatchSize": 8,
+        "epochs": 2,
+        "kl": {"coefficient": 0.05, "target": 1.0},
+    }
+}
+FREE = {"alignment": {"guardrails": {"minDiversityRatio": 0, "minLengthRatio": 0}}}
+Prepare = Callable[[int], None]
+
+
+def kill_at_step(step: int) -> Prepare:
+    """The first process dies as by a power cut when so many optimizer steps are recorded."""
+
+    def prepare(rank: int) -> None:
+        from alidade_trainer.align.run import AlignmentRun
+
+        record = AlignmentRun._record_step
+
+        def record_and_die(self: Any, metrics: Any) -> None:
+            record(self, metrics)
+            if metrics.step == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        AlignmentRun._record_step = record_and_die  # type: ignore[method-assign]
+
+    return prepare
+
+
+def stop_while_sampling(iteration: int) -> Prepare:
+    """SIGTERM arrives when the samples of one iteration begin to come."""
+
+    def prepare(rank: int) -> None:
+        from alidade_trainer.align.sampling import PolicySampler
+
+        draw = PolicySampler.draw
+
+        def draw_and_stop(self: Any, *arguments: Any, **named: Any) -> Any:
+            if (named.get("name") or "").endswith(f"-{iteration}"):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return draw(self, *arguments, **named)
+
+        PolicySampler.draw = draw_and_stop  # type: ignore[method-assign]
+
+    return prepare
+
+
+def test_a_chain_killed_and_stopped_ends_with_the_metrics_of_one_that_was_not(
+    align_job: Callable[..., Path], run_job: Callable[..., Any]
+) -> None:
+    """RAFT, then PPO with an adaptive coefficient: killed within the training of either, stopped while sampling."""
+    whole = run_job(align_job([RAFT, PPO], FREE, output="whole"))
+    assert whole.result.outcome == "succeeded", whole.result.failure
+    job = align_job([RAFT, PPO], FREE, output="cut")
+    assert run_job(job, prepare=kill_at_step(2)).exit_codes == [-signal.SIGKILL]
+    stopped = run_job(job, prepare=stop_while_sampling(1))
+    assert stopped.result.outcome == "terminated"
+    assert run_job(job, prepare=kill_at_step(5)).exit_codes == [-signal.SIGKILL]
+    again = run_job(job)
+    assert again.result.outcome == "succeeded", again.result.failure
+    assert again.lines == whole.lines
+    assert again.result.model is not None
+    assert again.result.model.digest == whole.result.model.digest
+    assert not (again.output / "draws").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [RAFT, PPO], ids=["raft", "ppo"])
+def test_two_processes_under_zero_2_and_3_do_what_one_does(
+    align_job: Callable[..., Path], run_job: Callable[..., Any], iterations: Any, step: dict[str, Any]
+) -> None:
+    alone = iterations(run_job(align_job([step], FREE, output="alone")).output)
+    for stage in (2, 3):
+        over = {**FREE, "deepspeed": {"zeroStage": stage}}
+        run = run_job(align_job([step], over, output=f"zero{stage}"), processes=2)
+        assert run.result.outcome == "succeeded", run.result.failure
+        rows = iterations(run.output)
+        assert rows[:2] == [pytest.approx(row, rel=2e-2, abs=2e-3) for row in alone[:2]]
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
+@pytest.mark.parametrize("step", [RAFT, PPO], ids=["raft", "ppo"])
+def test_lora_aligns_its_additions_and_the_merged_model_comes_out(
+    align_job: Callable[..., Path], run_job: Callable[..., Any], iterations: Any, step: dict[str, Any]
+) -> None:
+    run = run_job(align_job([step], {**FREE, "adapter": {"type": "lora", "rank": 4}}))
+    assert run.result.outcome == "succeeded", run.result.failure
+    assert run.result.model.trainable_parameters < run.result.model.parameters / 2
+    assert iterations(run.output)[0]["evalKl"] == pytest.approx(0.0, abs=1e-4)
+    assert iterations(run.output)[-1]["evalKl"] != 0.0
+    assert (run.output / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_over_optimization_stops_the_step_and_keeps_the_sound_iteration(
+    align_job: Callable[..., Path], run_job: Callable[..., Any], iterations: Any
+) -> None:
+    """The reward likes the word `tin`; the data has `Oslo`: the better the one, the worse the other."""
+    raft = {"raft": {"iterations": 6, "promptsPerIteration": 16, "samplesPerPrompt": 6, "epochsPerIteration": 3}}
+    over = {
+        "alignment": {
+            "rewards": [{"name": "tin", "function": "regex", "pattern": "tin|Oslo.*"}],
+            "guardrails": {"klCeiling": 0.05, "minDiversityRatio": 0},
+        }
+    }
+    run = run_job(align_job([raft], over))
+    assert run.result.outcome == "failed"
+    assert run.result.failure.reason == "KlCeiling"
+    assert "No iteration was sound" in run.result.failure.message
+    rows = iterations(run.output)
+    assert rows[-1]["evalKl"] > 0.05
+    assert json.loads((run.output / "metrics.jsonl").read_text().splitlines()[-1])["iteration"] < 6
+
+
+@pytest.mark.parametrize(
+    ("step", "over", "said"),
+    [
+        ({"dpo": {"dataset": {"uri": "file:///x"}}}, {}, "DataNotFound: "),
+        (RAFT, {"alignment": {"rewards": []}}, "ConfigInvalid: align.0. needs rewardModels"),
+        (RAFT, {"alignment": {"generation": {"maxNewTokens": 90}}}, "DataTooLong: .*generation.maxNewTokens 90"),
+        (
+            RAFT,
+            {"alignment": {"rewards": [{"name": "no", "function": "regex", "pattern": "zebra"}]}},
+            "RewardInvalid: The reward is 0 for all 32 samples .*'What is number",
+        ),
+        (
+            RAFT,
+            {"dataset": {"validation": None}, "alignment": {"guardrails": {"overOptimization": {}}}},
+            "ConfigInvalid: .*set prompts.validation",
+        ),
+    ],
+    ids=["dpo", "no rewards", "long prompts", "constant reward", "nothing held out"],
+)
+def test_what_cannot_be_aligned_is_said_in_a_sentence(
+    align_job: Callable[..., Path], run_job: Callable[..., Any], step: dict[str, Any], over: dict[str, Any], said: str
+) -> None:
+    run = run_job(align_job([step], over))
+    assert run.result.failure is not None
+    found = f"{run.result.failure.reason}: {run.result.failure.message}"
+    assert re.search(said, found), found

@@ -1,0 +1,123 @@
+"""What answers are worth: every reward of a job, checked and made one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alidade_crds.blocks import Precision
+from alidade_crds.contract import JobAlignment, JobDocument
+from alidade_crds.reasons import FailureReason
+from alidade_trainer.align.prompts import AskedPrompt
+from alidade_trainer.failures import JobFailure
+from alidade_trainer.peers import Peers
+from alidade_trainer.reward.combination import gated, weighted_sum
+from alidade_trainer.reward.functions import NEEDS_REFERENCE, Reward, program_of
+from alidade_trainer.reward.learned import LearnedReward
+from alidade_trainer.sources import Locations
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """total: (answers,) the rewards as one. parts: (answers,) each reward by its name."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class Judge:
+    """All rewards of an alignment."""
+
+    def __init__(self, rewards: dict[str, Reward], alignment: JobAlignment) -> None:
+        self._rewards = rewards
+        self._weights = [reward.weight for reward in alignment.rewards]
+        self._is_gated = alignment.combine == "gated"
+
+    @classmethod
+    def load(cls, job: JobDocument, locations: Locations, device: torch.device) -> "Judge":
+        """The rewards that a job names. Raises JobFailure for one that cannot be used."""
+        assert job.alignment is not None
+        dtype = torch.bfloat16 if job.training.precision == Precision.BF16 else torch.float32
+        rewards: dict[str, Reward] = {}
+        for number, wanted in enumerate(job.alignment.rewards):
+            field = f"rewardModels[{number}]"
+            program = program_of(wanted)
+            if program is None and wanted.uri is None:
+                raise JobFailure(FailureReason.CONFIG_INVALID, f"{field} names no model, function or entryPoint.")
+            if program is None:
+                assert wanted.uri is not None
+                folder = locations.resolve_model(wanted.uri, field=field)
+                program = LearnedReward.load(folder, dtype=dtype, device=device, digest=wanted.digest, field=field)
+            if wanted.name in rewards:
+                raise JobFailure(FailureReason.CONFIG_INVALID, f"{field}.name is {wanted.name}, which is there twice.")
+            rewards[wanted.name] = program
+        return cls(rewards, job.alignment)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no reward, as in a job of DPO alone."""
+        return not self._rewards
+
+    def judge_answers(self, prompts: Sequence[AskedPrompt], answers: Sequence[str]) -> dict[str, Tensor]:
+        """Each reward's (answers,) scores by name. Raises JobFailure (RewardInvalid) for one that is no number."""
+        messages = [prompt.messages for prompt in prompts]
+        references = [prompt.reference for prompt in prompts]
+        parts = {}
+        for name, reward in self._rewards.items():
+            scores = reward.score(messages, answers, references)
+            wrong = (~scores.isfinite()).nonzero().flatten().tolist()
+            if wrong:
+                raise JobFailure(
+                    FailureReason.REWARD_INVALID,
+                    f"The reward {name} gives {float(scores[wrong[0]])} to the answer {_cut(answers[wrong[0]])} to "
+                    f"{_cut(messages[wrong[0]][-1]['content'])}; a reward has to be a finite number.",
+                )
+            parts[name] = scores
+        return parts
+
+    def combined(self, parts: dict[str, Tensor]) -> Tensor:
+        """The (answers,) rewards as one; gated ones are whitened over the answers, so those are of a whole batch."""
+        scores = list(parts.values())
+        if self._is_gated:
+            return gated(scores[0], scores[1], torch.zeros(len(scores[0]), dtype=torch.bool))
+        return weighted_sum(scores, self._weights)
+
+
+def refuse_constant(scores: Tensor, prompts: Sequence[AskedPrompt], answers: Sequence[str]) -> None:
+    """Raises JobFailure (RewardInvalid) when the first samples of a job all have one reward."""
+    if len(scores) > 1 and bool((scores == scores[0]).all()):
+        raise JobFailure(
+            FailureReason.REWARD_INVALID,
+            f"The reward is {float(scores[0]):g} for all {len(scores)} samples of the first iteration, such as "
+            f"{_cut(answers[0])} as answer to {_cut(prompts[0].messages[-1]['content'])} (in the data: "
+            f"{_cut(prompts[0].reference or '')}), so there is nothing to learn. Use a reward that tells answers "
+            "apart, or start from a model that sometimes answers well.",
+        )
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= 120 else text[:117] + "...")
+
+
+def check_rewards(job: JobDocument, prompts: Sequence[AskedPrompt]) -> None:
+    """Raises JobFailure (ConfigInvalid) when a reward compares with references that the prompts do not have."""
+    assert job.alignment is not None
+    for number, reward in enumerate(job.alignment.rewards):
+        if reward.function in NEEDS_REFERENCE and not any(prompt.reference for prompt in prompts):
+            raise JobFailure(
+                FailureReason.CONFIG_INVALID,
+                f"rewardModels[{number}].function is {reward.function}, but no prompt has an answer to compare with; "
+                "add the answers to the prompts' records, such as input and output.",
+            )
+
+
+def judged(judge: Judge, prompts: Sequence[AskedPrompt], answers: Sequence[str], peers: Peers) -> Judgement:
+    """The rewards of all processes' answers, in order of rank, on every process.
+
+    prompts, answers: this process's own.
+    """
+    mine = peers.agree(lambda: judge.judge_answers(prompts, answers))
+    parts = peers.gather({name: scores.tolist() for name, scores in mine.items()})
+    together = {name: torch.tensor([value for part in parts for value in part[name]]) for name in parts[0]}
+    return Judgement(judge.combined(together), together)

@@ -1,0 +1,155 @@
+"""The policy, and for PPO its critic, as one module, so that one DeepSpeed engine trains both."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from alidade_engine.scoring import token_logprobs
+from alidade_trainer.align.losses import entropy
+from alidade_trainer.loss import can_select_positions
+from alidade_trainer.reward.network import HEAD, classifier, init_head
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """input_ids, attention_mask, position_ids: (rows, time), the answers in the last answer_width places."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    answer_width: int
+
+    @property
+    def answer_ids(self) -> Tensor:
+        """(rows, answer width)."""
+        return self.input_ids[:, -self.answer_width :]
+
+
+class PolicyNetwork(nn.Module):
+    """A language model that is aligned, with a critic of its own, a value head on its states, or neither."""
+
+    def __init__(
+        self, policy: PreTrainedModel | PeftModel, *, critic: PreTrainedModel | None = None, value_head: bool = False
+    ) -> None:
+        """critic: a sequence classifier, whose head gives the value of every state. value_head: a linear head on the
+        policy's own states, which costs next to nothing beside LoRA."""
+        super().__init__()
+        self.policy = policy
+        self.critic = critic
+        self.value_head: nn.Linear | None = None
+        if value_head:
+            self.value_head = nn.Linear(policy.config.hidden_size, 1, bias=False, dtype=policy.dtype)
+            init_head(self.value_head)
+
+    @property
+    def config(self) -> Any:
+        """The language model's."""
+        return self.policy.config
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        answer_width: int,
+        *,
+        temperature: float = 1.0,
+        with_entropy: bool = False,
+        with_values: bool = False,
+        as_reference: bool = False,
+    ) -> dict[str, Tensor]:
+        """Of every answer token, (rows, answer width) float32 each: `logprobs`, `entropy` of the distribution it was
+        drawn from, and `values`, what the critic expects before it.
+
+        temperature divides the logits as it did when the tokens were drawn. as_reference: with the adapter off, which
+        is the model that training started from.
+        """
+        rows = _Rows(input_ids, attention_mask, position_ids, answer_width)
+        if as_reference:
+            assert isinstance(self.policy, PeftModel)
+            with self.policy.disable_adapter():
+                _, logits = answer_logits(self.policy, rows)
+            return {"logprobs": token_logprobs(logits.float() / temperature, rows.answer_ids)}
+        on_states = with_values and self.value_head is not None
+        states, logits = answer_logits(self.policy, rows, with_states=on_states)
+        logits = logits.float() / temperature
+        found = {"logprobs": token_logprobs(logits, rows.answer_ids)}
+        if with_entropy:
+            found["entropy"] = entropy(logits)
+        if on_states:
+            assert self.value_head is not None
+            assert states is not None
+            found["values"] = self.value_head(states).squeeze(-1).float()
+        elif with_values:
+            found["values"] = self._critic_values(rows)
+        return found
+
+    def _critic_values(self, rows: _Rows) -> Tensor:
+        assert self.critic is not None
+        inner = classifier(self.critic)
+        hidden = getattr(inner, inner.base_model_prefix)(
+            input_ids=rows.input_ids,
+            attention_mask=rows.attention_mask,
+            position_ids=rows.position_ids,
+            use_cache=False,
+        ).last_hidden_state
+        values: Tensor = getattr(inner, HEAD)(hidden[:, -rows.answer_width - 1 : -1])  # (rows, answer width, 1)
+        return values.squeeze(-1).float()
+
+
+def answer_logits(
+    model: PreTrainedModel | PeftModel, rows: _Rows, *, with_states: bool = False
+) -> tuple[Tensor | None, Tensor]:
+    """(rows, answer width, width) states, when asked for, and (rows, answer width, vocabulary) logits that predict the
+    answers' tokens."""
+    kept = rows.answer_width + 1
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    selection = {"logits_to_keep": kept} if can_select_positions(inner) else {}
+    output = model(
+        input_ids=rows.input_ids,
+        attention_mask=rows.attention_mask,
+        position_ids=rows.position_ids,
+        use_cache=False,
+        output_hidden_states=with_states,
+        **selection,
+    )
+    states = output.hidden_states[-1][:, -kept:-1] if with_states else None
+    return states, output.logits[:, -kept:-1]
+
+
+def without_dropout(module: nn.Module) -> None:
+    """Turns every dropout off for good: it would make noise of the ratio of new to old probabilities."""
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        config = getattr(part, "config", None)
+        for owner in (part, config):
+            if isinstance(getattr(owner, "attention_dropout", None), float):
+                setattr(owner, "attention_dropout", 0.0)  # noqa: B010  # of whatever class it is
+
+
+class FrozenReference(nn.Module):
+    """The model that training started from, as a copy that is not trained."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        answer_width: int,
+        *,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """(rows, answer width) float32 log-probabilities of the answers' tokens."""
+        rows = _Rows(input_ids, attention_mask, position_ids, answer_width)
+        _, logits = answer_logits(self.model, rows)
+        return token_logprobs(logits.float() / temperature, rows.answer_ids)

@@ -1,0 +1,166 @@
+"""Answers of the policy, drawn by all processes together, and kept so that no draw is ever repeated."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import numpy as np
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from alidade_engine.drawing import SamplingParams
+from alidade_engine.sampling import Completion, Sampler
+from alidade_trainer.align.prompts import AskedPrompt
+from alidade_trainer.disk import write_file
+from alidade_trainer.peers import Peers
+from alidade_trainer.zero import whole_parameters
+
+SLOTS = 64
+"""Rows that decode at once: on a CPU more are no faster (measured), on a GPU memory is the limit."""
+
+
+class Interrupted(Exception):  # noqa: N818  # it is no error
+    """Sampling was asked to stop; what was drawn so far is kept."""
+
+
+@dataclass(frozen=True)
+class DrawnAnswer:
+    """One answer. place: of its prompt among those asked. answer_ids: with the token that ended it, if one did."""
+
+    place: int
+    answer_ids: list[int]
+    text: str
+    finished: bool
+
+
+@contextmanager
+def whole_policy(engine: deepspeed.DeepSpeedEngine) -> Iterator[nn.Module]:
+    """The policy with whole weights and without the engine's hooks, as sampling wants it.
+
+    Under ZeRO-3 the weights are gathered once for all tokens: gathered anew for each, sampling was 20 times slower
+    (Llama 2, section 3.4.2). Every process has to enter.
+    """
+    policy: nn.Module = engine.module.policy
+    offload = getattr(engine.optimizer, "parameter_offload", None)
+    if offload is None:
+        yield policy
+        return
+    with whole_parameters(list(policy.parameters())):
+        for parameter in engine.module.parameters():
+            parameter.ds_active_sub_modules.clear()
+        for hook in (*offload.forward_hooks, *offload.backward_hooks):
+            hook.remove()
+        offload.forward_hooks.clear()
+        offload.backward_hooks.clear()
+        try:
+            yield policy
+        finally:
+            offload._register_deepspeed_module(offload.module)
+
+
+@dataclass(frozen=True)
+class PolicySampler:
+    """Draws for one job. folder: where finished draws of an interrupted iteration lie."""
+
+    engine: deepspeed.DeepSpeedEngine
+    tokenizer: PreTrainedTokenizerBase
+    peers: Peers
+    folder: Path
+    job_key: str
+    """Fingerprint of the job; draws of another do not count."""
+    max_new_tokens: int
+    stop: Callable[[], bool]
+
+    def draw(
+        self,
+        prompts: Sequence[AskedPrompt],
+        keys: Sequence[int],
+        *,
+        temperature: float,
+        samples: int,
+        seed: int,
+        name: str | None = None,
+    ) -> list[DrawnAnswer]:
+        """`samples` answers to each prompt, in order of place, on every process.
+
+        keys: what each prompt's random numbers are made from, beside the seed; so the same prompt has the same answers
+        on whichever process it falls. temperature 0 takes the likeliest tokens. name: under which finished answers are
+        kept until `forget`; None keeps nothing. Raises Interrupted on every process when one is asked to stop.
+        """
+        mine = list(range(self.peers.rank, len(prompts), self.peers.count))
+        kept: _Kept | None = None
+        if name is not None:
+            own = f"{self.job_key} {seed} {temperature} {[keys[place] for place in mine]}"
+            kept = _Kept(self.folder / name / f"rank-{self.peers.rank}.json", own)
+        done: dict[tuple[int, int], Completion] = kept.read() if kept else {}
+        params = SamplingParams(self.max_new_tokens, temperature=temperature)
+        interrupted = False
+
+        def finished(place: int, sample: int, completion: Completion) -> None:
+            done[place, sample] = completion
+            if name is not None and self.stop():
+                raise Interrupted
+
+        with whole_policy(self.engine) as policy:
+            sampler = Sampler(policy, self.tokenizer, slots=SLOTS)
+            try:
+                if mine:
+                    sampler.sample(
+                        [prompts[place].prompt_ids for place in mine],
+                        params,
+                        samples_per_prompt=samples,
+                        seed=seed,
+                        prompt_keys=[keys[place] for place in mine],
+                        drawn=dict(done),
+                        on_completion=finished,
+                    )
+            except Interrupted:
+                interrupted = True
+        if kept:
+            kept.write(done)
+        if any(self.peers.gather(interrupted)):
+            raise Interrupted
+        answers = [
+            DrawnAnswer(mine[place], one.token_ids, one.text, one.finish_reason == "stop")
+            for (place, _), one in sorted(done.items())
+        ]
+        together = [answer for part in self.peers.gather(answers) for answer in part]
+        return sorted(together, key=lambda answer: answer.place)
+
+    def forget(self) -> None:
+        """Deletes kept draws, once they are behind a checkpoint."""
+        self.peers.wait()
+        if self.peers.is_first:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.peers.wait()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Draws of one process in a file; key: job, seed and prompts, which have to be the same for them to count."""
+
+    path: Path
+    key: str
+
+    def read(self) -> dict[tuple[int, int], Completion]:
+        if not self.path.is_file():
+            return {}
+        document: Mapping[str, Any] = json.loads(self.path.read_text())
+        if document["key"] != self.key:
+            return {}
+        return {(place, sample): Completion(**one) for place, sample, one in document["drawn"]}
+
+    def write(self, drawn: Mapping[tuple[int, int], Completion]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [[place, sample, asdict(one)] for (place, sample), one in sorted(drawn.items())]
+        write_file(self.path, json.dumps({"key": self.key, "drawn": rows}))
+
+
+def seeds(seed: int, step: int, iteration: int, purpose: int) -> int:
+    """A seed of 32 bits for one purpose in one iteration of one step; neighbours share nothing."""
+    return int(np.random.SeedSequence([seed, step, iteration, purpose]).generate_state(1)[0])

@@ -1,0 +1,286 @@
+"""What one alignment step works with: engine, reference, sampler, evaluator and algorithm."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import deepspeed
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
+from alidade_crds.alignmentrun import AlignStep
+from alidade_crds.blocks import AdapterType, Precision
+from alidade_crds.contract import JobDocument
+from alidade_crds.reasons import FailureReason
+from alidade_engine.models import load_config, load_model, load_tokenizer
+from alidade_trainer.align.divergence import KlCoefficient
+from alidade_trainer.align.dpo import Dpo, pairs_of
+from alidade_trainer.align.evaluation import MOST_PROMPTS, Evaluator
+from alidade_trainer.align.iterations import Iteration, IterationResult
+from alidade_trainer.align.judging import Judge
+from alidade_trainer.align.network import FrozenReference, PolicyNetwork, without_dropout
+from alidade_trainer.align.policy import Policy
+from alidade_trainer.align.ppo import Ppo
+from alidade_trainer.align.prompts import PromptData
+from alidade_trainer.align.raft import Raft
+from alidade_trainer.align.sampling import PolicySampler, seeds
+from alidade_trainer.failures import JobFailure
+from alidade_trainer.jobs import fingerprint
+from alidade_trainer.peers import Peers
+from alidade_trainer.plan import TrainingPlan, share_of_process
+from alidade_trainer.reward.comparisons import prepare_comparisons
+from alidade_trainer.reward.network import load_classifier
+from alidade_trainer.starting import StartingPoint, build_model
+from alidade_trainer.training import Surroundings, digest_of_data, fitting_micro_batch
+from alidade_trainer.zero import ADAM_EPSILON, base_config, build_engine, deepspeed_config
+
+PPO_EPSILON = 1e-5
+"""Of Adam under PPO (Huang et al. 2024, detail 13): gradients there are small, and 1e-8 lets noise take whole steps."""
+
+
+class Algorithm(Protocol):
+    """One way of aligning."""
+
+    @property
+    def iterations(self) -> int:
+        """In all."""
+        ...
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Optimizer steps of an iteration, as planned."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint, beside the engine's weights."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up what `state` gave."""
+        ...
+
+    def run(self, iteration: Iteration) -> IterationResult:
+        """One iteration."""
+        ...
+
+
+@dataclass
+class StepParts:
+    """Everything of one step."""
+
+    policy: Policy
+    algorithm: Algorithm
+    evaluator: Evaluator
+
+    def close(self) -> None:
+        """Frees what the engine holds, before the next step builds another."""
+        self.policy.engine.destroy()
+
+
+def step_name(index: int, step: AlignStep) -> str:
+    """`1-raft`: place, from 1, and kind."""
+    kind = "raft" if step.raft else "ppo" if step.ppo else "dpo"
+    return f"{index + 1}-{kind}"
+
+
+def check_steps(job: JobDocument) -> None:
+    """Raises JobFailure (ConfigInvalid) for what an alignment asks that cannot be done."""
+    alignment = job.alignment
+    if alignment is None or not alignment.steps:
+        raise JobFailure(FailureReason.CONFIG_INVALID, "stage is align, but alignment has no steps; set align.")
+    rails = alignment.guardrails.over_optimization
+    refusals = [
+        (
+            job.model.init is not None,
+            "model.init is set; an alignment starts from a model that answers: name it in uri",
+        ),
+        (alignment.generation.engine == "vllm", "generation.engine is vllm; this trainer samples itself: use native"),
+        (
+            job.training.early_stopping is not None,
+            "training.earlyStopping is set; guardrails stop an alignment: remove it",
+        ),
+        (
+            rails is not None and job.dataset.validation is None,
+            "guardrails.overOptimization is set; it needs held-out prompts: set prompts.validation",
+        ),
+        (
+            alignment.combine == "gated" and len(alignment.rewards) != 2,
+            f"combine is gated with {len(alignment.rewards)} rewardModels; it takes safety, then helpfulness",
+        ),
+    ]
+    for number, step in enumerate(alignment.steps):
+        needs_rewards = step.dpo is None and not alignment.rewards
+        refusals.append((needs_rewards, f"align[{number}] needs rewardModels; there are none"))
+    for refused, sentence in refusals:
+        if refused:
+            raise JobFailure(FailureReason.CONFIG_INVALID, f"{sentence}.")
+
+
+def build_step(
+    job: JobDocument,
+    step: AlignStep,
+    start: StartingPoint,
+    judge: Judge,
+    around: Surroundings,
+    peers: Peers,
+) -> StepParts:
+    """Loads what a step needs. Every process calls it. Raises JobFailure."""
+    assert job.alignment is not None
+    assert isinstance(start.data, PromptData)
+    on_gpu = peers.device.type == "cuda"
+    loading = HfDeepSpeedConfig(base_config(job, on_gpu=on_gpu))  # must live while a model loads
+    network = _network(job, step, start, around)
+    reference = _reference(job, step, start, peers)
+    del loading
+    plan = _plan(job, step, start, network, peers)
+    epsilon = PPO_EPSILON if step.ppo else ADAM_EPSILON
+    engine = build_engine(network, job, deepspeed_config(job, plan=plan, on_gpu=on_gpu), epsilon=epsilon)
+    sampler = PolicySampler(
+        engine,
+        start.tokenizer,
+        peers,
+        around.output / "draws",
+        fingerprint(job),
+        job.alignment.generation.max_new_tokens,
+        around.stop,
+    )
+    policy = Policy(
+        engine,
+        start.tokenizer,
+        peers,
+        judge,
+        sampler,
+        uses_adapter=isinstance(network.policy, PeftModel),
+        reference=reference,
+        micro_batch_size=plan.micro_batch_size,
+    )
+    algorithm: Algorithm
+    temperature = 1.0
+    if step.raft is not None:
+        algorithm = Raft(step.raft, policy, start.data.prompts, job.training.global_batch_size, job.training.seed, [])
+        temperature = step.raft.temperature
+    elif step.ppo is not None:
+        temperature = step.ppo.temperature
+        coefficient = KlCoefficient(step.ppo.kl.coefficient, step.ppo.kl.target)
+        algorithm = Ppo(step.ppo, policy, start.data.prompts, job.training.seed, coefficient)
+    else:
+        algorithm = _dpo(job, step, start, policy, around)
+    return StepParts(policy, algorithm, _evaluator(job, policy, start.data, temperature))
+
+
+def _dpo(job: JobDocument, step: AlignStep, start: StartingPoint, policy: Policy, around: Surroundings) -> Dpo:
+    assert step.dpo is not None
+    wanted = job.model_copy(update={"dataset": step.dpo.dataset, "loss": None})
+    data = policy.peers.agree(lambda: prepare_comparisons(wanted, start.tokenizer, around.locations))
+    digest = digest_of_data(StartingPoint(start.tokenizer, data, start.model_folder))
+    pairs = pairs_of(list(data.comparisons))
+    around.say(f"DPO learns from {len(pairs):,} pairs of answers.")
+    return Dpo(step.dpo, policy, pairs, digest, job.training.epochs, job.training.global_batch_size, job.training.seed)
+
+
+def _evaluator(job: JobDocument, policy: Policy, data: PromptData, temperature: float) -> Evaluator:
+    assert job.alignment is not None
+    rule = job.alignment.guardrails.over_optimization
+    return Evaluator(
+        policy,
+        (data.held_out or data.prompts)[:MOST_PROMPTS],
+        are_held_out=bool(data.held_out),
+        function=rule.function if rule else None,
+        temperature=temperature,
+        seed=seeds(job.training.seed, 0, 0, 2),
+    )
+
+
+def _network(job: JobDocument, step: AlignStep, start: StartingPoint, around: Surroundings) -> PolicyNetwork:
+    """The policy; for PPO with a critic, and without dropout."""
+    model = build_model(job, start)
+    if step.ppo is None:
+        return PolicyNetwork(model)
+    if isinstance(model, PeftModel):
+        network = PolicyNetwork(model, value_head=True)
+    else:
+        assert start.model_folder is not None
+        folder = _critic_folder(job, start, around) or start.model_folder
+        critic = load_classifier(
+            folder, dtype=_dtype(job), trust_remote_code=job.model.trust_remote_code, new_head=True
+        )
+        critic.config.pad_token_id = start.tokenizer.pad_token_id
+        if job.training.gradient_checkpointing:
+            critic.gradient_checkpointing_enable({"use_reentrant": False})
+        network = PolicyNetwork(model, critic=critic)
+    without_dropout(network)
+    return network
+
+
+def _critic_folder(job: JobDocument, start: StartingPoint, around: Surroundings) -> Path | None:
+    """The first reward model that reads the policy's own tokens and is built alike; None without one.
+
+    A critic that starts from it knows from the first step on what is worth something (InstructGPT, appendix C.4).
+    """
+    assert job.alignment is not None
+    assert start.model_folder is not None
+    own = load_config(start.model_folder, trust_remote_code=job.model.trust_remote_code)
+    for reward in job.alignment.rewards:
+        if reward.uri is None:
+            continue
+        folder = around.locations.resolve_model(reward.uri, field=f"rewardModels {reward.name}")
+        same_tokens = load_tokenizer(folder).get_vocab() == start.tokenizer.get_vocab()
+        if same_tokens and load_config(folder).model_type == own.model_type:
+            around.say(f"The critic starts from the reward model {reward.name}.")
+            return folder
+    around.say("The critic starts from the policy's weights: no reward model is built like it.")
+    return None
+
+
+def _reference(
+    job: JobDocument, step: AlignStep, start: StartingPoint, peers: Peers
+) -> FrozenReference | deepspeed.DeepSpeedEngine | None:
+    """A frozen copy of the start model where the divergence from it is wanted and no adapter can be turned off."""
+    assert job.alignment is not None
+    charged = step.ppo is not None or (step.raft is not None and step.raft.kl_coefficient > 0)
+    wanted = charged or job.alignment.guardrails.kl_ceiling is not None
+    if job.adapter.type != AdapterType.NONE or not wanted:
+        return None
+    assert start.model_folder is not None
+    model = load_model(start.model_folder, dtype=_dtype(job), trust_remote_code=job.model.trust_remote_code)
+    copy = FrozenReference(model)
+    if job.deepspeed.zero_stage < 3:
+        return copy.to(peers.device)
+    config = base_config(job, on_gpu=peers.device.type == "cuda")
+    engine, _, _, _ = deepspeed.initialize(model=copy, config=config)
+    engine.eval()
+    return engine
+
+
+def _dtype(job: JobDocument) -> torch.dtype:
+    return torch.bfloat16 if job.training.precision == Precision.BF16 else torch.float32
+
+
+def _plan(job: JobDocument, step: AlignStep, start: StartingPoint, network: nn.Module, peers: Peers) -> TrainingPlan:
+    """How a batch is dealt out; DeepSpeed wants to know it, though the passes of a step are counted by the step."""
+    if step.ppo is not None:
+        if step.ppo.mini_batch_size % peers.count:
+            raise JobFailure(
+                FailureReason.CONFIG_INVALID,
+                f"ppo.miniBatchSize is {step.ppo.mini_batch_size}; it must be a multiple of the {peers.count} training "
+                "processes.",
+            )
+        training = job.training.model_copy(update={"global_batch_size": step.ppo.mini_batch_size})
+        job = job.model_copy(update={"training": training})
+    share = share_of_process(job.training, peers.count)
+    wish = job.training.micro_batch_size
+    if wish == "auto":
+        micro_batch_size = min(peers.gather(fitting_micro_batch(job, start, network, peers)))
+    else:
+        micro_batch_size = min(int(wish), share)
+    return TrainingPlan(
+        sequences=len(start.data.train),
+        global_batch_size=micro_batch_size * peers.count,
+        micro_batch_size=micro_batch_size,
+        accumulation=1,
+        total_steps=1,
+        warmup_steps=0,
+        evaluate_every_steps=1,
+    )
