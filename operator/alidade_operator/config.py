@@ -44,9 +44,7 @@ class OperatorConfig(Spec):
     node_pools: list[NodePool] = Field(
         [NodePool(name="default")], min_length=1, description="The pools; the first is the default."
     )
-    trainer_image: str = Field(
-        "ghcr.io/alidade-dev/alidade-trainer:0.1.0", description="Image of training containers that name none."
-    )
+    trainer_image: str = Field("alidade/trainer:0.1.0", description="Image of training containers that name none.")
     image_pull_secrets: list[Name] = Field([], description="Secrets of the job's namespace that pull the image.")
     workspace_claim: Name = Field("alidade-workspace", description="Claim that takes outputs without an address.")
     allow_file_uris: bool = Field(False, description="Whether file:// addresses are accepted (local cluster only).")
