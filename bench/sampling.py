@@ -11,15 +11,15 @@ uses. Under "full", with a quarter of the prompts or what fills a batch, no toke
 limit, and only the speed of a step counts.
 
 Every round runs all three, one after the other in changing order, in processor time, so that other load on the machine
-disturbs the ratio little; medians of the rounds' ratios and speeds are printed and written to
-bench/results/sampling.json. Peak memory is that of a process of its own for each engine.
+disturbs the ratio little. It is given in tokens and, since chance makes answers of different length, in answers;
+medians of the rounds are printed and written to bench/results/sampling.json. Peak memory is that of a process of its
+own for each engine, with interpreter, libraries and model.
 """
 
 import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -162,7 +162,10 @@ class _NoText:
 def _measure_alone(options: argparse.Namespace) -> dict[str, float]:
     bench = Bench(options)
     measured = bench.run(options.only, options.loads[0], 0)
-    return measured | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    # Not getrusage's ru_maxrss, in which a process begins with what its parent held.
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak_kib = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    return measured | {"peak_mib": peak_kib / 1024}
 
 
 def _compare(bench: Bench, load: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -172,6 +175,7 @@ def _compare(bench: Bench, load: str, options: argparse.Namespace) -> dict[str, 
             runs[engine].append(bench.run(engine, load, pair))
             print(f"{load} {engine} {runs[engine][-1]}", file=sys.stderr, flush=True)
     answers = len(bench.prompts(load)) * options.samples
+    seconds = {engine: [run["processor_s"] for run in engine_runs] for engine, engine_runs in runs.items()}
     speed = {
         engine: [run["tokens"] / run["processor_s"] for run in engine_runs] for engine, engine_runs in runs.items()
     }
@@ -180,6 +184,7 @@ def _compare(bench: Bench, load: str, options: argparse.Namespace) -> dict[str, 
             "tokensPerProcessorSecond": round(statistics.median(speed[engine])),
             "meanAnswer": round(statistics.mean(run["tokens"] for run in runs[engine]) / answers, 1),
             "ratioOfAlidade": round(statistics.median(map(_ratio, speed["alidade"], speed[engine])), 2),
+            "ratioInAnswers": round(statistics.median(map(_ratio, seconds[engine], seconds["alidade"])), 2),
             "peakMiB": round(_peak(engine, load, options)),
         }
         for engine in ENGINES
@@ -208,12 +213,13 @@ def _peak(engine: str, load: str, options: argparse.Namespace) -> float:
 
 
 def _print(results: dict[str, Any], loads: list[str]) -> None:
-    print(f"{'load':8}{'engine':10}{'tok/s':>8}{'ratio':>8}{'peak MiB':>10}{'answer':>8}")
+    print(f"{'load':8}{'engine':10}{'tok/s':>8}{'ratio':>8}{'answers':>9}{'peak MiB':>10}{'length':>8}")
     for load in loads:
         for engine in ENGINES:
             row = results[load][engine]
             print(
                 f"{load:8}{engine:10}{row['tokensPerProcessorSecond']:8}{row['ratioOfAlidade']:8.2f}"
+                f"{row['ratioInAnswers']:9.2f}"
                 f"{row['peakMiB']:10}{row['meanAnswer']:8}"
             )
 
