@@ -79,7 +79,7 @@ def _supervise(environ: Mapping[str, str], topology: Topology) -> tuple[ResultDo
     with tempfile.TemporaryDirectory(prefix="alidade-run-", dir=scratch or None) as folder:
         run_folder = Path(folder)
         kills_before = count_memory_kills()
-        with subprocess.Popen(_command(topology), env=_environment(environ, topology, run_folder)) as process:
+        with subprocess.Popen(_command(topology), env=training_environment(environ, topology, run_folder)) as process:
             stopped = _stop_on_signals(run_folder)
             returncode = process.wait()
         return conclude(
@@ -111,12 +111,13 @@ def _command(topology: Topology) -> list[str]:
     return [sys.executable, "-m", ELASTIC_MODULE, str(topology.processes)]
 
 
-def _environment(environ: Mapping[str, str], topology: Topology, run_folder: Path) -> dict[str, str]:
+def training_environment(environ: Mapping[str, str], topology: Topology, run_folder: Path) -> dict[str, str]:
     """The environment of the training processes: what the pod has, and what keeps libraries quiet and within bounds."""
     environment = dict(environ)
     environment[RUN_FOLDER_ENV] = str(run_folder)
+    on_loopback = environ.get(POD_IP_ENV, "").startswith("127.")
     defaults = {
-        "OMP_NUM_THREADS": str(max(1, count_cores() // topology.processes)),
+        "OMP_NUM_THREADS": str(max(1, count_cores() // _neighbours(topology, share_machine=on_loopback))),
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "ignore",  # of libraries about one another; ours are raised or said
         "TOKENIZERS_PARALLELISM": "true",
@@ -130,7 +131,7 @@ def _environment(environ: Mapping[str, str], topology: Topology, run_folder: Pat
     }
     if count_gpus(environ) == 0:
         defaults["DS_ACCELERATOR"] = "cpu"
-    if topology.nodes == "1" or environ.get(POD_IP_ENV, "").startswith("127."):
+    if topology.nodes == "1" or on_loopback:
         # Without it gloo looks up this machine's name, which need not resolve.
         defaults["GLOO_SOCKET_IFNAME"] = "lo"
     for name, value in defaults.items():
@@ -138,3 +139,9 @@ def _environment(environ: Mapping[str, str], topology: Topology, run_folder: Pat
     if topology.is_single_process:
         environment |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     return environment
+
+
+def _neighbours(topology: Topology, *, share_machine: bool) -> int:
+    """Training processes of the job that share this pod's cores: those of all its pods where these share a machine."""
+    pods = int(topology.nodes.rpartition(":")[2]) if share_machine else 1
+    return pods * topology.processes
