@@ -60,3 +60,8 @@ class TrainerMetric(Word):
     MFU = "alidade_trainer_mfu_ratio", "Gauge: share of the GPU's peak arithmetic that training uses."
     CHECKPOINT_STEP = "alidade_trainer_checkpoint_step", "Gauge: step of the newest complete checkpoint."
     CHECKPOINT_TIME = "alidade_trainer_checkpoint_timestamp_seconds", "Gauge: when it was completed, in Unix time."
+    ALIGNMENT = (
+        "alidade_trainer_alignment",
+        "Gauge (step, metric): newest reward, kl, acceptance and other metrics of an alignment step's iterations.",
+    )
+    ITERATION = "alidade_trainer_alignment_iteration", "Gauge (step): iterations of the present alignment step done."

@@ -75,6 +75,7 @@ def test_every_metric_of_the_list_is_exported_and_no_other(progress: Progress, s
     server.observe_step(step(1))
     progress.record_evaluation(3.0)
     progress.record_checkpoint(1)
+    progress.record_iteration("1-raft", 1, 8, {"reward": 0.5})
 
     families = {family.name: family for family in text_string_to_metric_families(get(server, "/metrics"))}
 
@@ -83,6 +84,8 @@ def test_every_metric_of_the_list_is_exported_and_no_other(progress: Progress, s
     assert {name for name in families if not name.endswith("_created")} == wanted
     assert families["alidade_trainer_mfu_ratio"].samples[0].value == pytest.approx(200 * 6e9 / 1.2e12)
     assert families["alidade_trainer_tokens"].samples[0].value == 100
+    reward = families["alidade_trainer_alignment"].samples[0]
+    assert (reward.labels, reward.value) == ({"step": "1-raft", "metric": "reward"}, 0.5)
     memory = {sample.labels["kind"]: sample.value for sample in families["alidade_trainer_memory_bytes"].samples}
     assert memory["resident"] > 10 * 2**20
 

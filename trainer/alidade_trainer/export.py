@@ -50,7 +50,8 @@ def export_model(
     state = gathered_state(module, trainable_only=uses_adapter, keep=peers.is_first)
     if not peers.is_first:
         return None
-    state |= weights or {}
+    if weights is not None:
+        state = _replaced(state, weights)
     if uses_adapter:
         _write_adapter(module, state, export)
     with new_folder(export.output / "model") as folder:
@@ -65,6 +66,12 @@ def export_model(
         (folder / LINEAGE_FILE).write_text(json.dumps(lineage, indent=2, ensure_ascii=False) + "\n")
         write_model_card(folder / "README.md", lineage, export.start.data.report)
     return info
+
+
+def _replaced(state: dict[str, torch.Tensor], weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state with other weights; names that share one tensor, tied weights, share the other one, too."""
+    shared: dict[int, torch.Tensor] = {}
+    return {name: shared.setdefault(tensor.data_ptr(), weights.get(name, tensor)) for name, tensor in state.items()}
 
 
 def _write_adapter(module: nn.Module, state: dict[str, torch.Tensor], export: Export) -> None:

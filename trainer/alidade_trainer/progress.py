@@ -107,13 +107,15 @@ class Progress:
     def record_activity(self, align_step: str, iteration: int, total_iterations: int, activity: str) -> None:
         """Says what an alignment step does from now on, and how many iterations are done."""
         with self._lock:
+            if align_step != self.align_step:
+                self.metrics = {}
             self.align_step, self.iteration, self.total_iterations = align_step, iteration, total_iterations
             self.activity = activity
 
     def record_iteration(
         self, align_step: str, iteration: int, total_iterations: int, metrics: dict[str, float]
     ) -> None:
-        """Takes up one more iteration of an alignment step; metrics of earlier ones stay until there are newer."""
+        """Takes up one more iteration of an alignment step; a step's earlier metrics stay until there are newer."""
         with self._lock:
             self.align_step, self.iteration, self.total_iterations = align_step, iteration, total_iterations
             self.metrics = {**self.metrics, **metrics}
@@ -123,6 +125,11 @@ class Progress:
         with self._lock:
             self.checkpoint_step = step
             self.checkpoint_at = time.time()
+
+    def alignment(self) -> tuple[str | None, int | None, dict[str, float]]:
+        """The present alignment step, its iterations done, and its newest metrics."""
+        with self._lock:
+            return self.align_step, self.iteration, dict(self.metrics)
 
     @property
     def tokens_per_second(self) -> float | None:

@@ -36,6 +36,20 @@ class ProgressCollector(Collector):
         if gpu is not None:
             memory.add_metric(["gpu_peak"], gpu)
         yield memory
+        yield from self._alignment()
+
+    def _alignment(self) -> Iterator[Metric]:
+        """Of the present alignment step; nothing for other stages, to whose dashboards empty series would be noise."""
+        step, iteration, metrics = self._progress.alignment()
+        if step is None:
+            return
+        values = GaugeMetricFamily(TrainerMetric.ALIGNMENT, TrainerMetric.ALIGNMENT.meaning, labels=["step", "metric"])
+        for name, value in metrics.items():
+            values.add_metric([step, name], value)
+        yield values
+        done = GaugeMetricFamily(TrainerMetric.ITERATION, TrainerMetric.ITERATION.meaning, labels=["step"])
+        done.add_metric([step], iteration or 0)
+        yield done
 
     def _gauges(self) -> dict[TrainerMetric, float | None]:
         progress, last = self._progress, self._progress.last

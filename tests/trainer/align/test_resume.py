@@ -106,26 +106,6 @@ def test_lora_aligns_its_additions_and_the_merged_model_comes_out(
     assert (run.output / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_over_optimization_stops_the_step_and_keeps_the_sound_iteration(
-    align_job: Callable[..., Path], run_job: Callable[..., Any], iterations: Any
-) -> None:
-    """The reward likes the word `tin`; the data has `Oslo`: the better the one, the worse the other."""
-    raft = {"raft": {"iterations": 6, "promptsPerIteration": 16, "samplesPerPrompt": 6, "epochsPerIteration": 3}}
-    over = {
-        "alignment": {
-            "rewards": [{"name": "tin", "function": "regex", "pattern": "tin|Oslo.*"}],
-            "guardrails": {"klCeiling": 0.05, "minDiversityRatio": 0},
-        }
-    }
-    run = run_job(align_job([raft], over))
-    assert run.result.outcome == "failed"
-    assert run.result.failure.reason == "KlCeiling"
-    assert "No iteration was sound" in run.result.failure.message
-    rows = iterations(run.output)
-    assert rows[-1]["evalKl"] > 0.05
-    assert json.loads((run.output / "metrics.jsonl").read_text().splitlines()[-1])["iteration"] < 6
-
-
 @pytest.mark.parametrize(
     ("step", "over", "said"),
     [

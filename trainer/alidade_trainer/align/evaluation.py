@@ -8,6 +8,7 @@ import torch
 
 from alidade_crds.alignmentrun import RewardFunction
 from alidade_trainer.align.answers import answer_batch
+from alidade_trainer.align.divergence import token_divergence
 from alidade_trainer.align.diversity import distinct_ngrams
 from alidade_trainer.align.guardrails import Measures
 from alidade_trainer.align.judging import judged
@@ -83,7 +84,7 @@ class Evaluator:
         return float(programmed(self.function).score(messages, list(answers), references).mean())
 
     def _divergence(self, answers: Sequence[list[int]]) -> float | None:
-        """Nats per answer by k1, which is unbiased over answers that the policy drew at this temperature."""
+        """Nats per answer by k3, which is unbiased over answers that the policy drew, and never negative."""
         if not self.policy.has_reference:
             return None
         rows = [(prompt.prompt_ids, ids) for prompt, ids in zip(self.prompts, answers, strict=True)]
@@ -94,7 +95,7 @@ class Evaluator:
                 own = self.policy.statistics(batch, temperature=self.temperature)["logprobs"]
                 reference = self.policy.reference_logprobs(batch, temperature=self.temperature)
             if not group.is_filler:
-                total += float(((own - reference) * batch.answer_mask).sum())
+                total += float((token_divergence(own, reference, "k3") * batch.answer_mask).sum())
         return self.policy.peers.sums([total])[0] / len(rows)
 
     def _perplexity(self) -> float | None:

@@ -76,11 +76,14 @@ class Judge:
             parts[name] = scores
         return parts
 
-    def combined(self, parts: dict[str, Tensor]) -> Tensor:
-        """The (answers,) rewards as one; gated ones are whitened over the answers, so those are of a whole batch."""
+    def combined(self, parts: dict[str, Tensor], tagged: Tensor) -> Tensor:
+        """The (answers,) rewards as one; gated ones are whitened over the answers, so those are of a whole batch.
+
+        tagged: (answers,) bool, whether the prompt may elicit unsafe answers.
+        """
         scores = list(parts.values())
         if self._is_gated:
-            return gated(scores[0], scores[1], torch.zeros(len(scores[0]), dtype=torch.bool))
+            return gated(scores[0], scores[1], tagged)
         return weighted_sum(scores, self._weights)
 
 
@@ -119,5 +122,6 @@ def judged(judge: Judge, prompts: Sequence[AskedPrompt], answers: Sequence[str],
     """
     mine = peers.agree(lambda: judge.judge_answers(prompts, answers))
     parts = peers.gather({name: scores.tolist() for name, scores in mine.items()})
+    tagged = [is_risky for part in peers.gather([prompt.is_risky for prompt in prompts]) for is_risky in part]
     together = {name: torch.tensor([value for part in parts for value in part[name]]) for name in parts[0]}
-    return Judgement(judge.combined(together), together)
+    return Judgement(judge.combined(together, torch.tensor(tagged)), together)

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -21,17 +22,24 @@ from alidade_trainer.data.tokenising import TOO_LONG, OpenedSource
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.sources import Locations
 
+SAFETY_TAG = "safety"
+"""Field of a prompt's record that is true where answers may be unsafe (Llama 2, section 3.2.3)."""
 _BATCH = 512  # records tokenised at once
 
 
 @dataclass(frozen=True)
 class AskedPrompt:
-    """A prompt as turns and as tokens; reference and reference_ids: the answer in the data, None and [] without one."""
+    """A prompt as turns and as tokens.
+
+    reference, reference_ids: the answer in the data, None and [] without one. is_risky: whether its record is tagged
+    with `safety: true`, so that the gated reward judges its answers by safety.
+    """
 
     messages: Messages
     prompt_ids: list[int]
     reference: str | None
     reference_ids: list[int]
+    is_risky: bool = False
 
     @property
     def key(self) -> int:
@@ -152,10 +160,10 @@ class _Reader:
         report = source.report()
         report.shape = "prompts"
         found: list[AskedPrompt] = []
-        examples = source.examples()
+        examples = source.examples_with(SAFETY_TAG)
         while batch := list(islice(examples, _BATCH)):
             report.records += len(batch)
-            for prompt, position in zip(self._rendered(batch), (place for _, place in batch), strict=True):
+            for prompt, position in zip(self._rendered(batch), (place for _, place, _ in batch), strict=True):
                 if len(prompt.prompt_ids) > self._longest:
                     report.drop(
                         f"{TOO_LONG}, {self._longest} tokens, or than what the model's context leaves beside "
@@ -168,9 +176,9 @@ class _Reader:
         report.duplicates = len(found) - len({one.key for one in found})
         return found, report
 
-    def _rendered(self, batch: list[tuple[Example, Position]]) -> list[AskedPrompt]:
-        asked = [as_prompt(example, position).messages for example, position in batch]
-        references = [_reference(example) for example, _ in batch]
+    def _rendered(self, batch: list[tuple[Example, Position, Any]]) -> list[AskedPrompt]:
+        asked = [as_prompt(example, position).messages for example, position, _ in batch]
+        references = [_reference(example) for example, _, _ in batch]
         answered = [place for place, reference in enumerate(references) if reference]
         whole = [[*asked[place], {"role": "assistant", "content": references[place] or ""}] for place in answered]
         try:
@@ -187,7 +195,9 @@ class _Reader:
             if one.input_ids[:start] == prompts[place]:
                 answers[place] = one.input_ids[start:]
         return [
-            AskedPrompt(asked[place], prompts[place], references[place], answers.get(place, []))
+            AskedPrompt(
+                asked[place], prompts[place], references[place], answers.get(place, []), batch[place][2] is True
+            )
             for place in range(len(batch))
         ]
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from alidade_crds.reasons import FailureReason
 from alidade_engine.models import file_digest
 from alidade_engine.templates import RenderError, check_agreement, encode_texts, render_batch
 from alidade_trainer.data.formats import Conversation, Example, Messages, Preference, Prompt, Text, read_examples
-from alidade_trainer.data.records import DataFiles, Position, find_files, read_files
+from alidade_trainer.data.records import DataFiles, Position, Record, find_files, read_files
 from alidade_trainer.data.report import SourceReport
 from alidade_trainer.data.sequences import SampleBuilder, Samples
 from alidade_trainer.failures import JobFailure
@@ -81,6 +82,18 @@ class OpenedSource:
             yield
         except JobFailure as failure:
             raise JobFailure(failure.reason, f"{self.field}: {failure.message}", failure.retryable) from failure
+
+    def examples_with(self, key: str) -> Iterator[tuple[Example, Position, Any]]:
+        """As `examples`, with what each one's record has under a further key; None where it has nothing."""
+        present: list[Any] = [None]
+
+        def noted() -> Iterator[Record]:
+            for record in read_files(self._files):
+                present[0] = record.value.get(key)
+                yield record
+
+        for example, position in read_examples(noted(), self._wanted):
+            yield example, position, present[0]
 
     def report(self) -> SourceReport:
         """The files and their digests; nothing is counted yet."""
