@@ -1,6 +1,5 @@
 """Alignments that are killed, stopped, spread over processes or refused."""
 
-import json
 import os
 import re
 import signal
@@ -98,7 +97,9 @@ def test_two_processes_under_zero_2_and_3_do_what_one_does(
 def test_lora_aligns_its_additions_and_the_merged_model_comes_out(
     align_job: Callable[..., Path], run_job: Callable[..., Any], iterations: Any, step: dict[str, Any]
 ) -> None:
-    run = run_job(align_job([step], {**FREE, "adapter": {"type": "lora", "rank": 4}}))
+    defaults = {"precision": "bf16", "gradientCheckpointing": True, "microBatchSize": "auto"}
+    over = {**FREE, "adapter": {"type": "lora", "rank": 4}, "training": defaults, "deepspeed": {"zeroStage": 2}}
+    run = run_job(align_job([step], over))
     assert run.result.outcome == "succeeded", run.result.failure
     assert run.result.model.trainable_parameters < run.result.model.parameters / 2
     assert iterations(run.output)[0]["evalKl"] == pytest.approx(0.0, abs=1e-4)
@@ -110,6 +111,7 @@ def test_lora_aligns_its_additions_and_the_merged_model_comes_out(
     ("step", "over", "said"),
     [
         ({"dpo": {"dataset": {"uri": "file:///x"}}}, {}, "DataNotFound: "),
+        ({"raft": {"samplesPerPrompt": 1}}, {}, "ConfigInvalid: align.0..raft.samplesPerPrompt is 1"),
         (RAFT, {"alignment": {"rewards": []}}, "ConfigInvalid: align.0. needs rewardModels"),
         (RAFT, {"alignment": {"generation": {"maxNewTokens": 90}}}, "DataTooLong: .*generation.maxNewTokens 90"),
         (
@@ -123,7 +125,7 @@ def test_lora_aligns_its_additions_and_the_merged_model_comes_out(
             "ConfigInvalid: .*set prompts.validation",
         ),
     ],
-    ids=["dpo", "no rewards", "long prompts", "constant reward", "nothing held out"],
+    ids=["dpo", "one sample", "no rewards", "long prompts", "constant reward", "nothing held out"],
 )
 def test_what_cannot_be_aligned_is_said_in_a_sentence(
     align_job: Callable[..., Path], run_job: Callable[..., Any], step: dict[str, Any], over: dict[str, Any], said: str

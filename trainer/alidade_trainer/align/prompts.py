@@ -216,8 +216,8 @@ def drawn_prompts(count: int, wanted: int, iteration: int, seed: int) -> list[in
 
     A function of its arguments alone, so that nothing has to be remembered for a resumed run.
     """
-    places = []
-    for place in range(iteration * wanted, (iteration + 1) * wanted):
-        order = np.random.default_rng([seed, 7, place // count]).permutation(count)
-        places.append(int(order[place % count]))
-    return places
+    first, end = iteration * wanted, (iteration + 1) * wanted
+    passes = range(first // count, (end - 1) // count + 1)
+    row = np.concatenate([np.random.default_rng([seed, 7, number]).permutation(count) for number in passes])
+    start = first - passes.start * count
+    return [int(place) for place in row[start : start + wanted]]

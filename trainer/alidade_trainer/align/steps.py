@@ -111,6 +111,8 @@ def check_steps(job: JobDocument) -> None:
         ),
     ]
     for number, step in enumerate(alignment.steps):
+        single = step.raft is not None and step.raft.acceptance == "bestOfK" and step.raft.samples_per_prompt < 2
+        refusals.append((single, f"align[{number}].raft.samplesPerPrompt is 1; acceptance bestOfK needs at least 2"))
         needs_rewards = step.dpo is None and not alignment.rewards
         refusals.append((needs_rewards, f"align[{number}] needs rewardModels; there are none"))
     for refused, sentence in refusals:
