@@ -1,5 +1,6 @@
 """Rewards that a trained reward model gives."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,6 +53,13 @@ class LearnedReward:
         chats = [
             [*prompt, {"role": "assistant", "content": answer}] for prompt, answer in zip(prompts, answers, strict=True)
         ]
+        # Short answers are often drawn several times over: each different text is rendered and scored once.
+        texts = [json.dumps(chat) for chat in chats]
+        different = {text: chat for text, chat in zip(texts, chats, strict=True)}
+        scored = dict(zip(different, self._score(list(different.values())), strict=True))
+        return torch.tensor([scored[text] for text in texts])
+
+    def _score(self, chats: Sequence[Messages]) -> list[float]:
         rows = [one.input_ids[-self._longest :] for one in render_batch(self._tokenizer, chats, self._template)]
         scores = torch.empty(len(rows))
         order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
@@ -61,4 +69,5 @@ class LearnedReward:
             batch = padded([rows[place] for place in places], self._tokenizer.pad_token_id)
             found = self._network(batch["input_ids"].to(device), batch["attention_mask"].to(device))
             scores[torch.tensor(places)] = found.cpu()
-        return scores
+        values: list[float] = scores.tolist()
+        return values
