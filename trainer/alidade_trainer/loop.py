@@ -115,7 +115,6 @@ class TrainingLoop:
             loss_sum += loss.detach()
         return float(loss_sum)
 
-
     def _summed_loss(self, tensors: dict[str, Tensor]) -> Tensor:
         """The sum of what a batch teaches, a scalar; the loop divides it by the step's learned tokens."""
         return summed_loss(self.engine, tensors, selects_positions=self.selects_positions)

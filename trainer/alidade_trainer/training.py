@@ -359,9 +359,7 @@ def _say_data(start: StartingPoint, around: Surroundings) -> None:
         around.say(f"Warning: {warning}")
 
 
-def checkpoint_to_resume(
-    store: CheckpointStore, job: JobDocument, data_digest: str, peers: Peers
-) -> Checkpoint | None:
+def checkpoint_to_resume(store: CheckpointStore, job: JobDocument, data_digest: str, peers: Peers) -> Checkpoint | None:
     """The newest complete checkpoint of this very training. Raises JobFailure when it is another's."""
     checkpoint = store.newest()
     if checkpoint is None:

@@ -32,7 +32,6 @@ def main() -> int:
         # Imported here: a process that fails while it imports has to be able to say so.
         from alidade_trainer.failures import JobFailure
         from alidade_trainer.faults import failure_of
-
         from alidade_trainer.sources import Locations
 
         failure = failure_of(error)
