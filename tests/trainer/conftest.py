@@ -194,8 +194,11 @@ def run_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 def _work(
     rank: int, processes: int, port: int, job: Path, run_folder: Path, prepare: Callable[[int], None] | None
 ) -> None:
+    import torch
     from alidade_trainer.worker import main
 
+    # After a fork torch makes its pool anew at the first call; the threads that load a model would race for it.
+    torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
