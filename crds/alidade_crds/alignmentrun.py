@@ -20,7 +20,7 @@ from alidade_crds.blocks import (
 from alidade_crds.evaluation import EvaluationSpec
 from alidade_crds.jobs import FineTuneJobSpec, RewardModelSpec, RunPolicy
 from alidade_crds.modelserve import ModelServeSpec
-from alidade_crds.status import Condition, ModelInfo
+from alidade_crds.status import ModelInfo, ResourceStatus
 
 
 class LocalRef(Spec):
@@ -299,19 +299,9 @@ class StageStatus(Report):
     metrics: dict[str, float] = Field({}, description="Newest metrics.")
 
 
-class AlignmentRunStatus(Report):
+class AlignmentRunStatus(ResourceStatus):
     """What an AlignmentRun has come to."""
 
-    observed_generation: int | None = Field(
-        None, ge=0, description="Generation of the resource that this status describes."
-    )
-    phase: str | None = Field(None, max_length=32, description="Summary for people; programs read the conditions.")
-    conditions: list[Condition] = Field(
-        [],
-        max_length=32,
-        description="The facts.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-    )
     stages: list[StageStatus] = Field([], max_length=32, description="The stages in order.")
     model: ModelInfo | None = Field(None, description="The aligned model, once there is one.")
     gpu_hours: float | None = Field(None, ge=0, description="GPUs times hours held, over all stages.")

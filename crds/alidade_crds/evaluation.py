@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 from alidade_crds.base import Name, Report, Spec, Uri, spec_config
 from alidade_crds.blocks import Compute, DataFormat, Model, Output
 from alidade_crds.jobs import RunPolicy
-from alidade_crds.status import ChildRef, Condition
+from alidade_crds.status import ChildRef, ResourceStatus
 
 
 class EvaluatedModel(Spec):
@@ -92,19 +92,9 @@ class EvaluationResult(Report):
     verdict: Literal["better", "worse", "indistinguishable"] | None = Field(None, description="Against the baseline.")
 
 
-class EvaluationStatus(Report):
+class EvaluationStatus(ResourceStatus):
     """What an Evaluation has come to."""
 
-    observed_generation: int | None = Field(
-        None, ge=0, description="Generation of the resource that this status describes."
-    )
-    phase: str | None = Field(None, max_length=32, description="Summary for people; programs read the conditions.")
-    conditions: list[Condition] = Field(
-        [],
-        max_length=32,
-        description="The facts.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-    )
     results: list[EvaluationResult] = Field([], max_length=1024, description="The measured numbers.")
     report_uri: Uri | None = Field(None, description="The HTML report.")
     job_ref: ChildRef | None = Field(None, description="The job of the present attempt.")

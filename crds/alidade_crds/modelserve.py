@@ -7,7 +7,7 @@ from pydantic import Field
 
 from alidade_crds.base import Name, Report, Spec, Uri, spec_config
 from alidade_crds.blocks import Compute, Model
-from alidade_crds.status import Condition
+from alidade_crds.status import ResourceStatus
 
 
 class QuantizationMethod(StrEnum):
@@ -125,19 +125,9 @@ class QuantizationReport(Report):
     perplexity_after: float | None = Field(None, description="Perplexity of the quantized model.")
 
 
-class ModelServeStatus(Report):
+class ModelServeStatus(ResourceStatus):
     """What a ModelServe has come to."""
 
-    observed_generation: int | None = Field(
-        None, ge=0, description="Generation of the resource that this status describes."
-    )
-    phase: str | None = Field(None, max_length=32, description="Summary for people; programs read the conditions.")
-    conditions: list[Condition] = Field(
-        [],
-        max_length=32,
-        description="The facts.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-    )
     url: Uri | None = Field(None, description="Address of the endpoint.")
     replicas: int = Field(0, ge=0, description="Replicas there are.")
     ready_replicas: int = Field(0, ge=0, description="Replicas that answer.")

@@ -64,8 +64,8 @@ class ChildRef(Report):
     uid: str | None = Field(None, max_length=64, description="Its uid.")
 
 
-class JobStatus(Report):
-    """What every kind that runs a training job reports."""
+class ResourceStatus(Report):
+    """What every kind reports."""
 
     observed_generation: int | None = Field(
         None, ge=0, description="Generation of the resource that this status describes."
@@ -77,6 +77,11 @@ class JobStatus(Report):
         description="The facts.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
+
+
+class JobStatus(ResourceStatus):
+    """What every kind that runs a training job reports."""
+
     progress: Progress | None = Field(None, description="How far training is.")
     model: ModelInfo | None = Field(None, description="The model, once there is one.")
     metrics: dict[str, float] = Field({}, description="Final metrics.")
