@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
-from alidade_crds.contract import JobAlignment, JobReward
+from alidade_crds.contract import JobAlignment, JobDocument, JobReward
 from alidade_engine.templates import render
 from alidade_engine.tokenization import train_tokenizer
-from alidade_trainer.align.judging import Judge, refuse_constant
+from alidade_trainer.align.judging import Judge, check_rewards, refuse_constant
 from alidade_trainer.align.prompts import AskedPrompt
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.reward.functions import Reward, programmed
@@ -117,3 +117,19 @@ def test_a_reward_model_of_another_digest_or_a_plain_language_model_is_refused(
         LearnedReward.load(reward_model[0], dtype=torch.float32, device=cpu, digest="sha256:0", field="rewardModels[0]")
     with pytest.raises(JobFailure, match="without a reward head"):
         LearnedReward.load(guessing_model, dtype=torch.float32, device=cpu, digest=None, field="rewardModels[0]")
+
+
+def test_a_score_that_compares_needs_answers_in_the_held_out_data() -> None:
+    job = JobDocument.model_validate(
+        {
+            "owner": {"kind": "AlignmentRun", "namespace": "team", "name": "tiny", "uid": "0"},
+            "stage": "align",
+            "model": {"uri": "file:///model"},
+            "dataset": {"uri": "file:///prompts.jsonl"},
+            "alignment": {"steps": [], "guardrails": {"overOptimization": {"function": "contains"}}},
+            "output": "file:///out",
+        }
+    )
+    check_rewards(job, PROMPTS, PROMPTS)
+    with pytest.raises(JobFailure, match=r"guardrails.overOptimization.function is contains, but no held-out prompt"):
+        check_rewards(job, PROMPTS, PROMPTS[1:])

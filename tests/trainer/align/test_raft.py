@@ -19,6 +19,7 @@ def test_raft_reaches_the_known_optimum(
     assert rows[1]["reward"] < 0.4
     assert rows[-1]["reward"] > 0.85
     assert rows[-1]["evalReward"] > rows[0]["evalReward"]
+    assert rows[-1]["heldOut"] > rows[0]["heldOut"]  # greedy answers to held-out prompts that are those of the data
     assert rows[1]["acceptance"] == pytest.approx(1 / 6)
     assert run.result.metrics["evalReward"] == rows[-1]["evalReward"]
     assert run.result.metrics["evalRewardAtStart"] == rows[0]["evalReward"]

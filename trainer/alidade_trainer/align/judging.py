@@ -103,9 +103,16 @@ def _cut(text: str) -> str:
     return repr(text if len(text) <= 120 else text[:117] + "...")
 
 
-def check_rewards(job: JobDocument, prompts: Sequence[AskedPrompt]) -> None:
-    """Raises JobFailure (ConfigInvalid) when a reward compares with references that the prompts do not have."""
+def check_rewards(job: JobDocument, prompts: Sequence[AskedPrompt], held_out: Sequence[AskedPrompt]) -> None:
+    """Raises JobFailure (ConfigInvalid) when a reward or score compares with answers that the data does not have."""
     assert job.alignment is not None
+    rule = job.alignment.guardrails.over_optimization
+    if rule is not None and rule.function in NEEDS_REFERENCE and not any(prompt.reference for prompt in held_out):
+        raise JobFailure(
+            FailureReason.CONFIG_INVALID,
+            f"guardrails.overOptimization.function is {rule.function}, but no held-out prompt has an answer to compare "
+            "with; add the answers to the records of prompts.validation.",
+        )
     for number, reward in enumerate(job.alignment.rewards):
         if reward.function in NEEDS_REFERENCE and not any(prompt.reference for prompt in prompts):
             raise JobFailure(

@@ -72,7 +72,7 @@ def prepare_alignment(job: JobDocument, locations: Locations) -> StartingPoint:
     ensure_pad_token(tokenizer)
     context_length = getattr(config, "max_position_embeddings", None)
     data = prepare_prompts(job, tokenizer, locations, context_length=context_length)
-    check_rewards(job, data.prompts)
+    check_rewards(job, data.prompts, data.held_out)
     return StartingPoint(tokenizer, data, folder)
 
 

@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-from alidade_crds.alignmentrun import AlignStep
+from alidade_crds.alignmentrun import AlignStep, RewardFunction
 from alidade_crds.blocks import AdapterType, Precision
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
@@ -185,11 +185,13 @@ def _dpo(job: JobDocument, step: AlignStep, start: StartingPoint, policy: Policy
 def _evaluator(job: JobDocument, policy: Policy, data: PromptData, temperature: float) -> Evaluator:
     assert job.alignment is not None
     rule = job.alignment.guardrails.over_optimization
+    # Without a rule of its own, held-out answers are still told by how many are those of the data, where it has any.
+    usual = RewardFunction.EXACT_MATCH if any(prompt.reference for prompt in data.held_out) else None
     return Evaluator(
         policy,
         (data.held_out or data.prompts)[:MOST_PROMPTS],
         are_held_out=bool(data.held_out),
-        function=rule.function if rule else None,
+        function=rule.function if rule else usual,
         temperature=temperature,
         seed=seeds(job.training.seed, 0, 0, 2),
     )
