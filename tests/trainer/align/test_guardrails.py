@@ -1,10 +1,14 @@
 """When a step is stopped, and which iteration is kept: tables of measures and verdicts."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from alidade_crds.alignmentrun import Guardrails, OverOptimization
 from alidade_crds.reasons import FailureReason
 from alidade_trainer.align.guardrails import Measures, Trip, Watch
+from alidade_trainer.align.run import StepState
 
 START = Measures(reward=0.2, length=10.0, distinct2=0.8, kl=0.0, score=0.5)
 
@@ -82,3 +86,13 @@ def test_a_score_that_recovers_begins_the_count_anew() -> None:
 def test_reward_and_score_that_fall_together_are_no_over_optimization() -> None:
     _, verdicts = watch(RULE, after(reward=0.1, score=0.3), after(reward=0.05, score=0.1))
     assert verdicts == [None] * 3
+
+
+def test_what_a_step_remembers_survives_a_checkpoint() -> None:
+    state = StepState(1, 40, 3, {"kl_coefficient": 0.1}, before=["a"], after=["b"], sound=["c"], has_ended=True)
+    state.watch, _ = watch(RULE, after(reward=0.4, score=0.4))
+    state.trip = Trip(FailureReason.KL_CEILING, "too far")
+    again = StepState.load(json.loads(json.dumps(asdict(state))))
+    assert again == state
+    assert again.trip is not None
+    assert again.trip.reason is FailureReason.KL_CEILING

@@ -1,5 +1,7 @@
 """Guard rails in whole runs: what is stopped, and which model is kept."""
 
+import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,3 +80,25 @@ def test_a_policy_that_exploits_a_flawed_reward_is_stopped_by_the_score_that_is_
     assert rows[-1]["evalReward"] > rows[0]["evalReward"]
     assert rows[-1]["heldOut"] < rows[0]["heldOut"] - 0.3
     assert len(rows) < 13
+
+
+def test_a_stop_is_remembered_by_an_attempt_that_comes_after_it(
+    align_job: Callable[..., Path], run_job: Callable[..., Any]
+) -> None:
+    """Killed between the verdict and the export, the next attempt exports and does not train on."""
+
+    def die_before_export(_rank: int) -> None:
+        from alidade_trainer.align.run import AlignmentRun
+
+        AlignmentRun._finish = lambda *_: os._exit(9)  # type: ignore[assignment, method-assign]
+
+    step = {"ppo": {"iterations": 9, "rolloutBatchSize": 16, "miniBatchSize": 16, "epochs": 4, "stopAtKl": 0.05}}
+    over = {"alignment": {"guardrails": {"minDiversityRatio": 0, "minLengthRatio": 0}}}
+    job = align_job([step], over)
+    assert run_job(job, prepare=die_before_export).exit_codes == [9]
+    metrics = Path(json.loads(job.read_text())["output"].removeprefix("file://")) / "metrics.jsonl"
+    lines = metrics.read_text()
+    run = run_job(job)
+    assert run.result.outcome == "succeeded", run.result.failure
+    assert metrics.read_text() == lines
+    assert run.result.metrics["iterations"] < 9

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from alidade_crds.alignmentrun import AlignStep
 from alidade_crds.contract import Failure, JobDocument, ResultDocument
+from alidade_crds.reasons import FailureReason
 from alidade_engine.models import ensure_pad_token, load_config, load_tokenizer
 from alidade_trainer.align.evaluation import SHOWN, Evaluation
 from alidade_trainer.align.guardrails import Measures, Trip, Watch
@@ -93,13 +94,21 @@ class StepState:
     """Those of the newest evaluation."""
     sound: list[str] = field(default_factory=list)
     """Those of the newest sound iteration."""
+    has_ended: bool = False
+    """Whether the step is over before its last iteration."""
+    trip: Trip | None = None
+    """The guard rail that ended it."""
 
     @classmethod
     def load(cls, document: dict[str, Any]) -> "StepState":
         """What `asdict` made of a state."""
         watch = dict(document["watch"])
         watch["first"] = Measures(**watch["first"]) if watch["first"] else None
-        return cls(**{**document, "watch": Watch(**watch)})
+        trip = document["trip"]
+        if trip is not None:
+            reason = next(one for one in FailureReason if one == trip["reason"])
+            trip = Trip(reason, trip["message"])
+        return cls(**{**document, "watch": Watch(**watch), "trip": trip})
 
 
 @dataclass
@@ -207,6 +216,8 @@ class AlignmentRun:
         return state if state.step_index == index else None
 
     def _iterate(self, name: str, parts: StepParts, state: StepState) -> "StepEnd | None":
+        if state.has_ended:
+            return StepEnd(parts, state, state.trip)
         total = parts.algorithm.iterations
         every = max(1, math.ceil(total / EVALUATIONS))
         rates = TrainingPlan(total, 1, 1, 1, total, math.ceil(self.job.training.warmup_ratio * total), every)
@@ -224,6 +235,7 @@ class AlignmentRun:
             state.algorithm = parts.algorithm.state()
             trip = self._after_iteration(name, parts, state, result, evaluates=(number + 1) % every == 0)
             ends = trip is not None or result.stop is not None or number + 1 == total
+            state.has_ended, state.trip = ends, trip
             if ends or state.optimizer_steps - self._saved_at >= self.job.checkpoint.every_steps:
                 self._save(parts, state)
             if result.stop is not None:
