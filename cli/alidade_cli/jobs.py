@@ -18,13 +18,14 @@ def wait_for(cluster: Cluster, kind: Kind, name: str, *, timeout_s: float | None
     CommandFailed with the condition's message when it fails, and after timeout_s.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=11)),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
         TimeElapsedColumn(),
     )
     with Progress(*columns) as progress:

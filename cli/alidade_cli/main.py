@@ -117,11 +117,7 @@ def _connect(namespace: str | None) -> Cluster:
 
 
 def _print_result(resource: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     status = resource["status"]
-    table = Table(show_header=False, box=None)
     for label, value in (
         ("model", status.get("model", {}).get("uri")),
         ("digest", status.get("model", {}).get("digest")),
@@ -130,8 +126,8 @@ def _print_result(resource: dict[str, Any]) -> None:
         *sorted(status.get("metrics", {}).items()),
     ):
         if value is not None:
-            table.add_row(label, f"{value:.6g}" if isinstance(value, float) else str(value))
-    Console().print(table)
+            # Not a rich table: that would cut addresses at the terminal's width.
+            click.echo(f"{label:18} {f'{value:.6g}' if isinstance(value, float) else value}")
 
 
 def main() -> None:
