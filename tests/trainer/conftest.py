@@ -195,6 +195,7 @@ def _work(
     rank: int, processes: int, port: int, job: Path, run_folder: Path, prepare: Callable[[int], None] | None
 ) -> None:
     import torch
+
     from alidade_trainer.worker import main
 
     # After a fork torch makes its pool anew at the first call; the threads that load a model would race for it.
