@@ -71,12 +71,7 @@ def message(resource: dict[str, Any], condition_type: str) -> str:
     return next((str(entry["message"]) for entry in entries if entry["type"] == condition_type), "")
 
 
-def step(resource: dict[str, Any]) -> int:
-    """Optimizer steps done, as far as the status tells."""
-    return int(resource.get("status", {}).get("progress", {}).get("step", 0))
-
-
-def finished(cluster: Cluster, name: str, *, timeout_s: float = 180) -> dict[str, Any]:
+def finished(cluster: Cluster, name: str, *, timeout_s: float = 400) -> dict[str, Any]:
     """The job once it has succeeded; AssertionError with its conditions when it fails."""
 
     def ended() -> dict[str, Any] | None:
@@ -91,6 +86,12 @@ def output_folder(cluster: Cluster, job: dict[str, Any]) -> Path:
     """The folder on this machine that holds the job's model, checkpoints and metrics."""
     _, _, path = job["status"]["model"]["uri"].partition("://")
     return (cluster.kubeconfig.parent / "volumes" / "default" / path).parent
+
+
+def has_checkpoint(cluster: Cluster, name: str) -> bool:
+    """Whether a job has something to resume from. Seen on its volume: its status is told only every other second."""
+    outputs = cluster.kubeconfig.parent / "volumes" / "default" / "alidade-workspace" / "finetunejobs"
+    return any(outputs.glob(f"{name}-*/checkpoints/step-*"))
 
 
 def loss_curve(folder: Path) -> dict[int, float]:

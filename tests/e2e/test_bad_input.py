@@ -79,7 +79,7 @@ def test_the_operator_says_what_only_the_cluster_can_tell(
 ) -> None:
     cluster = trained_on_sums
     apply(cluster, finetune_job("unaccepted", **blocks))
-    wait_until(lambda: "Accepted" in conditions(read(cluster, "unaccepted")), "an answer", timeout_s=20)
+    wait_until(lambda: "Accepted" in conditions(read(cluster, "unaccepted")), "an answer", timeout_s=60)
     job = read(cluster, "unaccepted")
     cluster.kubectl("delete", "ftj", "unaccepted")
     assert conditions(job)["Accepted"][1] == reason
@@ -92,7 +92,7 @@ def test_a_job_that_cannot_fit_is_refused_with_the_number_and_the_way_out(traine
     cluster = trained_on_sums
     giant = {"hiddenSize": 8192, "layers": 80, "heads": 64, "vocabSize": 32000}
     apply(cluster, finetune_job("giant", model={"init": giant}, compute={"memory": "16Gi"}))
-    wait_until(lambda: conditions(read(cluster, "giant")).get("Fits", ("",))[0] == "False", "an answer", timeout_s=20)
+    wait_until(lambda: conditions(read(cluster, "giant")).get("Fits", ("",))[0] == "False", "an answer", timeout_s=60)
     job = read(cluster, "giant")
     cluster.kubectl("delete", "ftj", "giant")
     assert conditions(job)["Fits"] == ("False", "ExceedsMemory")
@@ -114,7 +114,7 @@ def test_a_namespace_without_the_workspace_volume_is_told_how_to_get_one_and_goe
     for manifest in manifests:
         manifest["metadata"]["namespace"] = "bare"
     apply(cluster, *manifests)
-    wait_until(lambda: conditions(job()).get("Accepted") == ("False", "WorkspaceMissing"), "an answer", timeout_s=20)
+    wait_until(lambda: conditions(job()).get("Accepted") == ("False", "WorkspaceMissing"), "an answer", timeout_s=60)
     assert "alidade-workspace" in message(job(), "Accepted")
     assert "spec.output.uri" in message(job(), "Accepted")
 
@@ -144,7 +144,7 @@ def test_data_that_cannot_be_read_fails_the_job_at_once_naming_file_and_line(
     cluster = trained_on_sums
     apply(cluster, config_map("broken", train_jsonl=lines))
     apply(cluster, finetune_job("broken", dataset={"uri": "configmap://broken/train.jsonl"}, compute={"workers": 1}))
-    wait_until(lambda: conditions(read(cluster, "broken")).get("Failed", ("",))[0] == "True", "the end", timeout_s=90)
+    wait_until(lambda: conditions(read(cluster, "broken")).get("Failed", ("",))[0] == "True", "the end", timeout_s=240)
     job = read(cluster, "broken")
     cluster.kubectl("delete", "ftj", "broken")
     cluster.kubectl("delete", "configmap", "broken")
@@ -163,7 +163,7 @@ def test_a_model_of_pickles_is_not_loaded(trained_on_sums: Cluster) -> None:
     Path(folder, "pytorch_model.bin").write_bytes(b"\x80\x04.")
     uri = "pvc://alidade-workspace/pickled"
     apply(cluster, finetune_job("pickled", model={"uri": uri}, compute={"workers": 1}))
-    wait_until(lambda: conditions(read(cluster, "pickled")).get("Failed", ("",))[0] == "True", "the end", timeout_s=90)
+    wait_until(lambda: conditions(read(cluster, "pickled")).get("Failed", ("",))[0] == "True", "the end", timeout_s=240)
     job = read(cluster, "pickled")
     cluster.kubectl("delete", "ftj", "pickled")
     assert conditions(job)["Failed"][1] == "ModelUnsafe", message(job, "Failed")

@@ -16,16 +16,15 @@ from tests.e2e.jobs import (
     conditions,
     finetune_job,
     finished,
+    has_checkpoint,
     listed,
     loss_curve,
     output_folder,
-    read,
-    step,
     wait_until,
 )  # fmt: skip
 
 pytestmark = pytest.mark.slow
-STEPS = 200
+STEPS = 300
 CHECKPOINT = {"everySteps": 40}
 
 
@@ -58,7 +57,7 @@ def test_a_killed_worker_costs_one_attempt_and_changes_nothing_of_the_loss_curve
     apply(cluster, finetune_job("undisturbed", steps=STEPS, checkpoint=CHECKPOINT))
     undisturbed = finished(cluster, "undisturbed")
     apply(cluster, finetune_job("killed", steps=STEPS, checkpoint=CHECKPOINT))
-    wait_until(lambda: step(read(cluster, "killed")) >= 60, "a checkpoint to resume from")
+    wait_until(lambda: has_checkpoint(cluster, "killed"), "a checkpoint to resume from", timeout_s=180)
     kill_a_trainer("killed", rank="1")
     job = finished(cluster, "killed")
 
@@ -82,7 +81,7 @@ def test_an_operator_killed_at_random_launches_nothing_twice_and_loses_nothing(
             os.kill(process.pid, signal.SIGKILL)
         pause_until = chance.uniform(0.05, 1.5)
         wait_until(_after(pause_until), "the random instant")
-    job = finished(cluster, "steady", timeout_s=240)
+    job = finished(cluster, "steady")
 
     assert job["status"]["attempts"] == 1
     launched = listed(cluster, "pytorchjob", "app.kubernetes.io/instance=steady")

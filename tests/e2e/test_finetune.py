@@ -13,11 +13,11 @@ from tests.e2e.jobs import (
     conditions,
     finetune_job,
     finished,
+    has_checkpoint,
     listed,
     loss_curve,
     output_folder,
     read,
-    step,
     wait_until,
 )  # fmt: skip
 
@@ -68,8 +68,8 @@ def test_a_job_goes_from_apply_to_a_model_that_can_be_asked(trained_on_sums: Clu
 
 def test_a_suspended_job_holds_no_pod_and_goes_on_where_it_was(trained_on_sums: Cluster) -> None:
     cluster = trained_on_sums
-    apply(cluster, finetune_job("paused", steps=200, checkpoint={"everySteps": 50}))
-    wait_until(lambda: step(read(cluster, "paused")) >= 10, "training to be under way")
+    apply(cluster, finetune_job("paused", steps=300, checkpoint={"everySteps": 50}))
+    wait_until(lambda: has_checkpoint(cluster, "paused"), "training to be under way", timeout_s=180)
     cluster.kubectl("patch", "ftj", "paused", "--type=merge", "-p", '{"spec":{"suspend":true}}')
     wait_until(lambda: conditions(read(cluster, "paused"))["Suspended"][0] == "True", "the job to be suspended")
     wait_until(lambda: not listed(cluster, "pod", "app.kubernetes.io/instance=paused"), "its pods to go")
@@ -83,4 +83,4 @@ def test_a_suspended_job_holds_no_pod_and_goes_on_where_it_was(trained_on_sums: 
     result = json.loads((output_folder(cluster, job) / "result.json").read_text())
     assert result["outcome"] == "succeeded"
     curve = loss_curve(output_folder(cluster, job))
-    assert list(curve) == list(range(1, 201)), "each step once, in order"
+    assert list(curve) == list(range(1, 301)), "each step once, in order"
