@@ -21,24 +21,12 @@ import pytest
 from alidade_crds.blocks import ModelInit
 from alidade_crds.contract import ResultDocument
 from alidade_trainer.outcomes import Outcome, read_outcomes
+from tests.trainer.blocks import merged
 
 # Questions with one-word answers: a model of 20,000 weights begins to learn them within a few steps.
 WORDS = ["red", "green", "blue", "seven", "eleven", "Oslo", "Lima", "Bern", "tin", "gold", "fox", "owl"]
 LONGEST_RUN_S = 60
 PR_SET_PDEATHSIG = 1
-
-
-def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """base with over laid upon it, block by block; None takes a field away."""
-    result = dict(base)
-    for key, value in over.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = merged(result[key], value)
-        else:
-            result[key] = value
-    return result
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,7 +20,7 @@ from alidade_crds.blocks import AdapterType, Precision
 from alidade_crds.contract import JobDocument, ResultDocument, Stage
 from alidade_crds.reasons import FailureReason
 from alidade_crds.status import ModelInfo
-from alidade_trainer.batches import BatchStream, evaluation_batches
+from alidade_trainer.batches import BatchStream, Collate, Sequences, evaluation_batches
 from alidade_trainer.checkpoints import Checkpoint, CheckpointStore, TrainingState
 from alidade_trainer.data.dataset import Collator
 from alidade_trainer.export import Export, export_model
@@ -190,21 +190,24 @@ class TrainingRun:
         module: nn.Module = self.engine.module
         return module
 
-    def _loop(self) -> TrainingLoop:
-        stream = BatchStream(
-            self.start.data.train,
-            self._collate,
+    def _stream(self, sequences: Sequences, collate: Collate) -> BatchStream:
+        """This process's share of the sequences, in the order of the job's seed."""
+        return BatchStream(
+            sequences,
+            collate,
             seed=self.job.training.seed,
             global_batch_size=self.plan.global_batch_size,
             micro_batch_size=self.plan.micro_batch_size,
             rank=self.peers.rank,
             processes=self.peers.count,
         )
+
+    def _loop(self) -> TrainingLoop:
         return TrainingLoop(
             self.engine,
             self.job.training,
             self.plan,
-            stream,
+            self._stream(self.start.data.train, self._collate),
             self.peers,
             self.job.checkpoint.every_steps,
             self._selects,

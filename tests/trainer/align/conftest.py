@@ -16,6 +16,7 @@ from alidade_crds.blocks import ModelInit
 from alidade_engine.models import init_model
 from alidade_engine.templates import render_batch, resolve_template
 from alidade_engine.tokenization import train_tokenizer
+from tests.trainer.blocks import merged
 
 ANSWERS = ["red", "green", "blue", "Oslo", "Lima", "tin"]
 PROMPTS = [f"What is number {number}?" for number in range(40)]
@@ -60,19 +61,6 @@ def _train_to_guess(folder: Path) -> None:
         optimizer.zero_grad()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """base with over laid upon it, block by block; None takes a field away."""
-    result = dict(base)
-    for key, value in over.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = merged(result[key], value)
-        else:
-            result[key] = value
-    return result
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from alidade_crds.jobs import RankingLoss
 from alidade_crds.reasons import FailureReason
 from alidade_engine.models import ensure_pad_token, load_config, load_tokenizer
 from alidade_trainer.adapters import add_adapter
-from alidade_trainer.batches import BatchStream
 from alidade_trainer.dealing import dealt
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.loop import TrainingLoop
@@ -104,20 +103,11 @@ class RewardRun(TrainingRun):
         return self._reward_loop
 
     def _new_loop(self, loss: RankingLoss) -> RewardLoop:
-        stream = BatchStream(
-            self._data.comparisons,
-            self._comparison_collator,
-            seed=self.job.training.seed,
-            global_batch_size=self.plan.global_batch_size,
-            micro_batch_size=self.plan.micro_batch_size,
-            rank=self.peers.rank,
-            processes=self.peers.count,
-        )
         return RewardLoop(
             self.engine,
             self.job.training,
             self.plan,
-            stream,
+            self._stream(self._data.comparisons, self._comparison_collator),
             self.peers,
             self.job.checkpoint.every_steps,
             selects_positions=False,
