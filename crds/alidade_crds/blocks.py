@@ -358,3 +358,35 @@ class Context(Spec):
 
     length: int = Field(ge=16, le=4194304, description="Longest sequence after training, in tokens.")
     scaling: ContextScaling = Field(ContextScaling.LINEAR, description="How rotary positions are stretched.")
+
+
+class GhostAttention(Spec):
+    """An instruction that holds for a whole conversation (Llama 2, section 3.3): exactly one of instructions, field.
+
+    The start model answers the last turn with the instruction on every turn of the user; what is trained on has it on
+    the first one only, and loss on that answer alone.
+    """
+
+    model_config = spec_config(
+        ("(self.instructions.size() > 0) != has(self.field)", "exactly one of instructions, field must be set")
+    )
+
+    instructions: list[Annotated[str, StringConstraints(min_length=1, max_length=1024)]] = Field(
+        [], max_length=256, description="Instructions, one of which the seed draws for each conversation."
+    )
+    field: str | None = Field(
+        None,
+        min_length=1,
+        max_length=128,
+        description="Field of a record that holds its own instruction; records without it are trained on as they are.",
+    )
+    share: float = Field(
+        1.0, gt=0, le=1, description="Share of the dataset's conversations it is applied to, chosen by the seed."
+    )
+    max_new_tokens: int = Field(
+        256, ge=1, le=32768, description="Longest sampled answer, in tokens; one that does not end within is left out."
+    )
+    temperature: float = Field(1.0, ge=0, le=10, description="Sampling temperature; 0 takes the likeliest tokens.")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Probability that the tokens drawn from reach together (nucleus sampling)."
+    )

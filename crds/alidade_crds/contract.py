@@ -17,6 +17,7 @@ from alidade_crds.blocks import (
     Context,
     Dataset,
     DeepSpeed,
+    GhostAttention,
     ModelInit,
     Tracking,
     Training,
@@ -113,6 +114,7 @@ class JobDocument(Spec):
     checkpoint: Checkpoint = Checkpoint()
     vocabulary: Vocabulary | None = None
     context: Context | None = None
+    ghost_attention: GhostAttention | None = None
     loss: RankingLoss | None = None
     alignment: JobAlignment | None = None
     tracking: Tracking | None = None

@@ -13,6 +13,7 @@ from alidade_crds.blocks import (
     Context,
     Dataset,
     DeepSpeed,
+    GhostAttention,
     Model,
     Output,
     Tracking,
@@ -69,13 +70,22 @@ EARLY_STOPPING_RULE = (
 class FineTuneJobSpec(TrainingJobSpec):
     """One job that pretrains a model or fine-tunes it on demonstrations."""
 
-    model_config = spec_config(EARLY_STOPPING_RULE)
+    model_config = spec_config(
+        EARLY_STOPPING_RULE,
+        (
+            "!has(self.ghostAttention) || (self.method == 'sft' && !has(self.model.init))",
+            "ghostAttention samples answers from the start model: it needs method sft, and no model.init",
+        ),
+    )
 
     method: Method = Field(
         Method.SFT, description="pretrain learns every token of plain text, sft the answers of demonstrations."
     )
     vocabulary: Vocabulary | None = Field(None, description="New pieces for the tokenizer.")
     context: Context | None = Field(None, description="A longer context.")
+    ghost_attention: GhostAttention | None = Field(
+        None, description="Instructions that hold for whole conversations; for method sft."
+    )
 
 
 class RankingLoss(Spec):
