@@ -225,6 +225,11 @@ def _data_rows(report: Mapping[str, Any]) -> dict[str, str]:
             )
     rows["packing"] = f"{report['train']['packing_efficiency']:.1%} filled" if report["packing"] else "off"
     rows["longest allowed"] = f"{report['max_length']:,} tokens"
+    ghost = report.get("ghost_attention")
+    if ghost:
+        rows["ghost attention"] = (
+            f"{ghost['kept']:,} of {ghost['sampled']:,} sampled answers, {ghost['mean_answer']:.1f} tokens on average"
+        )
     for source in report["sources"]:
         rows[source["uri"]] = f"{source['kept']:,} of {source['records']:,} records ({source['shape']})"
     return rows

@@ -1,6 +1,7 @@
 """What a training starts from: tokenizer, data and model, as the job document says."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,13 @@ from alidade_engine.models import (
 )
 from alidade_trainer.adapters import add_adapter
 from alidade_trainer.data.dataset import PreparedData, prepare, training_texts
+from alidade_trainer.data.tokenising import SampledAnswer
 from alidade_trainer.failures import JobFailure
+from alidade_trainer.ghost_sampling import sample_last_answers
 from alidade_trainer.loss import add_embedding_noise
 from alidade_trainer.peers import Peers
 from alidade_trainer.sources import Locations
+from alidade_trainer.surroundings import Surroundings
 
 
 @dataclass(frozen=True)
@@ -39,19 +43,45 @@ class StartingPoint:
     """Folder of the base model; None for a new one."""
 
 
-def prepare_start(job: JobDocument, locations: Locations, peers: Peers, run_folder: Path) -> StartingPoint:
+def prepare_start(job: JobDocument, around: Surroundings, peers: Peers) -> StartingPoint:
     """Tokenizer and tokenised data. One process of each pod makes them, the others read what it wrote.
 
-    Raises JobFailure on every process when one of them fails.
+    Raises JobFailure on every process when one of them fails, StopRequested when asked to stop.
     """
-    shared = run_folder / "start"
-    made = peers.agree(lambda: _make_start(job, locations, shared, peers) if peers.local_rank == 0 else None)
+    shared = around.run_folder / "start"
+    folders = peers.gather(peers.agree(lambda: _base_folder(job, around.locations) if peers.local_rank == 0 else None))
+    folder: Path | None = folders[peers.rank - peers.local_rank]
+    sampled: dict[int, SampledAnswer | None] | None = None
+    if job.ghost_attention is not None:
+        assert folder is not None, "ghost attention samples from a model"
+        sampled = sample_last_answers(job, folder, around, peers)
+    made = peers.agree(
+        lambda: _make_start(job, folder, around.locations, shared, peers, sampled) if peers.local_rank == 0 else None
+    )
     return made or _load_start(shared)
 
 
-def _make_start(job: JobDocument, locations: Locations, shared: Path, peers: Peers) -> StartingPoint:
+def _base_folder(job: JobDocument, locations: Locations) -> Path | None:
+    """The folder of the model to start from, looked over; None for a new one."""
+    if job.model.init is not None:
+        return None
+    assert job.model.uri is not None, "a job document's model has uri or init"
+    folder = locations.resolve_model(job.model.uri)
+    load_config(folder, trust_remote_code=job.model.trust_remote_code)
+    check_weights(folder)
+    check_digest(job, folder)
+    return folder
+
+
+def _make_start(
+    job: JobDocument,
+    folder: Path | None,
+    locations: Locations,
+    shared: Path,
+    peers: Peers,
+    sampled: Mapping[int, SampledAnswer | None] | None,
+) -> StartingPoint:
     trust = job.model.trust_remote_code
-    folder: Path | None = None
     context_length: int | None
     if job.model.init is not None:
         context_length = job.model.init.context_length
@@ -59,15 +89,12 @@ def _make_start(job: JobDocument, locations: Locations, shared: Path, peers: Pee
             training_texts(job, locations), job.model.init.vocab_size, model_max_length=context_length
         )
     else:
-        assert job.model.uri is not None, "a job document's model has uri or init"
-        folder = locations.resolve_model(job.model.uri)
+        assert folder is not None
         config = load_config(folder, trust_remote_code=trust)
-        check_weights(folder)
-        check_digest(job, folder)
         context_length = getattr(config, "max_position_embeddings", None)
         tokenizer = load_tokenizer(folder, trust_remote_code=trust)
     ensure_pad_token(tokenizer)
-    data = prepare(job, tokenizer, locations, context_length=context_length)
+    data = prepare(job, tokenizer, locations, context_length=context_length, sampled=sampled)
     if peers.local_count > 1:
         shared.mkdir(parents=True)
         tokenizer.save_pretrained(shared / "tokenizer")
@@ -136,6 +163,19 @@ def refuse_unknown(job: JobDocument) -> None:
         (job.vocabulary is not None, "vocabulary", "set", "this trainer keeps the tokenizer as it is; remove it"),
         (job.context is not None, "context", "set", "this trainer keeps the model's context; remove it"),
         (job.tracking is not None, "tracking", "set", "metrics are in metrics.jsonl and at /metrics; remove it"),
+        (
+            job.ghost_attention is not None and (job.stage != Stage.SFT or job.model.init is not None),
+            "ghostAttention",
+            "set",
+            "it samples answers from the start model: use it with method sft and model.uri",
+        ),
+        (
+            job.ghost_attention is not None
+            and bool(job.ghost_attention.instructions) == (job.ghost_attention.field is not None),
+            "ghostAttention",
+            "set",
+            "exactly one of its instructions and field must be",
+        ),
         (
             job.training.early_stopping is not None and job.dataset.validation is None,
             "training.earlyStopping",

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -36,9 +35,8 @@ from alidade_trainer.progress import GpuMeter, Progress, State, StepMetrics, pea
 from alidade_trainer.report import ReportPieces, save_pieces, write_report
 from alidade_trainer.results import another_job, write_result
 from alidade_trainer.samples import sample_answers
-from alidade_trainer.sources import Locations
 from alidade_trainer.starting import StartingPoint, build_model, prepare_start, refuse_unknown
-from alidade_trainer.stopping import StopWish
+from alidade_trainer.surroundings import Surroundings
 from alidade_trainer.zero import (
     base_config,
     build_engine,
@@ -53,22 +51,6 @@ LOG_LINES = 50
 """Lines about steps in the log of a whole training."""
 LAST_STEPS = 10
 """Steps whose mean is the final training loss: a single one is noisy."""
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a training process is given beside its job."""
-
-    locations: Locations
-    output: Path
-    """Local folder of the job's output."""
-    run_folder: Path
-    """Shared with the launcher and the other processes of this pod; gone afterwards."""
-    progress: Progress
-    observe_step: Callable[[StepMetrics], None]
-    stop: StopWish
-    say: Callable[[str], None]
-    """Writes a line to the log; only the first process does."""
 
 
 def train(job: JobDocument, around: Surroundings) -> ResultDocument:
@@ -103,7 +85,7 @@ def train(job: JobDocument, around: Surroundings) -> ResultDocument:
 class StageParts:
     """What is particular to a stage: its data, its model, its way of training."""
 
-    prepare: Callable[[JobDocument, Locations, Peers, Path], StartingPoint]
+    prepare: Callable[[JobDocument, Surroundings, Peers], StartingPoint]
     build: Callable[[JobDocument, StartingPoint], nn.Module]
     run: "type[TrainingRun]"
 
@@ -119,7 +101,7 @@ def _stage_of(job: JobDocument) -> StageParts:
 def _train(job: JobDocument, around: Surroundings, peers: Peers, parts: StageParts) -> ResultDocument:
     store = CheckpointStore(around.output / "checkpoints", peers, keep=job.checkpoint.keep, log=around.say)
     _enter(around, "tokenizing")
-    start = parts.prepare(job, around.locations, peers, around.run_folder)
+    start = parts.prepare(job, around, peers)
     _say_data(start, around)
     data_digest = digest_of_data(start)
     checkpoint = checkpoint_to_resume(store, job, data_digest, peers)
@@ -337,10 +319,12 @@ def model_itself(module: nn.Module) -> nn.Module:
 
 
 def digest_of_data(start: StartingPoint) -> str:
-    """sha256 of what is trained on: the records' files and the tokenizer that reads them."""
+    """sha256 of what is trained on: the records' files, answers sampled to them, and the tokenizer that reads them."""
     total = hashlib.sha256()
     for source in start.data.report["sources"]:
         total.update(source["digest"].encode())
+    if start.data.report.get("ghost_attention"):
+        total.update(start.data.report["ghost_attention"]["digest"].encode())
     vocabulary = start.tokenizer.get_vocab()
     total.update(json.dumps(sorted(vocabulary.items(), key=lambda item: item[1])).encode())
     return f"sha256:{total.hexdigest()}"

@@ -66,7 +66,8 @@ def _run(
         progress.enter("finished")
         return finished
     progress.enter("loading")
-    from alidade_trainer.training import Surroundings, train  # seconds: torch, transformers, deepspeed
+    from alidade_trainer.surroundings import Surroundings
+    from alidade_trainer.training import train  # seconds: torch, transformers, deepspeed
 
     around = Surroundings(
         locations=locations,

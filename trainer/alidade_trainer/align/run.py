@@ -34,7 +34,8 @@ from alidade_trainer.results import write_result
 from alidade_trainer.samples import SampleAnswer
 from alidade_trainer.sources import Locations
 from alidade_trainer.starting import StartingPoint, check_digest
-from alidade_trainer.training import ENGINE_TAG, Surroundings, checkpoint_to_resume, digest_of_data, load_engine
+from alidade_trainer.surroundings import Surroundings
+from alidade_trainer.training import ENGINE_TAG, checkpoint_to_resume, digest_of_data, load_engine
 from alidade_trainer.zero import gathered_state
 
 STATE_FILE = "alignment.json"

@@ -1,12 +1,10 @@
 """Answers of the policy, drawn by all processes together, and kept so that no draw is ever repeated."""
 
-import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import deepspeed
 import numpy as np
@@ -16,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from alidade_engine.drawing import SamplingParams
 from alidade_engine.sampling import Completion, Sampler
 from alidade_trainer.align.prompts import AskedPrompt
-from alidade_trainer.disk import write_file
+from alidade_trainer.drawn import KeptDraws
 from alidade_trainer.peers import Peers
 from alidade_trainer.zero import whole_parameters
 
@@ -93,10 +91,10 @@ class PolicySampler:
         kept until `forget`; None keeps nothing. Raises Interrupted on every process when one is asked to stop.
         """
         mine = list(range(self.peers.rank, len(prompts), self.peers.count))
-        kept: _Kept | None = None
+        kept: KeptDraws | None = None
         if name is not None:
             own = f"{self.job_key} {seed} {temperature} {[keys[place] for place in mine]}"
-            kept = _Kept(self.folder / name / f"rank-{self.peers.rank}.json", own)
+            kept = KeptDraws(self.folder / name / f"rank-{self.peers.rank}.json", own)
         done: dict[tuple[int, int], Completion] = kept.read() if kept else {}
         params = SamplingParams(self.max_new_tokens, temperature=temperature)
         interrupted = False
@@ -138,27 +136,6 @@ class PolicySampler:
         if self.peers.is_first:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.peers.wait()
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """Draws of one process in a file; key: job, seed and prompts, which have to be the same for them to count."""
-
-    path: Path
-    key: str
-
-    def read(self) -> dict[tuple[int, int], Completion]:
-        if not self.path.is_file():
-            return {}
-        document: Mapping[str, Any] = json.loads(self.path.read_text())
-        if document["key"] != self.key:
-            return {}
-        return {(place, sample): Completion(**one) for place, sample, one in document["drawn"]}
-
-    def write(self, drawn: Mapping[tuple[int, int], Completion]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [[place, sample, asdict(one)] for (place, sample), one in sorted(drawn.items())]
-        write_file(self.path, json.dumps({"key": self.key, "drawn": rows}))
 
 
 def seeds(seed: int, step: int, iteration: int, purpose: int) -> int:

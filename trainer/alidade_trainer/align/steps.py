@@ -33,7 +33,8 @@ from alidade_trainer.plan import TrainingPlan, share_of_process
 from alidade_trainer.reward.comparisons import prepare_comparisons
 from alidade_trainer.reward.network import load_classifier
 from alidade_trainer.starting import StartingPoint, build_model
-from alidade_trainer.training import Surroundings, digest_of_data, fitting_micro_batch
+from alidade_trainer.surroundings import Surroundings
+from alidade_trainer.training import digest_of_data, fitting_micro_batch
 from alidade_trainer.zero import ADAM_EPSILON, base_config, build_engine, deepspeed_config
 
 PPO_EPSILON = 1e-5

@@ -1,7 +1,8 @@
 """A job's data, ready to train on: read, rendered, tokenised, checked, split, mixed, packed, and accounted for."""
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,17 @@ from alidade_crds.contract import JobDocument, Stage
 from alidade_crds.reasons import FailureReason
 from alidade_engine.templates import resolve_template
 from alidade_trainer.data.formats import Conversation, Preference, Prompt, Text
-from alidade_trainer.data.report import DataReport, SourceReport, SplitReport
+from alidade_trainer.data.report import DataReport, GhostReport, SourceReport, SplitReport
 from alidade_trainer.data.sequences import Collator, Samples, TokenDataset, concatenate, epoch_order
-from alidade_trainer.data.tokenising import TOO_LONG, OpenedSource, Rules, TokenisedSource, tokenise
+from alidade_trainer.data.tokenising import (
+    TOO_LONG,
+    OpenedSource,
+    Rules,
+    SampledAnswer,
+    TokenisedSource,
+    fault_of_sample,
+    tokenise,
+)
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.sources import Locations
 
@@ -70,11 +79,13 @@ def prepare(
     *,
     stage: Stage | None = None,
     context_length: int | None = None,
+    sampled: Mapping[int, SampledAnswer | None] | None = None,
 ) -> PreparedData:
-    """The job's data as sequences of tokens: a function of the job, the files and the tokenizer alone.
+    """The job's data as sequences of tokens: a function of the arguments and the files alone.
 
     stage: sft or pretrain; default: the job's. context_length: longest sequence of the model, in tokens; a greater
-    dataset.maxLength is lowered to it, with a warning. The template is set as the tokenizer's chat_template.
+    dataset.maxLength is lowered to it, with a warning. sampled: by number of the example, the last answers that ghost
+    attention trains on (see `tokenise`). The template is set as the tokenizer's chat_template.
     Raises JobFailure: DataNotFound, DataMalformed, DataEmpty, DataTooLong, TemplateFailed.
     """
     stage = stage or job.stage
@@ -88,7 +99,7 @@ def prepare(
         max_length = context_length
     template = resolve_template(tokenizer, data.template)
     rules = Rules(stage, max_length, template)
-    main = tokenise(OpenedSource(locations, data.uri, data.format), tokenizer, rules)
+    main = tokenise(OpenedSource(locations, data.uri, data.format), tokenizer, rules, sampled)
     refuse_nothing(main.report)
     mixed = [
         tokenise(
@@ -120,6 +131,7 @@ def prepare(
         train=split_report(sequences, max_length),
         validation=split_report(checks, max_length) if checks else None,
         warnings=warnings,
+        ghost_attention=_ghost_report(sampled, rules) if sampled else None,
     )
     return PreparedData(sequences, checks, report.to_dict(), report.template, data.packing)
 
@@ -192,6 +204,18 @@ def _select(
         drawn.append(draw_samples(len(source.samples), wanted, seed, number) + starts[number])
     train = np.concatenate(drawn)
     return train[epoch_order(seed, 0, len(train))], validation, concatenate(part.samples for part in parts)
+
+
+def _ghost_report(sampled: Mapping[int, SampledAnswer | None], rules: Rules) -> GhostReport:
+    total = hashlib.sha256()
+    kept: list[int] = []
+    for number, answer in sorted(sampled.items()):
+        ids = [] if answer is None else [*answer.prompt_ids, *answer.answer_ids]
+        total.update(np.asarray([number, len(ids), *ids], dtype=np.int64).tobytes())
+        if answer is not None and not fault_of_sample(answer, rules):
+            kept.append(len(answer.answer_ids))
+    mean = sum(kept) / len(kept) if kept else 0.0
+    return GhostReport(f"sha256:{total.hexdigest()}", sampled=len(sampled), kept=len(kept), mean_answer=mean)
 
 
 def hold_out(keys: NDArray[np.uint64], validation: Validation, seed: int) -> NDArray[np.bool_]:

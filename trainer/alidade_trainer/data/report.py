@@ -75,6 +75,19 @@ class SplitReport:
 
 
 @dataclass
+class GhostReport:
+    """Conversations whose last answer was sampled (alidade_trainer.data.ghost_attention).
+
+    digest: of prompts and answers. mean_answer: tokens of an answer that is kept.
+    """
+
+    digest: str
+    sampled: int = 0
+    kept: int = 0
+    mean_answer: float = 0.0
+
+
+@dataclass
 class DataReport:
     """What became of all data of a job; packing_efficiency is the share of places that hold a token."""
 
@@ -86,6 +99,7 @@ class DataReport:
     train: SplitReport
     validation: SplitReport | None
     warnings: list[str]
+    ghost_attention: GhostReport | None = None
 
     @property
     def digest(self) -> str:

@@ -1,7 +1,7 @@
 """Examples of one address as samples of tokens, each checked, counted and named when it is left out."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -29,6 +29,9 @@ _BATCH = 512  # records tokenised at once: enough for the tokenizer's threads, l
 NO_ANSWER = "no turn of the assistant with text in it"
 NO_TEXT = "no text"
 TOO_LONG = "longer than maxLength"
+CUT_OFF = "a sampled answer that does not end within ghostAttention.maxNewTokens or the model's context"
+EMPTY_SAMPLE = "a sampled answer without text"
+NOT_ASKED = "no turn of the user that ghostAttention's instruction could stand before"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,20 @@ class Rules:
     stage: Stage
     max_length: int
     template: str
+
+
+@dataclass(frozen=True)
+class SampledAnswer:
+    """The last answer of a conversation, sampled from the start model.
+
+    prompt_ids: the conversation before it, as it is trained on. answer_ids: with the token that ended it; finished is
+    False where the length limit did.
+    """
+
+    prompt_ids: list[int]
+    answer_ids: list[int]
+    text: str
+    finished: bool
 
 
 class OpenedSource:
@@ -92,8 +109,9 @@ class OpenedSource:
                 present[0] = record.value.get(key)
                 yield record
 
-        for example, position in read_examples(noted(), self._wanted):
-            yield example, position, present[0]
+        with self._named():
+            for example, position in read_examples(noted(), self._wanted):
+                yield example, position, present[0]
 
     def report(self) -> SourceReport:
         """The files and their digests; nothing is counted yet."""
@@ -103,23 +121,52 @@ class OpenedSource:
         return SourceReport(self.uri, "", digests, f"sha256:{total.hexdigest()}", held_out_files=held_out)
 
 
-def tokenise(source: OpenedSource, tokenizer: PreTrainedTokenizerBase, rules: Rules) -> TokenisedSource:
+def tokenise(
+    source: OpenedSource,
+    tokenizer: PreTrainedTokenizerBase,
+    rules: Rules,
+    sampled: Mapping[int, SampledAnswer | None] | None = None,
+) -> TokenisedSource:
     """All samples of an address.
 
+    sampled: by number of the example, from 0, what is learned in its place: the sampled answer alone; None where there
+    is nothing to sample an answer for.
     Raises JobFailure: DataMalformed for records that the stage cannot learn from, TemplateFailed naming the record that
     the template cannot render.
     """
-    work = _Work(source, tokenizer, rules)
+    work = _Work(source, tokenizer, rules, sampled or {})
     examples = source.examples()
     while batch := list(islice(examples, _BATCH)):
         work.take(batch)
     return work.finish()
 
 
+def fault_of_sample(answer: SampledAnswer | None, rules: Rules) -> str:
+    """Why a sampled answer cannot be learned; empty when it can."""
+    if answer is None:
+        return NOT_ASKED
+    if len(answer.prompt_ids) + max(1, len(answer.answer_ids)) > rules.max_length:
+        return _too_long(rules)
+    if not answer.finished:
+        return CUT_OFF
+    return "" if answer.text.strip() else EMPTY_SAMPLE
+
+
+def _too_long(rules: Rules) -> str:
+    return f"{TOO_LONG}, {rules.max_length} tokens"
+
+
 class _Work:
-    def __init__(self, source: OpenedSource, tokenizer: PreTrainedTokenizerBase, rules: Rules) -> None:
+    def __init__(
+        self,
+        source: OpenedSource,
+        tokenizer: PreTrainedTokenizerBase,
+        rules: Rules,
+        sampled: Mapping[int, SampledAnswer | None],
+    ) -> None:
         self._tokenizer = tokenizer
         self._rules = rules
+        self._sampled = sampled
         self._field = source.field
         self._mixed = source.mixed
         self._builder = SampleBuilder()
@@ -132,8 +179,12 @@ class _Work:
         texts: list[str] = []
         chats: list[tuple[Messages, Position]] = []
         for example, position in batch:
+            number = self.report.records
             self.report.records += 1
-            self._sort(example, position, texts, chats)
+            if number in self._sampled:
+                self._add_sampled(self._sampled[number], example, position)
+            else:
+                self._sort(example, position, texts, chats)
         for ids in encode_texts(self._tokenizer, texts):
             self._add_text(ids)
         self._add_chats(chats)
@@ -199,7 +250,7 @@ class _Work:
             ) from error
         for (_, position), item in zip(chats, rendered, strict=True):
             if len(item.input_ids) > self._rules.max_length:
-                self.report.drop(self._too_long(), position)
+                self.report.drop(_too_long(self._rules), position)
             elif not any(item.answer_mask[1:]):
                 self.report.drop(NO_ANSWER, position)
             else:
@@ -208,8 +259,18 @@ class _Work:
                 self._keys.append(key)
                 self._keep(key)
 
-    def _too_long(self) -> str:
-        return f"{TOO_LONG}, {self._rules.max_length} tokens"
+    def _add_sampled(self, answer: SampledAnswer | None, example: Example, position: Position) -> None:
+        """A conversation whose last answer was sampled; the answers before it are read and not learned."""
+        self.report.shape = self.report.shape or type(example).__name__.lower()
+        fault = fault_of_sample(answer, self._rules)
+        if answer is None or fault:
+            self.report.drop(fault, position)
+        else:
+            ids = [*answer.prompt_ids, *answer.answer_ids]
+            key = self._key(ids)
+            self._builder.add(ids, [False] * len(answer.prompt_ids) + [True] * len(answer.answer_ids))
+            self._keys.append(key)
+            self._keep(key)
 
     def _keep(self, key: int) -> None:
         self.report.kept += 1

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,12 +25,13 @@ from alidade_trainer.reward.network import RewardNetwork, load_classifier
 from alidade_trainer.reward.ranking import prompt_losses
 from alidade_trainer.sources import Locations
 from alidade_trainer.starting import StartingPoint, check_digest
+from alidade_trainer.surroundings import Surroundings
 from alidade_trainer.training import StageParts, TrainingRun
 
 
-def prepare_reward(job: JobDocument, locations: Locations, peers: Peers, _run_folder: Path) -> StartingPoint:
+def prepare_reward(job: JobDocument, around: Surroundings, peers: Peers) -> StartingPoint:
     """Tokenizer and comparisons. Raises JobFailure on every process when one of them fails."""
-    return peers.agree(lambda: _make_start(job, locations))
+    return peers.agree(lambda: _make_start(job, around.locations))
 
 
 def _make_start(job: JobDocument, locations: Locations) -> StartingPoint:
