@@ -5,7 +5,8 @@ from typing import Literal
 
 import pytest
 
-from alidade_crds.contract import TERMINATION_MESSAGE_LIMIT, Failure, ResultDocument
+from alidade_crds.contract import TERMINATION_MESSAGE_LIMIT, Failure, ResultDocument, Stage
+from alidade_trainer.faults import failure_of
 from alidade_trainer.outcomes import (
     Outcome,
     conclude,
@@ -66,6 +67,24 @@ def test_a_kill_for_want_of_memory_is_final_and_names_the_knobs() -> None:
     assert result.failure.reason == "OutOfMemory"
     for knob in ("microBatchSize", "gradientCheckpointing", "zeroStage", "offload", "lora"):
         assert knob in result.failure.message
+
+
+def test_an_alignment_that_runs_out_of_memory_names_its_own_knobs() -> None:
+    killed, _ = conclude([], exit_code=-9, out_of_memory=True, stage=Stage.ALIGN)
+    raised = failure_of(MemoryError(), Stage.ALIGN)
+
+    assert killed.failure is not None
+    for message in (killed.failure.message, raised.message):
+        for knob in (
+            "generation.maxNewTokens",
+            "ppo.rolloutBatchSize",
+            "raft.promptsPerIteration",
+            "training.microBatchSize",
+            "adapter.type lora",
+            "deepspeed.zeroStage 3",
+        ):
+            assert knob in message
+        assert "dataset.maxLength" not in message
 
 
 def test_a_kill_of_some_other_process_does_not_undo_success() -> None:

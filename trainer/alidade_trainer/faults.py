@@ -3,10 +3,10 @@
 import errno
 import re
 
-from alidade_crds.contract import Failure
+from alidade_crds.contract import Failure, Stage
 from alidade_crds.reasons import FailureReason
 from alidade_trainer.failures import JobFailure
-from alidade_trainer.outcomes import MEMORY_ADVICE
+from alidade_trainer.outcomes import memory_advice
 
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|can't allocate memory|not enough memory|Cannot allocate memory", re.IGNORECASE
@@ -25,8 +25,11 @@ _WRITE_FAILED = re.compile(
 )
 
 
-def failure_of(error: BaseException) -> Failure:
-    """The failure that an exception stands for; the traceback is for the log, not for the user."""
+def failure_of(error: BaseException, stage: Stage | None = None) -> Failure:
+    """The failure that an exception stands for; the traceback is for the log, not for the user.
+
+    stage: of the job, for advice.
+    """
     if isinstance(error, JobFailure):
         return Failure(reason=error.reason, message=error.message[:3000], retryable=error.retryable)
     text = f"{error}"
@@ -42,7 +45,7 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
         return Failure(
             reason=FailureReason.OUT_OF_MEMORY,
-            message=f"Memory ran out while training ({_first_line(text)}). {MEMORY_ADVICE}",
+            message=f"Memory ran out while training ({_first_line(text)}). {memory_advice(stage)}",
             retryable=False,
         )
     if _PEER_LOST.search(text) or type(error).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError"):

@@ -19,6 +19,7 @@ from alidade_crds.contract import (
     TERMINATION_LOG_ENV,
     ExitCode,
     ResultDocument,
+    Stage,
 )
 from alidade_crds.reasons import FailureReason
 from alidade_trainer.jobs import JobError, read_job
@@ -46,12 +47,12 @@ def launch(environ: Mapping[str, str]) -> int:
     """
     termination_log = Path(environ[TERMINATION_LOG_ENV]) if environ.get(TERMINATION_LOG_ENV) else None
     try:
-        read_job(_job_path(environ))
+        job = read_job(_job_path(environ))
         topology = read_topology(environ, gpus=count_gpus(environ))
     except (JobError, TopologyError) as error:
         result, code = failed(FailureReason.CONFIG_INVALID, str(error), retryable=False)
     else:
-        result, code = _supervise(environ, topology)
+        result, code = _supervise(environ, topology, job.stage)
     write_termination_message(termination_log, result)
     print(summarize(result, code), file=sys.stderr if code == ExitCode.FAILED else sys.stdout, flush=True)
     return code
@@ -74,7 +75,7 @@ def _job_path(environ: Mapping[str, str]) -> Path:
     return Path(path)
 
 
-def _supervise(environ: Mapping[str, str], topology: Topology) -> tuple[ResultDocument, int]:
+def _supervise(environ: Mapping[str, str], topology: Topology, stage: Stage) -> tuple[ResultDocument, int]:
     scratch = environ.get(SCRATCH_ENV)
     with tempfile.TemporaryDirectory(prefix="alidade-run-", dir=scratch or None) as folder:
         run_folder = Path(folder)
@@ -87,6 +88,7 @@ def _supervise(environ: Mapping[str, str], topology: Topology) -> tuple[ResultDo
             exit_code=returncode if returncode <= 128 else 128 - returncode,
             out_of_memory=count_memory_kills() > kills_before,
             stop_requested=stopped.exists(),
+            stage=stage,
         )
 
 

@@ -8,16 +8,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alidade_crds.contract import ExitCode, Failure, ResultDocument
+from alidade_crds.contract import ExitCode, Failure, ResultDocument, Stage
 from alidade_crds.reasons import FailureReason
 
 RUN_FOLDER_ENV = "ALIDADE_RUN_FOLDER"
 """Folder that a launcher shares with its training processes."""
 
-MEMORY_ADVICE = (
-    "Make training.microBatchSize or dataset.maxLength smaller, set training.gradientCheckpointing, "
-    "deepspeed.zeroStage 3 or deepspeed.offload, train with adapter.type lora, or give the pods more memory."
+_LESS = (
+    "set training.gradientCheckpointing, deepspeed.zeroStage 3 or deepspeed.offload, train with adapter.type lora, or "
+    "give the pods more memory."
 )
+
+
+def memory_advice(stage: Stage | None) -> str:
+    """What a job of that stage can do with less memory; None: a job that could not be read."""
+    if stage is Stage.ALIGN:
+        return (
+            "Make generation.maxNewTokens, ppo.rolloutBatchSize or raft.promptsPerIteration, or "
+            f"training.microBatchSize smaller, {_LESS}"
+        )
+    return f"Make training.microBatchSize or dataset.maxLength smaller, {_LESS}"
 
 
 @dataclass(frozen=True)
@@ -49,17 +59,23 @@ def read_outcomes(folder: Path) -> list[Outcome]:
 
 
 def conclude(
-    outcomes: Sequence[Outcome], *, exit_code: int, out_of_memory: bool = False, stop_requested: bool = False
+    outcomes: Sequence[Outcome],
+    *,
+    exit_code: int,
+    out_of_memory: bool = False,
+    stop_requested: bool = False,
+    stage: Stage | None = None,
 ) -> tuple[ResultDocument, int]:
     """The result of a pod and its exit code.
 
     outcomes: what its training processes said. exit_code: of the process that ran or watched over them, negative for a
-    signal. out_of_memory: whether the kernel killed a process of this container for want of memory.
+    signal. out_of_memory: whether the kernel killed a process of this container for want of memory. stage: of the job,
+    for advice.
     A failure wins over success; among failures the one that is a cause, not a lost peer, and came first.
     """
     failures = [outcome for outcome in outcomes if outcome.result.outcome == "failed"]
     if out_of_memory and exit_code != 0:
-        return failed(FailureReason.OUT_OF_MEMORY, _out_of_memory_message(), retryable=False)
+        return failed(FailureReason.OUT_OF_MEMORY, _out_of_memory_message(stage), retryable=False)
     causes = [outcome for outcome in failures if _reason(outcome) != FailureReason.WORKER_LOST]
     terminated = [outcome for outcome in outcomes if outcome.result.outcome == "terminated"]
     if causes:
@@ -72,7 +88,7 @@ def conclude(
         return outcomes[0].result, ExitCode.SUCCEEDED
     if stop_requested:
         return ResultDocument(outcome="terminated"), ExitCode.TERMINATED
-    return _died(exit_code)
+    return _died(exit_code, stage)
 
 
 def failed(reason: FailureReason, message: str, *, retryable: bool) -> tuple[ResultDocument, int]:
@@ -90,13 +106,13 @@ def _reason(outcome: Outcome) -> str | None:
     return outcome.result.failure.reason if outcome.result.failure else None
 
 
-def _died(exit_code: int) -> tuple[ResultDocument, int]:
+def _died(exit_code: int, stage: Stage | None) -> tuple[ResultDocument, int]:
     if exit_code == -signal.SIGKILL:
         return failed(
             FailureReason.KILLED,
             "A training process was killed from outside (SIGKILL); the next attempt goes on from the newest "
             "checkpoint. "
-            f"If it happens again, memory may be short: {MEMORY_ADVICE}",
+            f"If it happens again, memory may be short: {memory_advice(stage)}",
             retryable=True,
         )
     ended = f"by signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with exit code {exit_code}"
@@ -108,8 +124,8 @@ def _died(exit_code: int) -> tuple[ResultDocument, int]:
     )
 
 
-def _out_of_memory_message() -> str:
-    return f"The kernel killed a training process because the pod's memory limit was reached. {MEMORY_ADVICE}"
+def _out_of_memory_message(stage: Stage | None) -> str:
+    return f"The kernel killed a training process because the pod's memory limit was reached. {memory_advice(stage)}"
 
 
 def count_memory_kills(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -66,7 +66,7 @@ def train(job: JobDocument, around: Surroundings) -> ResultDocument:
     if job.stage is Stage.ALIGN:
         from alidade_trainer.align.steps import check_steps
 
-        check_steps(job)
+        check_steps(job, peers.count)
     share_of_process(job.training, peers.count)
     checked_raw_config(job)
     disable_progress_bar()  # of loading and saving; the log has a line for each

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from alidade_crds.contract import JOB_ENV, POD_IP_ENV, PORT_ENV, ExitCode, JobDocument, ResultDocument
+from alidade_crds.contract import JOB_ENV, POD_IP_ENV, PORT_ENV, ExitCode, JobDocument, ResultDocument, Stage
 from alidade_trainer.jobs import read_job
 from alidade_trainer.launcher import STOP_FILE
 from alidade_trainer.outcomes import RUN_FOLDER_ENV, write_outcome
@@ -24,8 +24,11 @@ def main() -> int:
     progress = Progress()
     say = _say if rank == 0 else _say_nothing
     server = _start_server(progress, say) if rank == 0 else None
+    stage: Stage | None = None
     try:
-        result = _run(read_job(Path(os.environ[JOB_ENV])), run_folder, stop, progress, server, say)
+        job = read_job(Path(os.environ[JOB_ENV]))
+        stage = job.stage
+        result = _run(job, run_folder, stop, progress, server, say)
     except StopRequested:
         result = ResultDocument(outcome="terminated", step=0)
     except Exception as error:
@@ -34,7 +37,7 @@ def main() -> int:
         from alidade_trainer.faults import failure_of
         from alidade_trainer.sources import Locations
 
-        failure = failure_of(error)
+        failure = failure_of(error, stage)
         told = Locations.from_environment().as_addresses(failure.message)
         failure = failure.model_copy(update={"message": told})
         if not isinstance(error, JobFailure):  # its message says all that its traceback could

@@ -1,7 +1,6 @@
-"""Alignments that are killed, stopped, spread over processes or refused."""
+"""Alignments that are killed, stopped, or spread over processes."""
 
 import os
-import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -105,32 +104,3 @@ def test_lora_aligns_its_additions_and_the_merged_model_comes_out(
     assert iterations(run.output)[0]["evalKl"] == pytest.approx(0.0, abs=1e-4)
     assert iterations(run.output)[-1]["evalKl"] != 0.0
     assert (run.output / "adapter" / "adapter_model.safetensors").is_file()
-
-
-@pytest.mark.parametrize(
-    ("step", "over", "said"),
-    [
-        ({"dpo": {"dataset": {"uri": "file:///x"}}}, {}, "DataNotFound: "),
-        ({"raft": {"samplesPerPrompt": 1}}, {}, "ConfigInvalid: align.0..raft.samplesPerPrompt is 1"),
-        (RAFT, {"alignment": {"rewards": []}}, "ConfigInvalid: align.0. needs rewardModels"),
-        (RAFT, {"alignment": {"generation": {"maxNewTokens": 90}}}, "DataTooLong: .*generation.maxNewTokens 90"),
-        (
-            RAFT,
-            {"alignment": {"rewards": [{"name": "no", "function": "regex", "pattern": "zebra"}]}},
-            "RewardInvalid: The reward is 0 for all 32 samples .*'What is number",
-        ),
-        (
-            RAFT,
-            {"dataset": {"validation": None}, "alignment": {"guardrails": {"overOptimization": {}}}},
-            "ConfigInvalid: .*set prompts.validation",
-        ),
-    ],
-    ids=["dpo", "one sample", "no rewards", "long prompts", "constant reward", "nothing held out"],
-)
-def test_what_cannot_be_aligned_is_said_in_a_sentence(
-    align_job: Callable[..., Path], run_job: Callable[..., Any], step: dict[str, Any], over: dict[str, Any], said: str
-) -> None:
-    run = run_job(align_job([step], over))
-    assert run.result.failure is not None
-    found = f"{run.result.failure.reason}: {run.result.failure.message}"
-    assert re.search(said, found), found

@@ -132,3 +132,11 @@ def test_a_few_unusable_preferences_are_counted_and_named(
     assert any(
         "1 of 65 records are left out: the same answer twice (train.jsonl, line 65)" in w for w in run.result.warnings
     )
+
+
+def test_a_reward_model_is_not_made_from_nothing(reward_job: Callable[..., Path], run_job: Callable[..., Any]) -> None:
+    init = {"hiddenSize": 32, "layers": 1, "heads": 2, "vocabSize": 300, "contextLength": 64}
+    run = run_job(reward_job({"model": {"uri": None, "init": init}}))
+    assert failure(run.result) == (
+        "ConfigInvalid: model.init is set; a reward model starts from a language model; name it in model.uri."
+    )

@@ -35,9 +35,14 @@ def best_of_each(samples: Sequence[Sample]) -> list[Sample]:
     return [min(group, key=_rank) for _, group in groupby(ordered, key=lambda sample: sample.prompt)]
 
 
+def accepted_count(samples: int, ratio: float) -> int:
+    """Samples that are the best share of so many: ratio x samples, rounded up."""
+    return math.ceil(ratio * samples - 1e-9)  # 0.1 x 30 is 3.0000000000000004
+
+
 def best_of_all(samples: Sequence[Sample], ratio: float) -> list[Sample]:
-    """The best share of the whole batch: ceil(ratio x samples) of the finished ones, the best first."""
-    count = math.ceil(ratio * len(samples) - 1e-9)  # 0.1 x 30 is 3.0000000000000004
+    """The best share of the whole batch: `accepted_count` of the finished ones, the best first."""
+    count = accepted_count(len(samples), ratio)
     return sorted((sample for sample in samples if sample.finished), key=_rank)[:count]
 
 

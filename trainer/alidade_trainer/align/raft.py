@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alidade_crds.alignmentrun import RaftStep
 from alidade_crds.reasons import FailureReason
-from alidade_trainer.align.acceptance import Sample, best_of_all, best_of_each, pool_with, replayed
+from alidade_trainer.align.acceptance import Sample, accepted_count, best_of_all, best_of_each, pool_with, replayed
 from alidade_trainer.align.answers import answer_batch
 from alidade_trainer.align.iterations import Iteration, IterationResult
 from alidade_trainer.align.judging import judged, refuse_constant
@@ -21,6 +21,13 @@ from alidade_trainer.dealing import Group
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.loop import step_seed
 from alidade_trainer.progress import StepMetrics
+
+
+def most_accepted(spec: RaftStep) -> int:
+    """Samples that an iteration accepts when enough of them end by themselves."""
+    if spec.acceptance == "bestOfK":
+        return spec.prompts_per_iteration
+    return accepted_count(spec.prompts_per_iteration * spec.samples_per_prompt, spec.acceptance_ratio)
 
 
 @dataclass
@@ -47,12 +54,7 @@ class Raft:
     @property
     def steps_per_iteration(self) -> int:
         """Optimizer steps of an iteration, as planned: cut-off answers may make it fewer, replay makes it more."""
-        if self.spec.acceptance == "bestOfK":
-            accepted = self.spec.prompts_per_iteration
-        else:
-            accepted = math.ceil(
-                self.spec.acceptance_ratio * self.spec.prompts_per_iteration * self.spec.samples_per_prompt
-            )
+        accepted = most_accepted(self.spec)
         return max(1, math.ceil(self.spec.epochs_per_iteration * accepted / self.global_batch_size))
 
     def state(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-from alidade_crds.alignmentrun import AlignStep, RewardFunction
+from alidade_crds.alignmentrun import AlignStep, PpoStep, RaftStep, RewardFunction
 from alidade_crds.blocks import AdapterType, Precision
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
@@ -24,7 +24,7 @@ from alidade_trainer.align.network import FrozenReference, PolicyNetwork, withou
 from alidade_trainer.align.policy import Policy
 from alidade_trainer.align.ppo import Ppo
 from alidade_trainer.align.prompts import PromptData
-from alidade_trainer.align.raft import Raft
+from alidade_trainer.align.raft import Raft, most_accepted
 from alidade_trainer.align.sampling import PolicySampler, seeds
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.jobs import fingerprint
@@ -86,8 +86,8 @@ def step_name(index: int, step: AlignStep) -> str:
     return f"{index + 1}-{kind}"
 
 
-def check_steps(job: JobDocument) -> None:
-    """Raises JobFailure (ConfigInvalid) for what an alignment asks that cannot be done."""
+def check_steps(job: JobDocument, processes: int) -> None:
+    """Raises JobFailure (ConfigInvalid) for what an alignment asks that so many training processes cannot do."""
     alignment = job.alignment
     if alignment is None or not alignment.steps:
         raise JobFailure(FailureReason.CONFIG_INVALID, "stage is align, but alignment has no steps; set align.")
@@ -112,13 +112,55 @@ def check_steps(job: JobDocument) -> None:
         ),
     ]
     for number, step in enumerate(alignment.steps):
-        single = step.raft is not None and step.raft.acceptance == "bestOfK" and step.raft.samples_per_prompt < 2
-        refusals.append((single, f"align[{number}].raft.samplesPerPrompt is 1; acceptance bestOfK needs at least 2"))
         needs_rewards = step.dpo is None and not alignment.rewards
         refusals.append((needs_rewards, f"align[{number}] needs rewardModels; there are none"))
+        if step.raft is not None:
+            refusals += _raft_refusals(step.raft, f"align[{number}].raft", processes)
+        if step.ppo is not None:
+            refusals += _ppo_refusals(step.ppo, f"align[{number}].ppo", processes)
     for refused, sentence in refusals:
         if refused:
             raise JobFailure(FailureReason.CONFIG_INVALID, f"{sentence}.")
+
+
+def _raft_refusals(raft: RaftStep, field: str, processes: int) -> list[tuple[bool, str]]:
+    is_best_of_k = raft.acceptance == "bestOfK"
+    kept = most_accepted(raft)
+    if is_best_of_k:
+        found = f"{field}.promptsPerIteration is {raft.prompts_per_iteration}"
+        advice = "raise promptsPerIteration"
+    else:
+        found = (
+            f"{field} keeps {kept} of {raft.prompts_per_iteration * raft.samples_per_prompt} samples "
+            f"(acceptanceRatio {raft.acceptance_ratio:g} x promptsPerIteration x samplesPerPrompt)"
+        )
+        advice = "raise one of the three"
+    return [
+        (
+            is_best_of_k and raft.samples_per_prompt < 2,
+            f"{field}.samplesPerPrompt is {raft.samples_per_prompt}; acceptance bestOfK needs at least 2",
+        ),
+        (
+            kept < processes,
+            f"{found}; each of the {processes} training processes needs an accepted sample: {advice}, or use fewer "
+            "workers",
+        ),
+    ]
+
+
+def _ppo_refusals(ppo: PpoStep, field: str, processes: int) -> list[tuple[bool, str]]:
+    return [
+        (
+            ppo.rollout_batch_size % ppo.mini_batch_size != 0,
+            f"{field}.rolloutBatchSize is {ppo.rollout_batch_size}; it must be a multiple of miniBatchSize "
+            f"{ppo.mini_batch_size}",
+        ),
+        (
+            ppo.mini_batch_size % processes != 0,
+            f"{field}.miniBatchSize is {ppo.mini_batch_size}; it must be a multiple of the {processes} training "
+            f"processes, such as {max(1, round(ppo.mini_batch_size / processes)) * processes}",
+        ),
+    ]
 
 
 def build_step(
@@ -266,12 +308,6 @@ def _dtype(job: JobDocument) -> torch.dtype:
 def _plan(job: JobDocument, step: AlignStep, start: StartingPoint, network: nn.Module, peers: Peers) -> TrainingPlan:
     """How a batch is dealt out; DeepSpeed wants to know it, though the passes of a step are counted by the step."""
     if step.ppo is not None:
-        if step.ppo.mini_batch_size % peers.count:
-            raise JobFailure(
-                FailureReason.CONFIG_INVALID,
-                f"ppo.miniBatchSize is {step.ppo.mini_batch_size}; it must be a multiple of the {peers.count} training "
-                "processes.",
-            )
         training = job.training.model_copy(update={"global_batch_size": step.ppo.mini_batch_size})
         job = job.model_copy(update={"training": training})
     share = share_of_process(job.training, peers.count)
