@@ -88,9 +88,7 @@ class Sampler:
             raise ValueError(f"slots is {slots}; it must be at least 1.")
         self._model = model
         self._tokenizer = tokenizer
-        context = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
-        self._max_length = min(max_length or context, context)
-        self._limit_name = "the model's context" if self._max_length == context else "the sampler's max_length"
+        self._limit = length_limit(model, max_length)
         self._slots = slots
         self._template = template
 
@@ -115,7 +113,7 @@ class Sampler:
         particular order between prompts; an exception that they raise ends the call. Raises ValueError for a prompt
         without tokens or one that leaves no room for an answer.
         """
-        self._check(prompt_token_ids, samples_per_prompt, seed, prompt_keys)
+        check_asked(prompt_token_ids, samples_per_prompt, seed, prompt_keys, self._limit)
         stops = params.stop_token_ids
         stops = tuple(stop_token_ids(self._tokenizer, self._template)) if stops is None else stops
         prompts = [list(prompt) for prompt in prompt_token_ids]
@@ -133,7 +131,7 @@ class Sampler:
                 (prompt_keys or range(len(prompts)))[place],
                 prompts[place],
                 [sample for sample in range(samples_per_prompt) if (place, sample) not in done],
-                max(0, min(params.max_new_tokens, self._max_length - len(prompts[place]))),
+                max(0, min(params.max_new_tokens, self._limit.tokens - len(prompts[place]))),
             )
             for place in range(len(prompts))
         ]
@@ -163,24 +161,54 @@ class Sampler:
         finally:
             self._model.train(was_training)
 
-    def _check(self, prompts: Sequence[Sequence[int]], samples: int, seed: int, keys: Sequence[int] | None) -> None:
-        if samples < 1:
-            raise ValueError(f"samples_per_prompt is {samples}; it must be at least 1.")
-        if seed < 0 or min(keys or [0]) < 0:
-            raise ValueError(f"seed is {seed}; it and every one of prompt_keys must be at least 0.")
-        if keys is not None and len(keys) != len(prompts):
-            raise ValueError(f"prompt_keys has {len(keys)} entries for {len(prompts)} prompts; it must have one each.")
-        for number, prompt in enumerate(prompts, 1):
-            if not len(prompt):
-                raise ValueError(f"prompt {number} has no tokens")
-            if len(prompt) >= self._max_length:
-                raise ValueError(f"prompt {number} has {len(prompt)} tokens; {self._limit_name} is {self._max_length}")
-
     def _completion(self, prompt: list[int], finished: Finished) -> Completion:
-        stopped = finished.stopped
-        shown = finished.tokens[:-1] if stopped else finished.tokens
-        text = self._tokenizer.decode(shown, skip_special_tokens=True)
-        return Completion(prompt, finished.tokens, text, "stop" if stopped else "length", finished.logprobs)
+        return completed(self._tokenizer, prompt, finished.tokens, stopped=finished.stopped, logprobs=finished.logprobs)
+
+
+@dataclass(frozen=True)
+class LengthLimit:
+    """Most tokens of a prompt and its answer together; name: whose limit it is, as people say it."""
+
+    tokens: int
+    name: str
+
+
+def length_limit(model: PreTrainedModel, max_length: int | None) -> LengthLimit:
+    """The model's context, or max_length where that is less."""
+    context = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
+    if max_length is None or max_length >= context:
+        return LengthLimit(context, "the model's context")
+    return LengthLimit(max_length, "the sampler's max_length")
+
+
+def check_asked(
+    prompts: Sequence[Sequence[int]], samples: int, seed: int, keys: Sequence[int] | None, limit: LengthLimit
+) -> None:
+    """Raises ValueError for what `SamplingEngine.sample` does not take."""
+    if samples < 1:
+        raise ValueError(f"samples_per_prompt is {samples}; it must be at least 1.")
+    if seed < 0 or min(keys or [0]) < 0:
+        raise ValueError(f"seed is {seed}; it and every one of prompt_keys must be at least 0.")
+    if keys is not None and len(keys) != len(prompts):
+        raise ValueError(f"prompt_keys has {len(keys)} entries for {len(prompts)} prompts; it must have one each.")
+    for number, prompt in enumerate(prompts, 1):
+        if not len(prompt):
+            raise ValueError(f"prompt {number} has no tokens")
+        if len(prompt) >= limit.tokens:
+            raise ValueError(f"prompt {number} has {len(prompt)} tokens; {limit.name} is {limit.tokens}")
+
+
+def completed(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: list[int],
+    tokens: list[int],
+    *,
+    stopped: bool,
+    logprobs: list[float] | None = None,
+) -> Completion:
+    """The tokens drawn as a Completion; stopped: whether the last of them ended the answer."""
+    text = tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=True)
+    return Completion(prompt, tokens, text, "stop" if stopped else "length", logprobs)
 
 
 def make_decoder(model: PreTrainedModel, *, slots: int, length: int) -> Decoder:

@@ -9,17 +9,13 @@ from pathlib import Path
 import deepspeed
 import numpy as np
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from alidade_engine.drawing import SamplingParams
-from alidade_engine.sampling import Completion, Sampler
+from alidade_engine.sampling import Completion, SamplingEngine
 from alidade_trainer.align.prompts import AskedPrompt
 from alidade_trainer.drawn import KeptDraws
 from alidade_trainer.peers import Peers
 from alidade_trainer.zero import whole_parameters
-
-SLOTS = 64
-"""Rows that decode at once: on a CPU more are no faster (measured), on a GPU memory is the limit."""
 
 
 class Interrupted(Exception):  # noqa: N818  # it is no error
@@ -66,7 +62,8 @@ class PolicySampler:
     """Draws for one job. folder: where finished draws of an interrupted iteration lie."""
 
     engine: deepspeed.DeepSpeedEngine
-    tokenizer: PreTrainedTokenizerBase
+    sampling: SamplingEngine
+    """Draws from the engine's policy."""
     peers: Peers
     folder: Path
     job_key: str
@@ -104,19 +101,17 @@ class PolicySampler:
             if name is not None and self.stop():
                 raise Interrupted
 
-        with whole_policy(self.engine) as policy:
-            sampler = Sampler(policy, self.tokenizer, slots=SLOTS)
+        with whole_policy(self.engine):
             try:
-                if mine:
-                    sampler.sample(
-                        [prompts[place].prompt_ids for place in mine],
-                        params,
-                        samples_per_prompt=samples,
-                        seed=seed,
-                        prompt_keys=[keys[place] for place in mine],
-                        drawn=dict(done),
-                        on_completion=finished,
-                    )
+                self.sampling.sample(
+                    [prompts[place].prompt_ids for place in mine],
+                    params,
+                    samples_per_prompt=samples,
+                    seed=seed,
+                    prompt_keys=[keys[place] for place in mine],
+                    drawn=dict(done),
+                    on_completion=finished,
+                )
             except Interrupted:
                 interrupted = True
         if kept:

@@ -15,6 +15,8 @@ from alidade_crds.blocks import AdapterType, Precision
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
 from alidade_engine.models import load_config, load_model, load_tokenizer
+from alidade_engine.sampling import Sampler, SamplingEngine
+from alidade_engine.vllm_sampling import VllmSampler, choose_engine, refuse_missing
 from alidade_trainer.align.divergence import KlCoefficient
 from alidade_trainer.align.dpo import Dpo, pairs_of
 from alidade_trainer.align.evaluation import MOST_PROMPTS, Evaluator
@@ -37,6 +39,8 @@ from alidade_trainer.surroundings import Surroundings
 from alidade_trainer.training import digest_of_data, fitting_micro_batch
 from alidade_trainer.zero import ADAM_EPSILON, base_config, build_engine, deepspeed_config
 
+SLOTS = 64
+"""Rows that decode at once: on a CPU more are no faster (measured), on a GPU memory is the limit."""
 PPO_EPSILON = 1e-5
 """Of Adam under PPO (Huang et al. 2024, detail 13): gradients there are small, and 1e-8 lets noise take whole steps."""
 
@@ -97,7 +101,6 @@ def check_steps(job: JobDocument, processes: int) -> None:
             job.model.init is not None,
             "model.init is set; an alignment starts from a model that answers: name it in uri",
         ),
-        (alignment.generation.engine == "vllm", "generation.engine is vllm; this trainer samples itself: use native"),
         (
             job.training.early_stopping is not None,
             "training.earlyStopping is set; guardrails stop an alignment: remove it",
@@ -121,6 +124,7 @@ def check_steps(job: JobDocument, processes: int) -> None:
     for refused, sentence in refusals:
         if refused:
             raise JobFailure(FailureReason.CONFIG_INVALID, f"{sentence}.")
+    refuse_missing(alignment.generation.engine)
 
 
 def _raft_refusals(raft: RaftStep, field: str, processes: int) -> list[tuple[bool, str]]:
@@ -182,9 +186,10 @@ def build_step(
     plan = _plan(job, step, start, network, peers)
     epsilon = PPO_EPSILON if step.ppo else ADAM_EPSILON
     engine = build_engine(network, job, deepspeed_config(job, plan=plan, on_gpu=on_gpu), epsilon=epsilon)
+    temperature = _temperature(step)
     sampler = PolicySampler(
         engine,
-        start.tokenizer,
+        _sampling(job, network.policy, start, around, temperature=temperature, on_gpu=on_gpu),
         peers,
         around.output / "draws",
         fingerprint(job),
@@ -202,17 +207,33 @@ def build_step(
         micro_batch_size=plan.micro_batch_size,
     )
     algorithm: Algorithm
-    temperature = 1.0
     if step.raft is not None:
         algorithm = Raft(step.raft, policy, start.data.prompts, job.training.global_batch_size, job.training.seed, [])
-        temperature = step.raft.temperature
     elif step.ppo is not None:
-        temperature = step.ppo.temperature
         coefficient = KlCoefficient(step.ppo.kl.coefficient, step.ppo.kl.target)
         algorithm = Ppo(step.ppo, policy, start.data.prompts, job.training.seed, coefficient)
     else:
         algorithm = _dpo(job, step, start, policy, around)
     return StepParts(policy, algorithm, _evaluator(job, policy, start.data, temperature))
+
+
+def _temperature(step: AlignStep) -> float:
+    """Of the answers that are sampled; a step of DPO samples for its evaluation only."""
+    if step.raft is not None:
+        return step.raft.temperature
+    return step.ppo.temperature if step.ppo is not None else 1.0
+
+
+def _sampling(
+    job: JobDocument, policy: Any, start: StartingPoint, around: Surroundings, *, temperature: float, on_gpu: bool
+) -> SamplingEngine:
+    """What draws answers, as generation.engine says. Raises JobFailure (ConfigInvalid) when it cannot."""
+    assert job.alignment is not None
+    wish = job.alignment.generation
+    if choose_engine(wish.engine, policy, temperature=temperature, on_gpu=on_gpu) == "native":
+        return Sampler(policy, start.tokenizer, slots=SLOTS)
+    around.say("Answers are sampled by vLLM.")
+    return VllmSampler(policy, start.tokenizer, max_length=job.dataset.max_length + wish.max_new_tokens)
 
 
 def _dpo(job: JobDocument, step: AlignStep, start: StartingPoint, policy: Policy, around: Surroundings) -> Dpo:
