@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from alidade_crds.base import Name, Report, Spec, spec_config
+from alidade_crds.base import Name, Report, Spec, Uri, spec_config
 from alidade_crds.blocks import (
     Adapter,
     Checkpoint,
@@ -17,10 +17,10 @@ from alidade_crds.blocks import (
     Output,
     Training,
 )
-from alidade_crds.evaluation import EvaluationSpec
-from alidade_crds.jobs import FineTuneJobSpec, RewardModelSpec, RunPolicy
-from alidade_crds.modelserve import ModelServeSpec
-from alidade_crds.status import ModelInfo, ResourceStatus
+from alidade_crds.evaluation import EvaluationTemplate
+from alidade_crds.jobs import FineTuneJobSpec, RewardTemplate, RunPolicy
+from alidade_crds.modelserve import ModelServeTemplate
+from alidade_crds.status import JobStatus, ModelInfo
 
 
 class LocalRef(Spec):
@@ -36,7 +36,11 @@ class SftStage(Spec):
         (
             "[has(self.template), has(self.ref), has(self.model)].filter(given, given).size() == 1",
             "exactly one of template, ref, model must be set",
-        )
+        ),
+        (
+            "!has(self.model) || !has(self.model.init)",
+            "sft.model.init has learned nothing yet: train it in sft.template, or name a trained model",
+        ),
     )
 
     template: FineTuneJobSpec | None = Field(None, description="A FineTuneJob that the run makes.")
@@ -61,11 +65,16 @@ class RewardSource(Spec):
             "[has(self.template), has(self.ref), has(self.model), has(self.function), has(self.entryPoint)]"
             ".filter(given, given).size() == 1",
             "exactly one of template, ref, model, function, entryPoint must be set",
-        )
+        ),
+        (
+            "(has(self.function) && self.function == 'regex') == has(self.pattern)",
+            "pattern is set with function regex, and only then",
+        ),
+        ("!has(self.model) || !has(self.model.init)", "a reward model needs trained weights: model.uri or model.from"),
     )
 
     name: Name = Field(description="Name in metrics.")
-    template: RewardModelSpec | None = Field(None, description="A RewardModel that the run makes.")
+    template: RewardTemplate | None = Field(None, description="A RewardModel that the run makes.")
     ref: LocalRef | None = Field(None, description="An existing RewardModel.")
     model: Model | None = Field(None, description="A reward model that needs no training.")
     function: RewardFunction | None = Field(None, description="A reward that a program gives.")
@@ -212,13 +221,13 @@ class Guardrails(Spec):
 class EvaluationStage(Spec):
     """An Evaluation that the run makes."""
 
-    template: EvaluationSpec = Field(description="Its spec.")
+    template: EvaluationTemplate = Field(description="Its spec.")
 
 
 class ServeStage(Spec):
     """A ModelServe that the run makes once the gate has passed."""
 
-    template: ModelServeSpec = Field(description="Its spec.")
+    template: ModelServeTemplate = Field(description="Its spec.")
 
 
 class Bound(Spec):
@@ -255,10 +264,27 @@ class AlignmentRunSpec(RunPolicy):
             "self.align.all(step, has(step.dpo)) || (self.rewardModels.size() > 0 && has(self.prompts))",
             "raft and ppo need rewardModels and prompts",
         ),
+        (
+            "!has(self.guardrails.overOptimization) || (has(self.prompts) && has(self.prompts.validation))",
+            "guardrails.overOptimization needs prompts.validation: held-out prompts with their answers",
+        ),
+        (
+            "!has(self.training.earlyStopping)",
+            "training.earlyStopping is for training jobs; guardrails stop an alignment",
+        ),
+        (
+            "!has(self.prompts) || self.prompts.mix.size() == 0",
+            "prompts.mix cannot be used: an alignment takes one set of prompts",
+        ),
     )
 
     sft: SftStage = Field(description="The model that alignment starts from.")
-    reward_models: list[RewardSource] = Field([], max_length=8, description="The rewards.")
+    reward_models: list[RewardSource] = Field(
+        [],
+        max_length=8,
+        description="The rewards.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
     combine: Literal["weightedSum", "gated"] = Field(
         "weightedSum",
         description="How several rewards become one; gated is Llama 2's rule of safety before helpfulness.",
@@ -284,25 +310,55 @@ class AlignmentRunSpec(RunPolicy):
     serve: ServeStage | None = Field(None, description="How the result is served.")
 
 
+StageKind = Literal["FineTuneJob", "RewardModel", "AlignmentRun", "Alignment", "Evaluation", "Gate", "ModelServe"]
+
+
 class StageStatus(Report):
     """One stage of a run."""
 
     name: str = Field(max_length=63, description="Stage.")
-    kind: Literal["FineTuneJob", "RewardModel", "Alignment", "Evaluation", "Gate", "ModelServe"] = Field(
-        description="What runs it."
+    kind: Literal["FineTuneJob", "RewardModel", "AlignmentRun", "Alignment", "Evaluation", "Gate", "ModelServe"] = (
+        Field(description="What runs it.")
     )
     ref: str | None = Field(None, max_length=253, description="Name of the resource.")
     phase: str = Field(max_length=32, description="Summary.")
     reused: bool = Field(False, description="Whether an earlier result with the same inputs was taken.")
+    inputs: str | None = Field(None, max_length=64, description="Hash of all that decides the stage's result.")
+    model: ModelInfo | None = Field(None, description="The model that came out.")
     started_at: datetime | None = Field(None, description="When it began.")
     finished_at: datetime | None = Field(None, description="When it ended.")
+    active_seconds: float | None = Field(None, ge=0, description="Seconds that it ran, suspended time not counted.")
+    gpu_hours: float | None = Field(None, ge=0, description="GPUs times hours that this run has held for it.")
+    cost: str | None = Field(None, max_length=64, description="gpuHours at the node pool's price, with the currency.")
     metrics: dict[str, float] = Field({}, description="Newest metrics.")
 
 
-class AlignmentRunStatus(ResourceStatus):
-    """What an AlignmentRun has come to."""
+class DataDigest(Report):
+    """What a ConfigMap's key held when the run took it up."""
 
-    stages: list[StageStatus] = Field([], max_length=32, description="The stages in order.")
-    model: ModelInfo | None = Field(None, description="The aligned model, once there is one.")
-    gpu_hours: float | None = Field(None, ge=0, description="GPUs times hours held, over all stages.")
-    cost: str | None = Field(None, max_length=64, description="gpuHours at the node pool's price, with the currency.")
+    uri: Uri = Field(description="Address.")
+    digest: str = Field(max_length=128, description="sha256 of the content.")
+
+
+class AlignmentRunStatus(JobStatus):
+    """What an AlignmentRun has come to; progress, attempts and failures are those of its alignment job."""
+
+    steps: str | None = Field(None, max_length=128, description="Steps of the alignment in order, such as raft,ppo.")
+    stage: str | None = Field(None, max_length=63, description="The stage that the run is at.")
+    reward: float | None = Field(None, description="Newest mean reward, on held-out prompts where there are any.")
+    stages: list[StageStatus] = Field(
+        [],
+        max_length=32,
+        description="The stages in order.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    data: list[DataDigest] = Field(
+        [],
+        max_length=64,
+        description="ConfigMap data that the run was planned with; a change of it is taken up with the next change of "
+        "the spec.",
+    )
+
+    def stage_named(self, name: str) -> StageStatus | None:
+        """The stage of that name, or None."""
+        return next((stage for stage in self.stages if stage.name == name), None)

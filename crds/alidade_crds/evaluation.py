@@ -48,7 +48,6 @@ class Suite(Spec):
             "self.type != 'harness' || (has(self.tasks) && self.tasks.size() > 0)",
             "tasks is needed by the harness suite",
         ),
-        ("self.type != 'reward' || has(self.rewardModel)", "rewardModel is needed by the reward suite"),
     )
 
     name: Name | None = Field(None, description="Name in the results; default: its type.")
@@ -64,19 +63,37 @@ class Suite(Spec):
     max_new_tokens: int = Field(256, ge=1, le=32768, description="Longest answer, in tokens.")
 
 
-class EvaluationSpec(RunPolicy):
-    """Models or an endpoint, and the suites they are measured on."""
+class EvaluationBlocks(RunPolicy):
+    """What an evaluation measures, but the models."""
 
-    model_config = spec_config(
-        ("(self.models.size() > 0) != has(self.endpoint)", "exactly one of models, endpoint must be set"),
-    )
-
-    models: list[EvaluatedModel] = Field([], max_length=32, description="Models that are measured one after the other.")
-    endpoint: Endpoint | None = Field(None, description="A served model that is measured.")
     baseline: Name | None = Field(None, description="The model that the others are compared with; default: the first.")
     suites: list[Suite] = Field(min_length=1, max_length=32, description="What is measured.")
     compute: Compute = Field(default_factory=Compute, description="Where the job runs.")
     output: Output | None = Field(None, description="Where the results go; default: the workspace volume.")
+
+
+class EvaluationSpec(EvaluationBlocks):
+    """Models or an endpoint, and the suites they are measured on."""
+
+    model_config = spec_config(
+        ("(self.models.size() > 0) != has(self.endpoint)", "exactly one of models, endpoint must be set"),
+        (
+            "self.suites.all(suite, suite.type != 'reward' || has(suite.rewardModel))",
+            "rewardModel is needed by the reward suite",
+        ),
+    )
+
+    models: list[EvaluatedModel] = Field([], max_length=32, description="Models that are measured one after the other.")
+    endpoint: Endpoint | None = Field(None, description="A served model that is measured.")
+
+
+class EvaluationTemplate(EvaluationBlocks):
+    """An Evaluation that an AlignmentRun makes, of its models `sft` and `aligned`.
+
+    A reward suite that names no reward model takes the run's first.
+    """
+
+    models: list[EvaluatedModel] = Field([], max_length=30, description="Further models that are measured.")
 
 
 class EvaluationResult(Report):

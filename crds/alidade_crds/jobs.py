@@ -47,10 +47,9 @@ class RunPolicy(Spec):
     )
 
 
-class TrainingJobSpec(RunPolicy):
-    """The blocks that every training job has."""
+class TrainingBlocks(RunPolicy):
+    """The blocks that every training job has, but the model."""
 
-    model: Model = Field(description="Where the weights come from.")
     dataset: Dataset = Field(description="What is trained on.")
     adapter: Adapter = Field(default_factory=Adapter, description="LoRA, or all weights.")
     training: Training = Field(default_factory=Training, description="Optimisation.")
@@ -59,6 +58,12 @@ class TrainingJobSpec(RunPolicy):
     checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="What is kept to resume from.")
     output: Output | None = Field(None, description="Where the model goes; default: the workspace volume.")
     tracking: Tracking | None = Field(None, description="Experiment tracker.")
+
+
+class TrainingJobSpec(TrainingBlocks):
+    """The blocks that every training job has."""
+
+    model: Model = Field(description="Where the weights come from.")
 
 
 EARLY_STOPPING_RULE = (
@@ -105,13 +110,31 @@ class RewardTraining(Training):
     learning_rate: float = Field(1e-5, gt=0, le=1, description="Peak learning rate of AdamW.")
 
 
-class RewardModelSpec(TrainingJobSpec):
-    """One job that trains a reward model on preferences."""
+NO_NEW_MODEL_RULE = (
+    "!has(self.model) || !has(self.model.init)",
+    "model.init has learned nothing yet: start a reward model from a fine-tuned one, by model.uri or model.from",
+)
 
-    model_config = spec_config(EARLY_STOPPING_RULE)
+
+class RewardBlocks(TrainingBlocks):
+    """The blocks of a reward model's training, but the model."""
 
     training: RewardTraining = Field(default_factory=RewardTraining, description="Optimisation; one epoch by default.")
     loss: RankingLoss = Field(default_factory=RankingLoss, description="What is minimised.")
+
+
+class RewardModelSpec(RewardBlocks, TrainingJobSpec):
+    """One job that trains a reward model on preferences."""
+
+    model_config = spec_config(EARLY_STOPPING_RULE, NO_NEW_MODEL_RULE)
+
+
+class RewardTemplate(RewardBlocks):
+    """A RewardModel that an AlignmentRun makes."""
+
+    model_config = spec_config(EARLY_STOPPING_RULE, NO_NEW_MODEL_RULE)
+
+    model: Model | None = Field(None, description="The model it starts from; default: that of the run's SFT stage.")
 
 
 class FineTuneJobStatus(JobStatus):
@@ -129,6 +152,8 @@ __all__ = [
     "RankingLoss",
     "RewardModelSpec",
     "RewardModelStatus",
+    "RewardTemplate",
     "RunPolicy",
+    "TrainingBlocks",
     "TrainingJobSpec",
 ]

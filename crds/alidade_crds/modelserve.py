@@ -93,14 +93,12 @@ class Rollout(Spec):
     previous: Literal["keep", "delete"] = Field("delete", description="What becomes of the model before.")
 
 
-class ModelServeSpec(Spec):
-    """A model and how it is served."""
+REPLICAS_RULE = ("!(has(self.replicas) && has(self.autoscaling))", "at most one of replicas, autoscaling may be set")
 
-    model_config = spec_config(
-        ("!(has(self.replicas) && has(self.autoscaling))", "at most one of replicas, autoscaling may be set")
-    )
 
-    model: Model = Field(description="The model that is served.")
+class ServingBlocks(Spec):
+    """How a model is served."""
+
     quantization: Quantization = Field(default_factory=Quantization, description="How its weights are made smaller.")
     engine: Literal["auto", "tgi", "vllm", "embedded"] = Field(
         "auto", description="Inference server; auto picks by pool and format."
@@ -114,6 +112,20 @@ class ModelServeSpec(Spec):
     )
     rollout: Rollout = Field(default_factory=Rollout, description="How a new model takes over.")
     compute: Compute = Field(default_factory=Compute, description="Where it runs.")
+
+
+class ModelServeSpec(ServingBlocks):
+    """A model and how it is served."""
+
+    model_config = spec_config(REPLICAS_RULE)
+
+    model: Model = Field(description="The model that is served.")
+
+
+class ModelServeTemplate(ServingBlocks):
+    """A ModelServe that an AlignmentRun makes, of the aligned model."""
+
+    model_config = spec_config(REPLICAS_RULE)
 
 
 class QuantizationReport(Report):

@@ -30,6 +30,10 @@ class Progress(Report):
     learning_rate: float | None = Field(None, description="Learning rate of the last step.")
     tokens_per_second: float | None = Field(None, description="Tokens trained on per second, over all processes.")
     eta: str | None = Field(None, max_length=32, description="Time left at the present speed, such as 1h3m.")
+    activity: str | None = Field(None, max_length=32, description="What an alignment does now, such as sampling.")
+    align_step: str | None = Field(None, max_length=32, description="The present step of an alignment, such as 1-raft.")
+    iteration: int | None = Field(None, ge=0, description="Iterations of the present alignment step done.")
+    total_iterations: int | None = Field(None, ge=0, description="Iterations of the present alignment step in all.")
     updated_at: datetime = Field(description="When this was read from the job.")
 
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from alidade_operator.api import CHILD_KINDS, CLAIM, POD, JsonObject, Kind
+from alidade_operator.api import CHILD_KINDS, CLAIM, PARENT_KINDS, POD, JsonObject, Kind
 
 # Deleted uids are remembered so that an older event that arrives late does not bring an object back.
 TOMBSTONES = 10_000
@@ -37,6 +37,7 @@ class Cache:
         self._gone: dict[str, None] = {}
         self._children: dict[Key, set[Key]] = {}
         self._dependents: dict[Key, set[Key]] = {}
+        self._alike: dict[Key, set[Key]] = {}
         self.missing_kinds: set[str] = set()
 
     def put(self, kind: Kind, body: JsonObject) -> bool:
@@ -111,15 +112,22 @@ class Cache:
         yield from self._objects.get(kind.kind, {}).values()
 
     def children(self, parent: Key) -> Iterator[JsonObject]:
-        """Training jobs and pods that carry the labels of a resource."""
+        """What carries the labels of a resource: training jobs and pods, and the resources that a run has made."""
         for key in sorted(self._children.get(parent, ())):
             body = self.get(key)
             if body is not None:
                 yield body
 
     def dependents(self, source: Key) -> list[Key]:
-        """Resources whose model comes from another one."""
+        """Resources that refer to another one, or take its result."""
         return sorted(self._dependents.get(source, ()))
+
+    def alike(self, namespace: str, inputs: str) -> Iterator[JsonObject]:
+        """Resources of a namespace whose results come from inputs of that hash."""
+        for key in sorted(self._alike.get(_inputs_key(namespace, inputs), ())):
+            body = self.get(key)
+            if body is not None:
+                yield body
 
     def _link(self, kind: Kind, body: JsonObject) -> None:
         for index, source in self._sources(kind, body):
@@ -136,18 +144,22 @@ class Cache:
         parent = parent_key(kind, body)
         if parent is not None:
             yield self._children, parent
-        reference = model_reference(body)
-        if reference is not None:
-            yield self._dependents, reference
+        if kind in PARENT_KINDS:
+            for reference in {*references(body), *_taken(body)}:
+                yield self._dependents, reference
+            for inputs in _inputs_of(body):
+                yield self._alike, _inputs_key(body["metadata"].get("namespace", ""), inputs)
 
 
 PARENT_KIND_LABEL = "alidade.dev/kind"
 PARENT_NAME_LABEL = "app.kubernetes.io/instance"
+INPUTS_LABEL = "alidade.dev/inputs"
+"""Hash of the inputs of a stage, on what a run has made for it."""
 
 
 def parent_key(kind: Kind, body: JsonObject) -> Key | None:
     """The resource that a child belongs to by its labels; None for what is no child."""
-    if kind not in CHILD_KINDS:
+    if kind not in CHILD_KINDS and kind not in PARENT_KINDS:
         return None
     labels = body["metadata"].get("labels") or {}
     parent_kind, name = labels.get(PARENT_KIND_LABEL), labels.get(PARENT_NAME_LABEL)
@@ -156,13 +168,48 @@ def parent_key(kind: Kind, body: JsonObject) -> Key | None:
     return Key(parent_kind, body["metadata"].get("namespace", ""), name)
 
 
-def model_reference(body: JsonObject) -> Key | None:
-    """The resource that spec.model.from names, or None."""
-    model = (body.get("spec") or {}).get("model")
+def references(body: JsonObject) -> list[Key]:
+    """The resources that a spec names: by model.from, and in a run by the ref of a stage."""
+    spec, namespace = body.get("spec") or {}, body["metadata"].get("namespace", "")
+    found = [_model_source(spec)]
+    rewards = [(reward, "RewardModel") for reward in spec.get("rewardModels") or []]
+    for block, kind in ((spec.get("sft"), "FineTuneJob"), *rewards):
+        if isinstance(block, dict):
+            ref = block.get("ref")
+            found.append((kind, ref["name"]) if isinstance(ref, dict) and "name" in ref else None)
+            found += [_model_source(block), _model_source(block.get("template"))]
+    return [Key(item[0], namespace, item[1]) for item in found if item is not None]
+
+
+def _model_source(block: Any) -> tuple[str, str] | None:
+    """Kind and name that `model.from` of a block names."""
+    model = block.get("model") if isinstance(block, dict) else None
     source = model.get("from") if isinstance(model, dict) else None
     if not isinstance(source, dict) or "kind" not in source or "name" not in source:
         return None
-    return Key(source["kind"], body["metadata"].get("namespace", ""), source["name"])
+    return source["kind"], source["name"]
+
+
+def _stages(body: JsonObject) -> list[JsonObject]:
+    stages = (body.get("status") or {}).get("stages")
+    return stages if isinstance(stages, list) else []
+
+
+def _taken(body: JsonObject) -> list[Key]:
+    """The resources whose results a run takes, its own and others'."""
+    namespace = body["metadata"].get("namespace", "")
+    return [Key(stage["kind"], namespace, stage["ref"]) for stage in _stages(body) if stage.get("ref")]
+
+
+def _inputs_of(body: JsonObject) -> set[str]:
+    """Hashes of the inputs that a resource's results come from: a label on a stage's, the stages' own in a run."""
+    label = (body["metadata"].get("labels") or {}).get(INPUTS_LABEL)
+    own = {stage["inputs"] for stage in _stages(body) if stage.get("kind") == "Alignment" and stage.get("inputs")}
+    return own | ({label} if label else set())
+
+
+def _inputs_key(namespace: str, inputs: str) -> Key:
+    return Key("inputs", namespace, inputs)
 
 
 _KEPT_METADATA = frozenset(

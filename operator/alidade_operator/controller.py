@@ -12,10 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alidade_operator.api import CHILD_KINDS, CLAIM, FINE_TUNE_JOB, PARENT_KINDS, Api, ApiError, JsonObject, Kind
+from alidade_crds.alignmentrun import AlignmentRunStatus
+from alidade_crds.status import JobStatus
+from alidade_operator.api import ALIGNMENT_RUN, CHILD_KINDS, CLAIM, PARENT_KINDS, Api, ApiError, JsonObject, Kind
 from alidade_operator.cache import Cache, Key, key_of, parent_key
 from alidade_operator.config import ConfigError, OperatorConfig, read_config
 from alidade_operator.executor import Executor, OutdatedPlanError
+from alidade_operator.jobspecs import JOB_SPECS
 from alidade_operator.metrics import (
     QUEUE_DEPTH,
     QUEUE_WAIT,
@@ -26,15 +29,20 @@ from alidade_operator.metrics import (
     WATCH_EVENTS,
     JobGauges,
 )
-from alidade_operator.observe import observe
+from alidade_operator.observe import Sight, observe
+from alidade_operator.observerun import observe_run
 from alidade_operator.progressreader import ProgressReader
-from alidade_operator.reconcile.finetunejob import plan_fine_tune_job
-from alidade_operator.reconcile.plan import FineTuneJob, Plan, parse_status
+from alidade_operator.reconcile.alignmentrun import plan_alignment_run
+from alidade_operator.reconcile.plan import Plan, TrainingJob, parse_status
+from alidade_operator.reconcile.run import AlignmentRun
+from alidade_operator.reconcile.trainingjob import plan_training_job
 from alidade_operator.reconcile.unavailable import unavailable_status
 from alidade_operator.resync import resync
 from alidade_operator.workqueue import WorkQueue
 
 _log = logging.getLogger(__name__)
+
+_STATUSES: dict[str, type[JobStatus]] = {ALIGNMENT_RUN.kind: AlignmentRunStatus}
 
 _FIRST_LIST_RETRY_S = 0.5
 _LAST_LIST_RETRY_S = 30.0
@@ -108,20 +116,21 @@ class Controller:
 
     def _enqueue(self, kind: Kind, body: JsonObject, *, appeared_or_went: bool) -> None:
         """Puts in line whom a change concerns."""
+        if kind in PARENT_KINDS or kind in CHILD_KINDS:
+            parent = parent_key(kind, body)
+            if parent is not None:
+                self._queue.add(parent)
         if kind in PARENT_KINDS:
             key = key_of(kind, body)
             self._queue.add(key)
             for dependent in self._cache.dependents(key):
                 self._queue.add(dependent)
-        elif kind in CHILD_KINDS:
-            parent = parent_key(kind, body)
-            if parent is not None:
-                self._queue.add(parent)
         elif kind is CLAIM and appeared_or_went:
             namespace = body["metadata"].get("namespace")
-            for job in self._cache.all(FINE_TUNE_JOB):
-                if job["metadata"]["namespace"] == namespace:
-                    self._queue.add(key_of(FINE_TUNE_JOB, job))
+            for own in PARENT_KINDS:
+                for resource in self._cache.all(own):
+                    if resource["metadata"]["namespace"] == namespace:
+                        self._queue.add(key_of(own, resource))
 
     def enqueue_all(self) -> None:
         """Puts every resource in line."""
@@ -206,29 +215,37 @@ class Controller:
         _log.error("reconciling failed", extra=fields, exc_info=None if isinstance(error, ApiError) else error)
 
     async def _reconcile(self, key: Key) -> str:
-        kind = next(kind for kind in PARENT_KINDS if kind.kind == key.kind)
+        kind = kind_named(key.kind)
         body = self._cache.get(key)
         if body is None:
             self._progress.watch(key, None)
             self._gauges.hide(*key)
             return "gone"
-        if kind is not FINE_TUNE_JOB:
+        if kind is not ALIGNMENT_RUN and kind.kind not in JOB_SPECS:
             return await self._say_unavailable(kind, body)
-        job = FineTuneJob.parse(body)
-        observed = await observe(
-            job, cache=self._cache, api=self._api, config=self.config, progress=self._progress.documents
-        )
-        now = self._clock()
-        plan = plan_fine_tune_job(job, observed, self.config, now)
+        plan, now = await self._plan(kind, body)
         self._progress.watch(key, plan.progress)
         try:
-            await self._executor.carry_out(plan, body, now)
+            await self._executor.carry_out(plan, kind, body, now)
         except ApiError as error:
             if error.namespace_terminating:
                 return "gone"
             raise
         self._after(key, plan)
         return "changed" if plan.status is not None or plan.children or plan.deletions else "unchanged"
+
+    async def _plan(self, kind: Kind, body: JsonObject) -> tuple[Plan, datetime]:
+        """What is to be done, and the time as of which."""
+        seen = Sight(self._cache, self._api, self.config, self._progress.documents)
+        if kind is ALIGNMENT_RUN:
+            run = AlignmentRun.parse(body)
+            observed_run = await observe_run(run, seen)
+            now = self._clock()
+            return plan_alignment_run(run, observed_run, self.config, now), now
+        job = TrainingJob.parse(kind, body)
+        observed = await observe(job, seen)
+        now = self._clock()
+        return plan_training_job(job, observed, self.config, now), now
 
     def _after(self, key: Key, plan: Plan) -> None:
         for decision in plan.decisions:
@@ -237,12 +254,13 @@ class Controller:
             self._queue.add_after(key, max(plan.look_again_s, 0.01))
         body = self._cache.get(key)
         if plan.progress is not None and body is not None:
-            self._gauges.show(*key, parse_status(body))
+            self._gauges.show(*key, parse_status(_STATUSES.get(key.kind, JobStatus), body))
         else:
             self._gauges.hide(*key)
-        if plan.status is not None:
-            for dependent in self._cache.dependents(key):
-                self._queue.add(dependent)
+        if plan.status is not None and body is not None:
+            parent = parent_key(kind_named(key.kind), body)
+            for other in (*self._cache.dependents(key), *([parent] if parent is not None else [])):
+                self._queue.add(other)
 
     async def _say_unavailable(self, kind: Kind, body: JsonObject) -> str:
         if body["metadata"].get("deletionTimestamp"):
@@ -263,6 +281,11 @@ class Controller:
             phases = Counter((body.get("status") or {}).get("phase") or "New" for body in self._cache.all(kind))
             for phase, count in phases.items():
                 RESOURCES.labels(kind.kind, phase).set(count)
+
+
+def kind_named(name: str) -> Kind:
+    """The kind of ours of that name."""
+    return next(kind for kind in PARENT_KINDS if kind.kind == name)
 
 
 def end_with(task: asyncio.Task[None]) -> None:

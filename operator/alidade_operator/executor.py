@@ -5,7 +5,8 @@ from datetime import datetime
 
 from alidade_crds import API_VERSION
 from alidade_crds.reasons import ConditionType, Reason
-from alidade_operator.api import EVENT, FINE_TUNE_JOB, Api, ApiError, JsonObject, Kind
+from alidade_crds.status import JobStatus
+from alidade_operator.api import EVENT, PARENT_KINDS, Api, ApiError, JsonObject, Kind
 from alidade_operator.cache import Cache, Key
 from alidade_operator.conditions import Conditions
 from alidade_operator.events import event_body
@@ -27,8 +28,9 @@ class Executor:
     def __init__(self, api: Api, cache: Cache) -> None:
         self._api = api
         self._cache = cache
+        self._being_made: set[tuple[str, str]] = set()
 
-    async def carry_out(self, plan: Plan, resource: JsonObject, now: datetime) -> None:
+    async def carry_out(self, plan: Plan, kind: Kind, resource: JsonObject, now: datetime) -> None:
         """Does what the plan says. Killed at any point, the next plan does the rest.
 
         Children come before the status, which tells of them; the status comes before deletions, because it keeps what
@@ -40,19 +42,36 @@ class Executor:
                 await self._make(child, namespace)
             except ApiError as error:
                 if error.status in _REFUSALS and not error.namespace_terminating:
-                    await self._tell_refusal(plan, resource, child, error, now)
+                    await self._tell_refusal(plan, kind, resource, child, error, now)
                 raise
         if plan.status is not None:
-            await self.write_status(FINE_TUNE_JOB, resource, plan.status.to_dict())
+            await self.write_status(kind, resource, plan.status.to_dict())
         for deletion in plan.deletions:
             await self._delete(deletion, namespace)
-        for notice in plan.notices:
-            await self.post(FINE_TUNE_JOB, resource, notice, now)
+        for notice in (*plan.notices, *plan.remarks):
+            await self.post(kind, resource, notice, now)
 
     async def _make(self, child: Create | Apply, namespace: str) -> None:
         if isinstance(child, Apply):
-            await self._api.apply(child.kind, namespace, child.body)
+            applied = await self._api.apply(child.kind, namespace, child.body)
+            if child.kind in PARENT_KINDS:
+                self._cache.put(child.kind, applied)
             return
+        if child.alone is None:
+            await self._create(child, namespace)
+            return
+        # Runs that want the same are worked on at the same time: the first one makes it, the others find it there.
+        place = (namespace, child.alone.inputs)
+        there = {body["metadata"]["uid"] for body in self._cache.alike(*place)}
+        if place in self._being_made or not there <= child.alone.known:
+            raise OutdatedPlanError(f"{child.kind.kind} with inputs {child.alone.inputs} is there, or being made")
+        self._being_made.add(place)
+        try:
+            await self._create(child, namespace)
+        finally:
+            self._being_made.discard(place)
+
+    async def _create(self, child: Create, namespace: str) -> None:
         try:
             made = await self._api.create(child.kind, namespace, child.body)
         except ApiError as error:
@@ -64,10 +83,10 @@ class Executor:
         self._cache.put(child.kind, made)
 
     async def _tell_refusal(
-        self, plan: Plan, resource: JsonObject, child: Create | Apply, error: ApiError, now: datetime
+        self, plan: Plan, kind: Kind, resource: JsonObject, child: Create | Apply, error: ApiError, now: datetime
     ) -> None:
         """Says in the status that a child was refused, by a quota or a policy for instance; it is tried again."""
-        before = parse_status(resource)
+        before = parse_status(type(plan.status) if plan.status is not None else JobStatus, resource)
         name = child.body["metadata"]["name"]
         message = f"The API server refused {child.kind.kind} {name}: {error.message} It is tried again."
         status = plan.status or before
@@ -86,8 +105,8 @@ class Executor:
             }
         )
         if after != before:
-            await self.write_status(FINE_TUNE_JOB, resource, after.to_dict())
-            await self.post(FINE_TUNE_JOB, resource, Notice("Warning", str(Reason.LAUNCH_REFUSED), message), now)
+            await self.write_status(kind, resource, after.to_dict())
+            await self.post(kind, resource, Notice("Warning", str(Reason.LAUNCH_REFUSED), message), now)
 
     async def write_status(self, kind: Kind, resource: JsonObject, status: JsonObject) -> None:
         """Makes the status read so; a resource that is gone, or was replaced by another one, is left alone."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from alidade_crds.blocks import AdapterType, Offload, Precision
-from alidade_crds.jobs import FineTuneJobSpec
+from alidade_crds.jobs import TrainingJobSpec
 from alidade_operator.modelsizes import ModelShape
 from alidade_operator.resources.pytorchjob import processes_per_worker
 
@@ -82,7 +82,7 @@ class Estimate:
         return ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts)
 
 
-def setup_of(spec: FineTuneJobSpec, *, micro_batch_size: int) -> Setup:
+def setup_of(spec: TrainingJobSpec, *, micro_batch_size: int) -> Setup:
     """What a spec says about memory, with the micro batch given."""
     per_worker = processes_per_worker(spec.compute)
     return Setup(

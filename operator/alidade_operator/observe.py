@@ -1,16 +1,16 @@
-"""What a plan for a FineTuneJob needs to know, gathered from the cache and, for what is not in it, from the API."""
+"""What a plan for a training job needs to know, gathered from the cache and, for what is not in it, from the API."""
 
 import contextlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from alidade_crds.contract import ProgressDocument
-from alidade_crds.jobs import FineTuneJobSpec
 from alidade_crds.uris import UriError, parse_uri
 from alidade_operator.api import CLAIM, CONFIG_MAP, POD, PYTORCH_JOB, Api, ApiError, JsonObject, Kind
-from alidade_operator.cache import Cache, Key, model_reference
+from alidade_operator.cache import Cache, Key, references
 from alidade_operator.config import OperatorConfig
-from alidade_operator.reconcile.acceptance import addresses
-from alidade_operator.reconcile.plan import FineTuneJob
+from alidade_operator.jobspecs import addresses
+from alidade_operator.reconcile.plan import TrainingJob
 from alidade_operator.resources.jobdocument import document_name
 from alidade_operator.resources.labels import is_owned_by
 from alidade_operator.resources.observation import (
@@ -24,52 +24,94 @@ from alidade_operator.resources.observation import (
 )
 
 
-async def observe(
-    job: FineTuneJob, *, cache: Cache, api: Api, config: OperatorConfig, progress: Mapping[str, ProgressDocument]
-) -> Observed:
-    """All that a plan for the job depends on. progress: the newest document of each pod, by the pod's uid."""
-    key = Key("FineTuneJob", job.namespace, job.name)
+@dataclass(frozen=True)
+class Sight:
+    """Where observations come from. progress: the newest document of each pod, by the pod's uid."""
+
+    cache: Cache
+    api: Api
+    config: OperatorConfig
+    progress: Mapping[str, ProgressDocument]
+
+    async def claims(self, uris: Iterable[str], namespace: str) -> frozenset[str]:
+        """Those of the claims that the addresses name which exist, and the workspace's if it does.
+
+        One that the cache does not know is asked for: a claim applied together with the job may reach the watch after
+        it.
+        """
+        found = set()
+        for name in sorted({*_roots(uris, "pvc"), self.config.workspace_claim}):
+            if self.cache.get(Key(CLAIM.kind, namespace, name)) is not None:
+                found.add(name)
+                continue
+            body = await self.get(CLAIM, namespace, name)
+            if body is not None:
+                self.cache.put(CLAIM, body)
+                found.add(name)
+        return frozenset(found)
+
+    async def config_maps(self, uris: Iterable[str], namespace: str) -> dict[str, JsonObject | None]:
+        """The ConfigMaps that the addresses name. Users' ConfigMaps are not watched, so each is asked for."""
+        return {name: await self.get(CONFIG_MAP, namespace, name) for name in sorted(_roots(uris, "configmap"))}
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> JsonObject | None:
+        """An object, or None when it does not exist."""
+        try:
+            return await self.api.get(kind, namespace, name)
+        except ApiError as error:
+            if error.not_found:
+                return None
+            raise
+
+
+async def observe(job: TrainingJob, sight: Sight) -> Observed:
+    """All that a plan for the job depends on."""
+    cache = sight.cache
+    key = Key(job.kind.kind, job.namespace, job.name)
     jobs: list[TrainingJobView] = []
     pods: list[PodView] = []
     for child in cache.children(key):
         if child["kind"] == PYTORCH_JOB.kind:
             view = training_job_view(child, owner_uid=job.uid)
-            jobs += [view] if view is not None else []
+            jobs += [view] if view is not None and view.base == job.base else []
         elif child["kind"] == POD.kind:
             pods.append(pod_view(child))
     jobs += _of_others(job, {view.name for view in jobs}, cache)
-    master = next((pod for pod in pods if pod.is_master and not pod.ended), None)
-    source, chain = _source(cache, key)
+    own = {view.name for view in jobs}
+    master = next((pod for pod in pods if pod.is_master and not pod.ended and pod.job_name in own), None)
+    source = _source(job, cache)
     may_launch = not any(
         item.status == "True" and item.type in ("Succeeded", "Failed") for item in job.status.conditions
     )
     may_launch &= not any(item.owned and not item.terminating and item.state != "failed" for item in jobs)
-    claims: set[str] = set()
+    claims: frozenset[str] = frozenset()
     config_maps: dict[str, frozenset[str] | None] = {}
     document: JsonObject | None = None
     if job.spec is not None and may_launch:
-        claims = await _claims(job.spec, job.namespace, source, cache=cache, api=api, config=config)
-        config_maps = await _config_maps(job.spec, job.namespace, api)
-        document = await _get(api, CONFIG_MAP, job.namespace, document_name(job.name))
+        uris = [uri for _, uri in addresses(job.spec)]
+        models = [source.model.uri] if source is not None and source.model is not None else []
+        claims = await sight.claims([*uris, *models], job.namespace)
+        config_maps = {name: keys_of(body) for name, body in (await sight.config_maps(uris, job.namespace)).items()}
+        document = await sight.get(CONFIG_MAP, job.namespace, document_name(job.base))
     return Observed(
         jobs=tuple(jobs),
         pods=tuple(pods),
         document_exists=document is not None and is_owned_by(document["metadata"], job.uid),
         document_foreign=document is not None and not is_owned_by(document["metadata"], job.uid),
-        claims=frozenset(claims),
+        claims=claims,
         config_maps=config_maps,
         source=source,
-        source_chain=chain,
-        progress=progress.get(master.uid) if master is not None else None,
+        source_circle=circle(cache, key) if source is not None else (),
+        progress=sight.progress.get(master.uid) if master is not None else None,
         training_operator=PYTORCH_JOB.kind not in cache.missing_kinds,
     )
 
 
-def _of_others(job: FineTuneJob, known: set[str], cache: Cache) -> list[TrainingJobView]:
+def _of_others(job: TrainingJob, known: set[str], cache: Cache) -> list[TrainingJobView]:
     """PyTorchJobs without our labels under the name of a next launch, known from a creation that was refused."""
     views = []
     for number in (max(1, job.status.attempts), job.status.attempts + 1):
-        name = f"{job.name}-{number}"
+        name = f"{job.base}-{number}"
         body = cache.get(Key(PYTORCH_JOB.kind, job.namespace, name))
         view = training_job_view(body, owner_uid=job.uid) if body is not None and name not in known else None
         if view is not None:
@@ -78,20 +120,29 @@ def _of_others(job: FineTuneJob, known: set[str], cache: Cache) -> list[Training
     return views
 
 
-def _source(cache: Cache, key: Key) -> tuple[SourceView | None, tuple[str, ...]]:
-    """The resource that the model comes from, and the chain of sources up to its end or to where it meets itself."""
-    body = cache.get(key)
-    reference = model_reference(body) if body is not None else None
-    if reference is None:
-        return None, ()
-    source = source_view(cache.get(reference))
-    chain: list[Key] = []
-    while reference is not None:
-        repeated = reference == key or reference in chain
-        chain.append(reference)
-        following = cache.get(reference)
-        reference = model_reference(following) if following is not None and not repeated else None
-    return source, tuple(f"{item.kind}/{item.name}" for item in chain)
+def _source(job: TrainingJob, cache: Cache) -> SourceView | None:
+    """The resource that spec.model.from names."""
+    source = job.spec.model.from_ if job.spec is not None else None
+    return source_view(cache.get(Key(source.kind, job.namespace, source.name))) if source is not None else None
+
+
+def circle(cache: Cache, key: Key) -> tuple[str, ...]:
+    """`Kind/name` of the resources on a way from a resource that comes back to one of them; empty when none does."""
+    seen = {key}
+
+    def follow(path: tuple[Key, ...]) -> tuple[Key, ...]:
+        body = cache.get(path[-1])
+        for reference in references(body) if body is not None else ():
+            if reference in path:
+                return (*path, reference)
+            if reference not in seen:
+                seen.add(reference)
+                found = follow((*path, reference))
+                if found:
+                    return found
+        return ()
+
+    return tuple(f"{item.kind}/{item.name}" for item in follow((key,)))
 
 
 def _roots(uris: Iterable[str], scheme: str) -> set[str]:
@@ -105,50 +156,8 @@ def _roots(uris: Iterable[str], scheme: str) -> set[str]:
     return roots
 
 
-async def _claims(
-    spec: FineTuneJobSpec,
-    namespace: str,
-    source: SourceView | None,
-    *,
-    cache: Cache,
-    api: Api,
-    config: OperatorConfig,
-) -> set[str]:
-    """Those of the claims that the job needs which exist.
-
-    One that the cache does not know is asked for: a claim applied together with the job may reach the watch after it.
-    """
-    uris = [uri for _, uri in addresses(spec)]
-    if source is not None and source.model is not None:
-        uris.append(source.model.uri)
-    needed = _roots(uris, "pvc") | ({config.workspace_claim} if spec.output is None else set())
-    found = set()
-    for name in sorted(needed):
-        if cache.get(Key(CLAIM.kind, namespace, name)) is not None:
-            found.add(name)
-            continue
-        body = await _get(api, CLAIM, namespace, name)
-        if body is not None:
-            cache.put(CLAIM, body)
-            found.add(name)
-    return found
-
-
-async def _config_maps(spec: FineTuneJobSpec, namespace: str, api: Api) -> dict[str, frozenset[str] | None]:
-    """Keys of the ConfigMaps that the job reads. Users' ConfigMaps are not watched, so each is asked for."""
-    found: dict[str, frozenset[str] | None] = {}
-    for name in sorted(_roots((uri for _, uri in addresses(spec)), "configmap")):
-        body = await _get(api, CONFIG_MAP, namespace, name)
-        keys = {**(body.get("data") or {}), **(body.get("binaryData") or {})} if body is not None else None
-        found[name] = frozenset(keys) if keys is not None else None
-    return found
-
-
-async def _get(api: Api, kind: Kind, namespace: str, name: str) -> JsonObject | None:
-    """An object, or None when it does not exist."""
-    try:
-        return await api.get(kind, namespace, name)
-    except ApiError as error:
-        if error.not_found:
-            return None
-        raise
+def keys_of(config_map: JsonObject | None) -> frozenset[str] | None:
+    """The keys of a ConfigMap; None for one that does not exist."""
+    if config_map is None:
+        return None
+    return frozenset({**(config_map.get("data") or {}), **(config_map.get("binaryData") or {})})

@@ -9,9 +9,10 @@ from typing import Any
 from alidade_crds.contract import Failure, ResultDocument
 from alidade_crds.jobs import FineTuneJobSpec
 from alidade_crds.status import JobStatus, ModelInfo
+from alidade_operator.api import FINE_TUNE_JOB
 from alidade_operator.config import NodePool, OperatorConfig
-from alidade_operator.reconcile.finetunejob import plan_fine_tune_job
-from alidade_operator.reconcile.plan import FineTuneJob, Plan
+from alidade_operator.reconcile.plan import Plan, TrainingJob
+from alidade_operator.reconcile.trainingjob import plan_training_job
 from alidade_operator.resources.observation import Observed, PodView, Termination, TrainingJobView
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -40,10 +41,12 @@ MODEL = ModelInfo(
 )
 
 
-def job(name: str = "demo", *, status: JobStatus | None = None, generation: int = 1, **blocks: Any) -> FineTuneJob:
+def job(name: str = "demo", *, status: JobStatus | None = None, generation: int = 1, **blocks: Any) -> TrainingJob:
     """A FineTuneJob with the blocks of its spec as in YAML; by default a tiny model from scratch."""
     spec = {"method": "pretrain", "model": INIT, "dataset": {"uri": "pvc://data/train.json"}} | blocks
-    return FineTuneJob(
+    return TrainingJob(
+        kind=FINE_TUNE_JOB,
+        base=name,
         namespace="team-a",
         name=name,
         uid=UID,
@@ -65,6 +68,7 @@ def training_job(attempt: int = 1, *, state: str = "running", **values: Any) -> 
     known = TrainingJobView(
         name=f"demo-{attempt}",
         uid=f"job-{attempt}",
+        base="demo",
         attempt=attempt,
         owned=True,
         terminating=False,
@@ -121,12 +125,12 @@ def failure(reason: str = "DataMalformed", *, retryable: bool = False, message: 
     )
 
 
-def plan(resource: FineTuneJob, seen: Observed, *, now: datetime = NOW, config: OperatorConfig = CONFIG) -> Plan:
+def plan(resource: TrainingJob, seen: Observed, *, now: datetime = NOW, config: OperatorConfig = CONFIG) -> Plan:
     """The plan for a resource."""
-    return plan_fine_tune_job(resource, seen, config, now)
+    return plan_training_job(resource, seen, config, now)
 
 
-def after(resource: FineTuneJob, made: Plan) -> FineTuneJob:
+def after(resource: TrainingJob, made: Plan) -> TrainingJob:
     """The resource once a plan's status has been written."""
     return replace(resource, status=made.status or resource.status)
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from alidade_crds.status import JobStatus
-from alidade_operator.reconcile.plan import FineTuneJob
+from alidade_operator.api import FINE_TUNE_JOB
+from alidade_operator.reconcile.plan import TrainingJob
 from alidade_operator.resources.observation import SourceView
 from tests.operator.builders import (
     CONFIG,
@@ -184,21 +185,21 @@ FROM_BASE: dict[str, Any] = {"model": {"from": {"kind": "FineTuneJob", "name": "
         ),
         (
             FROM_BASE,
-            {"source": SourceView(exists=False), "source_chain": ("FineTuneJob/base",)},
+            {"source": SourceView(exists=False)},
             "Unknown",
             "ReferencePending",
             "spec.model.from names FineTuneJob base, which does not exist yet.",
         ),
         (
             FROM_BASE,
-            {"source": SourceView(exists=True), "source_chain": ("FineTuneJob/base",)},
+            {"source": SourceView(exists=True)},
             "Unknown",
             "ReferencePending",
             "Waiting for FineTuneJob base to succeed.",
         ),
         (
             FROM_BASE,
-            {"source": SourceView(exists=True, failed=True), "source_chain": ("FineTuneJob/base",)},
+            {"source": SourceView(exists=True, failed=True)},
             "False",
             "ReferenceFailed",
             "spec.model.from names FineTuneJob base, which has failed. "
@@ -206,7 +207,10 @@ FROM_BASE: dict[str, Any] = {"model": {"from": {"kind": "FineTuneJob", "name": "
         ),
         (
             FROM_BASE,
-            {"source": SourceView(exists=True), "source_chain": ("FineTuneJob/base", "FineTuneJob/demo")},
+            {
+                "source": SourceView(exists=True),
+                "source_circle": ("FineTuneJob/demo", "FineTuneJob/base", "FineTuneJob/demo"),
+            },
             "False",
             "ReferenceCycle",
             "spec.model.from names FineTuneJob base, and so on in a circle: FineTuneJob/demo → FineTuneJob/base → "
@@ -218,7 +222,6 @@ FROM_BASE: dict[str, Any] = {"model": {"from": {"kind": "FineTuneJob", "name": "
                 "source": SourceView(
                     exists=True, succeeded=True, model=MODEL.model_copy(update={"uri": "pvc://gone/m"})
                 ),
-                "source_chain": ("FineTuneJob/base",),
             },
             "False",
             "VolumeMissing",
@@ -275,7 +278,7 @@ def test_a_spec_that_cannot_be_read_is_refused_naming_the_field() -> None:
         "metadata": {"name": "demo", "namespace": "team-a", "uid": "u", "generation": 1},
         "spec": {"model": INIT, "dataset": {"uri": "pvc://data/x"}, "training": {"epochs": "many"}},
     }
-    status, reason, message = condition(plan(FineTuneJob.parse(body), observed()), "Accepted")
+    status, reason, message = condition(plan(TrainingJob.parse(FINE_TUNE_JOB, body), observed()), "Accepted")
     assert (status, reason) == ("False", "InvalidSpec")
     assert message.startswith("spec.training.epochs: ")
 
@@ -318,7 +321,7 @@ def test_a_refused_resource_is_told_once() -> None:
 
 def test_the_model_of_a_finished_source_is_taken_with_its_digest() -> None:
     source = SourceView(exists=True, succeeded=True, model=MODEL)
-    made = plan(job(**FROM_BASE), observed(source=source, source_chain=("FineTuneJob/base",)))
+    made = plan(job(**FROM_BASE), observed(source=source))
     document = made.children[0].body["data"]["job.json"]
     assert f'"uri": "{MODEL.uri}"' in document
     assert f'"digest": "{MODEL.digest}"' in document

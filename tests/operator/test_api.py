@@ -133,7 +133,7 @@ async def test_a_launch_is_written_children_first_then_the_status_with_its_uid()
 
     async with serving(answer) as (api, server):
         cache = Cache()
-        await Executor(api, cache).carry_out(LAUNCH, RESOURCE, NOW)
+        await Executor(api, cache).carry_out(LAUNCH, FINE_TUNE_JOB, RESOURCE, NOW)
     base = "/apis/alidade.dev/v1alpha1/namespaces/team-a/finetunejobs/demo/status"
     assert [(method, path.partition("?")[0]) for method, path in server.asked] == [
         ("PATCH", "/api/v1/namespaces/team-a/configmaps/demo-job"),
@@ -156,7 +156,7 @@ async def test_a_child_that_is_already_there_is_read_and_the_plan_made_anew() ->
     async with serving(answer) as (api, server):
         cache = Cache()
         with pytest.raises(OutdatedPlanError):
-            await Executor(api, cache).carry_out(LAUNCH, RESOURCE, NOW)
+            await Executor(api, cache).carry_out(LAUNCH, FINE_TUNE_JOB, RESOURCE, NOW)
         assert cache.get(Key("PyTorchJob", "team-a", "demo-1")) is not None
         assert not any(path.endswith("/status") for _, path in server.asked)
 
@@ -169,7 +169,7 @@ async def test_a_refused_child_is_told_in_the_status_and_counts_no_attempt() -> 
 
     async with serving(answer) as (api, server):
         with pytest.raises(ApiError):
-            await Executor(api, Cache()).carry_out(LAUNCH, RESOURCE, NOW)
+            await Executor(api, Cache()).carry_out(LAUNCH, FINE_TUNE_JOB, RESOURCE, NOW)
     status = next(
         body["status"] for (_, path), body in zip(server.asked, server.bodies, strict=True) if "/status" in path
     )
@@ -186,7 +186,7 @@ async def test_what_is_already_gone_need_not_be_deleted() -> None:
         child = {"metadata": {"name": "demo-1", "namespace": "team-a", "uid": "x", "resourceVersion": "3"}}
         cache.put(PYTORCH_JOB, child)
         deletion = Delete(PYTORCH_JOB, "demo-1", "x")
-        await Executor(api, cache).carry_out(Plan(deletions=(deletion,)), RESOURCE, NOW)
+        await Executor(api, cache).carry_out(Plan(deletions=(deletion,)), FINE_TUNE_JOB, RESOURCE, NOW)
         assert cache.get(Key("PyTorchJob", "team-a", "demo-1")) is None
 
 
@@ -197,7 +197,7 @@ async def test_an_event_that_is_refused_stops_nothing() -> None:
         return 200, body | {"metadata": body["metadata"] | {"resourceVersion": "5", "uid": "u"}}
 
     async with serving(answer) as (api, server):
-        await Executor(api, Cache()).carry_out(LAUNCH, RESOURCE, NOW)
+        await Executor(api, Cache()).carry_out(LAUNCH, FINE_TUNE_JOB, RESOURCE, NOW)
     assert any(path.partition("?")[0].endswith("/events") for _, path in server.asked)
 
 

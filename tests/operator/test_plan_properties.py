@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from alidade_crds.status import JobStatus
 from alidade_operator.api import PYTORCH_JOB
-from alidade_operator.reconcile.plan import FineTuneJob, Plan
+from alidade_operator.reconcile.plan import Plan, TrainingJob
 from alidade_operator.resources.observation import Observed, TrainingJobView
 from tests.operator.builders import (
     NOW,
@@ -84,7 +84,7 @@ def live(seen: Observed, made: Plan) -> list[TrainingJobView]:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(resources, situations, times)
-def test_a_plan_is_the_same_every_time_and_its_status_settles(resource: FineTuneJob, seen: Observed, now: Any) -> None:
+def test_a_plan_is_the_same_every_time_and_its_status_settles(resource: TrainingJob, seen: Observed, now: Any) -> None:
     made = plan(resource, seen, now=now)
     assert plan(resource, seen, now=now) == made, "deterministic"
     settled, status = resource, made
@@ -98,7 +98,7 @@ def test_a_plan_is_the_same_every_time_and_its_status_settles(resource: FineTune
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(resources, situations, times)
-def test_at_most_one_attempt_is_live_and_none_beside_a_new_one(resource: FineTuneJob, seen: Observed, now: Any) -> None:
+def test_at_most_one_attempt_is_live_and_none_beside_a_new_one(resource: TrainingJob, seen: Observed, now: Any) -> None:
     made = plan(resource, seen, now=now)
     launches = [child for child in made.children if child.kind == PYTORCH_JOB]
     assert len(launches) <= 1
@@ -111,7 +111,7 @@ def test_at_most_one_attempt_is_live_and_none_beside_a_new_one(resource: FineTun
 
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(resources, situations, times)
-def test_what_is_still_to_do_is_come_back_to(resource: FineTuneJob, seen: Observed, now: Any) -> None:
+def test_what_is_still_to_do_is_come_back_to(resource: TrainingJob, seen: Observed, now: Any) -> None:
     """A status write of ours brings no event: what the next plan would do must have been asked for by this one."""
     made = plan(resource, seen, now=now)
     following = plan(after(resource, made), seen, now=now)
@@ -124,7 +124,7 @@ def test_what_is_still_to_do_is_come_back_to(resource: FineTuneJob, seen: Observ
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(resources, situations, times)
-def test_attempts_never_fall_and_stay_within_the_limit(resource: FineTuneJob, seen: Observed, now: Any) -> None:
+def test_attempts_never_fall_and_stay_within_the_limit(resource: TrainingJob, seen: Observed, now: Any) -> None:
     resource = replace(resource, status=JobStatus(attempts=1))
     made = plan(resource, seen, now=now)
     if made.status is None:

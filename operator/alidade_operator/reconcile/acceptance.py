@@ -1,18 +1,17 @@
-"""Whether a FineTuneJob can be launched here: a chain of checks, each of which answers a refusal or nothing."""
+"""Whether a training job can be launched here: a chain of checks, each of which answers a refusal or nothing."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from alidade_crds.blocks import AdapterType, Model
-from alidade_crds.jobs import FineTuneJobSpec
+from alidade_crds.jobs import FineTuneJobSpec, TrainingJobSpec
 from alidade_crds.reasons import Reason
 from alidade_crds.uris import Location, UriError, parse_uri
-from alidade_operator.api import FINE_TUNE_JOB
 from alidade_operator.conditions import Truth
 from alidade_operator.config import OperatorConfig
-from alidade_operator.reconcile.plan import FineTuneJob
-from alidade_operator.resources.jobdocument import dataset_uris
+from alidade_operator.jobspecs import addresses
+from alidade_operator.reconcile.plan import TrainingJob
 from alidade_operator.resources.observation import Observed, SourceView
 from alidade_operator.resources.pytorchjob import longest_name, processes_per_worker
 
@@ -30,12 +29,16 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A FineTuneJob whose spec could be parsed, with all that the checks look at."""
+    """A training job whose spec could be parsed, with all that the checks look at.
 
-    job: FineTuneJob
-    spec: FineTuneJobSpec
+    field: where the spec stands in the resource; a run's templates stand deeper.
+    """
+
+    job: TrainingJob
+    spec: TrainingJobSpec
     observed: Observed
     config: OperatorConfig
+    field: str = "spec"
 
 
 def refusal(candidate: Candidate) -> Refusal | None:
@@ -58,7 +61,8 @@ def _training_operator(candidate: Candidate) -> Refusal | None:
 
 def _name(candidate: Candidate) -> Refusal | None:
     name, spec = candidate.job.name, candidate.spec
-    limit = longest_name(workers=spec.compute.workers, attempts=spec.backoff_limit + 1)
+    suffix = len(candidate.job.base) - len(name)
+    limit = longest_name(workers=spec.compute.workers, attempts=spec.backoff_limit + 1) - suffix
     if len(name) > limit:
         return Refusal(
             Reason.NAME_TOO_LONG,
@@ -76,12 +80,15 @@ def _name(candidate: Candidate) -> Refusal | None:
 
 
 def _features(candidate: Candidate) -> Refusal | None:
-    spec = candidate.spec
+    spec, field = candidate.spec, candidate.field
     if spec.adapter.type == AdapterType.QLORA:
-        return _not_available("spec.adapter.type is qlora", "Set it to lora or none.")
-    for name, value in (("vocabulary", spec.vocabulary), ("context", spec.context), ("tracking", spec.tracking)):
+        return _not_available(f"{field}.adapter.type is qlora", "Set it to lora or none.")
+    later: dict[str, object] = {"tracking": spec.tracking}
+    if isinstance(spec, FineTuneJobSpec):
+        later |= {"vocabulary": spec.vocabulary, "context": spec.context}
+    for name, value in later.items():
         if value is not None:
-            return _not_available(f"spec.{name} is set", "Leave it out.")
+            return _not_available(f"{field}.{name} is set", "Leave it out.")
     return None
 
 
@@ -96,28 +103,28 @@ def _node_pool(candidate: Candidate) -> Refusal | None:
         known = ", ".join(pool.name for pool in candidate.config.node_pools)
         return Refusal(
             Reason.NODE_POOL_UNKNOWN,
-            f"spec.compute.nodePool is {compute.node_pool}; the configured pools are {known}. "
+            f"{candidate.field}.compute.nodePool is {compute.node_pool}; the configured pools are {known}. "
             "Name one of them, or have the pool added to the operator's configuration.",
         )
     gpus, offered = compute.gpus_per_worker, pool.gpus_per_node
     if gpus > offered and offered == 0:
         return Refusal(
             Reason.TOO_MANY_GPUS,
-            f"spec.compute.gpusPerWorker is {gpus}; pool {pool.name} has no GPUs. "
+            f"{candidate.field}.compute.gpusPerWorker is {gpus}; pool {pool.name} has no GPUs. "
             "Set it to 0 to train on the CPU, or name a pool with GPUs.",
         )
     if gpus > offered:
         workers = -(-gpus * compute.workers // offered)
         return Refusal(
             Reason.TOO_MANY_GPUS,
-            f"spec.compute.gpusPerWorker is {gpus}; pool {pool.name} has nodes of {offered}. "
+            f"{candidate.field}.compute.gpusPerWorker is {gpus}; pool {pool.name} has nodes of {offered}. "
             f"Use {workers} workers of {offered}.",
         )
     processes = compute.processes_per_worker
     if processes is not None and gpus and processes > gpus:
         return Refusal(
             Reason.INVALID_SPEC,
-            f"spec.compute.processesPerWorker is {processes}; a worker has {gpus} GPUs. "
+            f"{candidate.field}.compute.processesPerWorker is {processes}; a worker has {gpus} GPUs. "
             f"Set it to {gpus} or less, or leave it out.",
         )
     return None
@@ -132,8 +139,8 @@ def _batch_size(candidate: Candidate) -> Refusal | None:
         multiple = max(1, round(training.global_batch_size / processes)) * processes
         return Refusal(
             Reason.INVALID_SPEC,
-            f"spec.training.globalBatchSize is {training.global_batch_size}; it must be a multiple of the {processes} "
-            f"training processes ({compute.workers} {_plural('worker', compute.workers)} of "
+            f"{candidate.field}.training.globalBatchSize is {training.global_batch_size}; it must be a multiple "
+            f"of the {processes} training processes ({compute.workers} {_plural('worker', compute.workers)} of "
             f"{processes_per_worker(compute)}), such as {multiple}.",
         )
     micro = training.micro_batch_size
@@ -141,24 +148,15 @@ def _batch_size(candidate: Candidate) -> Refusal | None:
         divisor = next(size for size in range(min(micro, share), 0, -1) if share % size == 0)
         return Refusal(
             Reason.INVALID_SPEC,
-            f"spec.training.microBatchSize is {micro}; it must divide the {share} sequences of each process "
-            f"(spec.training.globalBatchSize of {training.global_batch_size} over {processes} processes). "
-            f"Set it to {divisor}.",
+            f"{candidate.field}.training.microBatchSize is {micro}; it must divide the {share} sequences of "
+            f"each process ({candidate.field}.training.globalBatchSize of {training.global_batch_size} over "
+            f"{processes} processes). Set it to {divisor}.",
         )
     return None
 
 
-def addresses(spec: FineTuneJobSpec) -> Iterator[tuple[str, str]]:
-    """Every address of a spec, with the field that holds it."""
-    if spec.model.uri is not None:
-        yield "spec.model.uri", spec.model.uri
-    yield from dataset_uris(spec.dataset, "spec.dataset")
-    if spec.output is not None:
-        yield "spec.output.uri", spec.output.uri
-
-
 def _uris(candidate: Candidate) -> Refusal | None:
-    for field, uri in addresses(candidate.spec):
+    for field, uri in addresses(candidate.spec, candidate.field):
         try:
             location = parse_uri(uri)
         except UriError as error:
@@ -169,17 +167,17 @@ def _uris(candidate: Candidate) -> Refusal | None:
                 f"{field} is {uri}; file:// addresses work on the local cluster only. "
                 "Put the data on a volume and write pvc://CLAIM/PATH.",
             )
-        found = _output_place(field, location) or _volume(candidate, field, location)
+        found = _output_place(candidate, field, location) or _volume(candidate, field, location)
         if found is not None:
             return found
     return None
 
 
-def _output_place(field: str, location: Location) -> Refusal | None:
-    if field == "spec.output.uri" and location.scheme == "pvc" and not location.path:
+def _output_place(candidate: Candidate, field: str, location: Location) -> Refusal | None:
+    if field == f"{candidate.field}.output.uri" and location.scheme == "pvc" and not location.path:
         return Refusal(
             Reason.INVALID_SPEC,
-            f"spec.output.uri is {location}, the root of the volume. Name a folder of its own: {location}/NAME.",
+            f"{field} is {location}, the root of the volume. Name a folder of its own: {location}/NAME.",
         )
     return None
 
@@ -217,7 +215,7 @@ def _workspace(candidate: Candidate) -> Refusal | None:
     return Refusal(
         Reason.WORKSPACE_MISSING,
         f"Namespace {candidate.job.namespace} has no claim {claim}, where outputs go. "
-        "Create the PersistentVolumeClaim, or set spec.output.uri.",
+        f"Create the PersistentVolumeClaim, or set {candidate.field}.output.uri.",
     )
 
 
@@ -226,21 +224,21 @@ def _source(candidate: Candidate) -> Refusal | None:
     if source is None:
         return None
     assert view is not None, "a named source is always observed"
-    own, named = f"{FINE_TUNE_JOB.kind}/{candidate.job.name}", f"{source.kind} {source.name}"
-    chain = (own, *candidate.observed.source_chain)
-    if chain[-1] in chain[:-1]:
+    named = f"{source.kind} {source.name}"
+    if candidate.observed.source_circle:
         return Refusal(
             Reason.REFERENCE_CYCLE,
-            f"spec.model.from names {named}, and so on in a circle: {' → '.join(chain)}. "
-            "Let one of them start from spec.model.uri.",
+            f"{candidate.field}.model.from names {named}, and so on in a circle: "
+            f"{' → '.join(candidate.observed.source_circle)}. "
+            f"Let one of them start from {candidate.field}.model.uri.",
         )
     if not view.exists:
-        return _pending(f"spec.model.from names {named}, which does not exist yet.")
+        return _pending(f"{candidate.field}.model.from names {named}, which does not exist yet.")
     if view.failed:
         return Refusal(
             Reason.REFERENCE_FAILED,
-            f"spec.model.from names {named}, which has failed. Mend it under the same name, and the job goes on by "
-            "itself.",
+            f"{candidate.field}.model.from names {named}, which has failed. Mend it under the same name, and the "
+            "job goes on by itself.",
         )
     if not view.succeeded:
         return _pending(f"Waiting for {named} to succeed.")

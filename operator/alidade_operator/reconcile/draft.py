@@ -12,12 +12,14 @@ Phase = Literal["Pending", "Waiting", "Starting", "Running", "Retrying", "Suspen
 """For people. Waiting: something has to change or come first. Pending: launched, its pods cannot run yet. Starting: its
 pods are being made. Retrying: an attempt has failed and the next one follows."""
 
-# What moves by itself while a job runs; a status that differs in nothing else is no decision.
-_MOVING = ("progress", "gpu_hours", "cost", "started_at")
-
 
 class Draft:
     """Collects what a plan says; `finish` compares it with the status there is."""
+
+    told: frozenset[ConditionType] = frozenset(ConditionType)
+    """The conditions whose transitions become notices."""
+    moving: tuple[str, ...] = ("progress", "gpu_hours", "cost", "started_at")
+    """What moves by itself while a job runs; a status that differs in nothing else is no decision."""
 
     def __init__(self, status: JobStatus, *, generation: int, now: datetime, lifetime_s: int | None = None) -> None:
         """lifetime_s: how long the resource stays after its end; for ever without."""
@@ -27,7 +29,8 @@ class Draft:
         self.conditions = Conditions(status.conditions, generation=generation, now=self.now)
         self.children: list[Create | Apply] = []
         self.deletions: list[Delete] = []
-        self.notices: list[Notice] = []
+        self.remarks: list[Notice] = []
+        self.taken_notices: list[Notice] = []
         self._generation = generation
         self._lifetime = timedelta(seconds=lifetime_s) if lifetime_s is not None else None
         self._fields: dict[str, Any] = {}
@@ -67,14 +70,15 @@ class Draft:
         )
         changed = after != self.before.model_copy(update={"conditions": self._ours(self.before.conditions)})
         moved_only = changed and after == self.before.model_copy(
-            update={name: getattr(after, name) for name in _MOVING}
+            update={name: getattr(after, name) for name in self.moving}
         )
         decided = (changed and not moved_only) or self.children or self.deletions
         return Plan(
             status=after if changed else None,
             children=tuple(self.children),
             deletions=tuple(self.deletions),
-            notices=(*_transitions(self.before.conditions, conditions), *self.notices) if decided else (),
+            notices=(*self.taken_notices, *_transitions(self.before.conditions, conditions, self.told)),
+            remarks=tuple(self.remarks) if decided else (),
             decisions=(Decision(action, why),) if decided else (),
             look_again_s=self._look_again_s,
             progress=progress,
@@ -99,30 +103,46 @@ _WARNINGS = {
     (ConditionType.ACCEPTED, "False"),
     (ConditionType.FITS, "False"),
     (ConditionType.FAILED, "True"),
+    (ConditionType.GATE_PASSED, "False"),
 }
 _NORMAL = {
     (ConditionType.ACCEPTED, "Unknown"),
     (ConditionType.SUCCEEDED, "True"),
     (ConditionType.SUSPENDED, "True"),
     (ConditionType.LAUNCHED, "True"),
+    (ConditionType.SFT_READY, "True"),
+    (ConditionType.REWARD_MODEL_READY, "True"),
+    (ConditionType.ALIGNED, "True"),
+    (ConditionType.EVALUATED, "True"),
+    (ConditionType.GATE_PASSED, "True"),
+    (ConditionType.SERVED, "True"),
 }
-# Succeeded tells the end; Valid is told by the launch that follows.
-_SILENT = {ConditionType.ACCEPTED: (Reason.VALID,), ConditionType.LAUNCHED: (Reason.COMPLETED,)}
+# Succeeded tells the end; Valid is told by the launch that follows; what was not asked for is no news.
+_SILENT = frozenset({Reason.VALID, Reason.NOT_ASKED_FOR})
 
 
-def _transitions(before: list[Condition], after: list[Condition]) -> list[Notice]:
-    """Notices for conditions whose status or reason is new and worth telling."""
+def _transitions(before: list[Condition], after: list[Condition], told: frozenset[ConditionType]) -> list[Notice]:
+    """Notices for those of the conditions whose status or reason is new and worth telling."""
     known = {condition.type: (condition.status, condition.reason) for condition in before}
     notices = []
     for condition in after:
-        if known.get(condition.type) == (condition.status, condition.reason):
+        same = known.get(condition.type) == (condition.status, condition.reason)
+        if same or condition.type not in told:
             continue
         fact = (condition.type, condition.status)
-        if fact in _WARNINGS or condition.reason in (Reason.RETRYING, Reason.PODS_PENDING):
+        if (fact in _WARNINGS and condition.reason != Reason.WAITING) or condition.reason in (
+            Reason.RETRYING,
+            Reason.PODS_PENDING,
+        ):
             notices.append(Notice("Warning", condition.reason, condition.message))
-        elif fact in _NORMAL and condition.reason not in _SILENT.get(fact[0], ()):
+        elif fact in _NORMAL and not _is_silent(condition):
             notices.append(Notice("Normal", condition.reason, condition.message))
     return notices
+
+
+def _is_silent(condition: Condition) -> bool:
+    after_the_end = condition.type == ConditionType.LAUNCHED and condition.reason == Reason.COMPLETED
+    return after_the_end or condition.reason in _SILENT
 
 
 def failure_info(attempt: int, *, reason: str, message: str, exit_code: int | None, at: datetime) -> FailureInfo:

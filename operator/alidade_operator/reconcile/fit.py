@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 
 from alidade_crds.blocks import AdapterType
-from alidade_crds.jobs import FineTuneJobSpec
+from alidade_crds.jobs import TrainingJobSpec
 from alidade_crds.reasons import Reason
 from alidade_operator.conditions import Truth
 from alidade_operator.config import NodePool
@@ -41,7 +41,7 @@ class Verdict:
     micro_batch_size: int | None = None
 
 
-def model_shape(spec: FineTuneJobSpec, source: SourceView | None) -> ModelShape | None:
+def model_shape(spec: TrainingJobSpec, source: SourceView | None) -> ModelShape | None:
     """The shape of the model that training starts from, from the best that is known of it; None when nothing is."""
     if spec.model.init is not None:
         return shape_of_init(spec.model.init)
@@ -53,7 +53,7 @@ def model_shape(spec: FineTuneJobSpec, source: SourceView | None) -> ModelShape 
     return standard_shape(parameters) if parameters else None
 
 
-def fit_verdict(spec: FineTuneJobSpec, *, source: SourceView | None, pool: NodePool) -> Verdict:
+def fit_verdict(spec: TrainingJobSpec, *, source: SourceView | None, pool: NodePool) -> Verdict:
     """Whether the job fits into the pool's GPUs, or into the pod's memory when it trains on the CPU."""
     shape = model_shape(spec, source)
     if shape is None:
@@ -77,7 +77,7 @@ def fit_verdict(spec: FineTuneJobSpec, *, source: SourceView | None, pool: NodeP
     return Verdict("True", Reason.WITHIN_MEMORY, _demand(shape, setup, pool, limit), fitting)
 
 
-def memory_limit(spec: FineTuneJobSpec, pool: NodePool) -> float | None:
+def memory_limit(spec: TrainingJobSpec, pool: NodePool) -> float | None:
     """Bytes that one process may use: a GPU's, or a share of the pod's; None when that is not stated."""
     if spec.compute.gpus_per_worker:
         return pool.gpu_memory_gib * GIB if pool.gpu_memory_gib is not None else None
@@ -85,7 +85,7 @@ def memory_limit(spec: FineTuneJobSpec, pool: NodePool) -> float | None:
     return parse_quantity(memory) / processes_per_worker(spec.compute) if memory else None
 
 
-def _setup(spec: FineTuneJobSpec, shape: ModelShape, limit: float) -> tuple[Setup, int | None]:
+def _setup(spec: TrainingJobSpec, shape: ModelShape, limit: float) -> tuple[Setup, int | None]:
     """The setup to estimate, and the micro batch chosen for `auto` (None when the spec names one, or none fits)."""
     asked = spec.training.micro_batch_size
     if asked != "auto":

@@ -4,16 +4,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from alidade_crds.blocks import Compute
-from alidade_crds.contract import JobDocument, JobModel, Owner, Stage
-from alidade_crds.jobs import FineTuneJobSpec, Method
+from alidade_crds.contract import JobDocument, JobModel, Owner
+from alidade_crds.jobs import TrainingJobSpec
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import ChildRef
-from alidade_operator.api import CONFIG_MAP, FINE_TUNE_JOB, PYTORCH_JOB
+from alidade_operator.api import CONFIG_MAP, PYTORCH_JOB
 from alidade_operator.config import NodePool, OperatorConfig
+from alidade_operator.jobspecs import particulars
 from alidade_operator.reconcile import acceptance
 from alidade_operator.reconcile.draft import Draft, Phase
 from alidade_operator.reconcile.fit import fit_verdict
-from alidade_operator.reconcile.plan import Apply, Create, Delete, FineTuneJob, Plan, seconds_until
+from alidade_operator.reconcile.plan import Apply, Create, Delete, Plan, TrainingJob, seconds_until
 from alidade_operator.resources.jobdocument import document_config_map, document_mounts, document_name
 from alidade_operator.resources.observation import Observed
 from alidade_operator.resources.pytorchjob import Attempt, pytorch_job
@@ -32,8 +33,8 @@ NOTHING_RUNS = "Nothing runs while spec.suspend is true."
 class Launch:
     """A job that may be launched, and as what."""
 
-    job: FineTuneJob
-    spec: FineTuneJobSpec
+    job: TrainingJob
+    spec: TrainingJobSpec
     observed: Observed
     config: OperatorConfig
     pool: NodePool
@@ -41,15 +42,15 @@ class Launch:
     micro_batch_size: int | None
 
 
-def plan_launch(job: FineTuneJob, observed: Observed, config: OperatorConfig, draft: Draft, *, attempt: int) -> Plan:
+def plan_launch(job: TrainingJob, observed: Observed, config: OperatorConfig, draft: Draft, *, attempt: int) -> Plan:
     """The plan for a job of which nothing runs; `attempt` is the newest there has been, 0 for none."""
     if job.spec is None:
-        return _refuse(draft, acceptance.Refusal(Reason.INVALID_SPEC, job.spec_error), suspended=False)
+        return refuse(draft, acceptance.Refusal(Reason.INVALID_SPEC, job.spec_error), suspended=False)
     spec = job.spec
     state_suspension(draft, suspended=spec.suspend)
     found = acceptance.refusal(acceptance.Candidate(job, spec, observed, config))
     if found is not None:
-        return _refuse(draft, found, suspended=spec.suspend)
+        return refuse(draft, found, suspended=spec.suspend)
     draft.conditions.set(ConditionType.ACCEPTED, "True", Reason.VALID, "Nothing in the spec stands against launching.")
     pool = config.pool(spec.compute.node_pool)
     assert pool is not None, "checked by acceptance"
@@ -73,7 +74,8 @@ def state_suspension(draft: Draft, *, suspended: bool) -> None:
         draft.conditions.set(ConditionType.SUSPENDED, "False", Reason.NOT_SUSPENDED, "The job is not suspended.")
 
 
-def _refuse(draft: Draft, found: acceptance.Refusal, *, suspended: bool) -> Plan:
+def refuse(draft: Draft, found: acceptance.Refusal, *, suspended: bool) -> Plan:
+    """The plan for a spec that cannot be launched, or not yet."""
     draft.conditions.set(ConditionType.ACCEPTED, found.status, found.reason, found.message)
     if not draft.conditions.is_true(ConditionType.FITS):
         draft.conditions.set(ConditionType.FITS, "Unknown", Reason.WAITING, "Estimated once the spec is accepted.")
@@ -148,10 +150,11 @@ def _why(launch: Launch, number: int, *, retried: bool) -> str:
 
 def _unless_in_the_way(launch: Launch, draft: Draft, number: int, *, why: str) -> Plan:
     attempt = Attempt(
-        kind=FINE_TUNE_JOB.kind,
+        kind=launch.job.kind.kind,
         namespace=launch.job.namespace,
         name=launch.job.name,
         uid=launch.job.uid,
+        base=launch.job.base,
         number=number,
         gpu_hours_before=_gpu_hours(draft),
         active_seconds_before=_active_seconds(draft),
@@ -161,14 +164,14 @@ def _unless_in_the_way(launch: Launch, draft: Draft, number: int, *, why: str) -
         _not_launched(draft, Reason.WAITING, obstacle)
         draft.look_again_in(_LEFTOVER_S)
         return draft.finish("Waiting", "wait", obstacle)
-    document = job_document(launch)
+    document, document_map = job_document(launch), document_name(launch.job.base)
     if launch.attempt == 0 or not launch.observed.document_exists:
         # Every attempt is told the same; a document that exists is only written over before anything has run.
-        draft.children.append(Apply(CONFIG_MAP, document_config_map(document)))
+        draft.children.append(Apply(CONFIG_MAP, document_config_map(document, document_map)))
     body = pytorch_job(
         attempt,
         compute=launch.spec.compute,
-        mounts=document_mounts(document),
+        mounts=document_mounts(document, document_map),
         pool=launch.pool,
         config=launch.config,
     )
@@ -203,7 +206,7 @@ def _active_seconds(draft: Draft) -> float:
 def _obstacle(launch: Launch, now: datetime, job_name: str) -> str | None:
     """What has to go before a launch: two processes must never write the same output."""
     if launch.observed.document_foreign:
-        name = document_name(launch.job.name)
+        name = document_name(launch.job.base)
         return f"ConfigMap {name} belongs to an older resource, or to something else; waiting for it to go."
     for item in launch.observed.jobs:
         if item.name == job_name and not item.owned:
@@ -218,9 +221,6 @@ def _obstacle(launch: Launch, now: datetime, job_name: str) -> str | None:
     return None
 
 
-_STAGES = {Method.PRETRAIN: Stage.PRETRAIN, Method.SFT: Stage.SFT}
-
-
 def job_document(launch: Launch) -> JobDocument:
     """What the training job is told."""
     job, spec = launch.job, launch.spec
@@ -229,22 +229,20 @@ def job_document(launch: Launch) -> JobDocument:
     if launch.micro_batch_size is not None:
         training = training.model_copy(update={"micro_batch_size": launch.micro_batch_size})
     return JobDocument(
-        owner=Owner(kind=FINE_TUNE_JOB.kind, namespace=job.namespace, name=job.name, uid=job.uid),
-        stage=_STAGES[spec.method],
+        owner=Owner(kind=job.kind.kind, namespace=job.namespace, name=job.name, uid=job.uid),
         model=JobModel(uri=uri, digest=digest, init=spec.model.init, trust_remote_code=spec.model.trust_remote_code),
         dataset=spec.dataset,
         adapter=spec.adapter,
         training=training,
         deepspeed=spec.deepspeed,
         checkpoint=spec.checkpoint,
-        vocabulary=spec.vocabulary,
-        context=spec.context,
         tracking=spec.tracking,
         output=spec.output.uri if spec.output is not None else default_output(job, launch.config),
         peak_tflops=launch.pool.peak_tflops if spec.compute.gpus_per_worker else None,
+        **particulars(spec),
     )
 
 
-def default_output(job: FineTuneJob, config: OperatorConfig) -> str:
+def default_output(job: TrainingJob, config: OperatorConfig) -> str:
     """The folder of the workspace volume that is this resource's own; a new one of the same name gets another."""
-    return f"pvc://{config.workspace_claim}/{FINE_TUNE_JOB.plural}/{job.name}-{job.uid[:8]}"
+    return f"pvc://{config.workspace_claim}/{job.kind.plural}/{job.name}-{job.uid[:8]}"

@@ -2,56 +2,90 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
-from alidade_crds.jobs import FineTuneJobSpec
+from alidade_crds.base import Spec
+from alidade_crds.jobs import TrainingJobSpec
 from alidade_crds.status import JobStatus
 from alidade_operator.api import JsonObject, Kind
+from alidade_operator.jobspecs import JOB_SPECS
+
+S = TypeVar("S", bound=Spec)
+T = TypeVar("T", bound=JobStatus)
 
 
 @dataclass(frozen=True)
-class FineTuneJob:
-    """A FineTuneJob: spec parsed, and why not when it could not be."""
+class TrainingJob:
+    """A FineTuneJob, a RewardModel, or what an AlignmentRun aligns with: spec parsed, and why not when it could not be.
 
+    base: what the names of its PyTorchJobs and of its ConfigMap begin with.
+    """
+
+    kind: Kind
     namespace: str
     name: str
     uid: str
     generation: int
     terminating: bool
-    spec: FineTuneJobSpec | None
+    spec: TrainingJobSpec | None
     spec_error: str
     status: JobStatus
+    base: str
 
     @classmethod
-    def parse(cls, body: JsonObject) -> "FineTuneJob":
+    def parse(cls, kind: Kind, body: JsonObject) -> "TrainingJob":
         """The resource of an object of the API."""
-        metadata = body["metadata"]
-        spec, spec_error = None, ""
-        try:
-            spec = FineTuneJobSpec.model_validate(body.get("spec") or {})
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            spec_error = f"spec.{'.'.join(str(part) for part in first['loc'])}: {first['msg']}."
+        spec, spec_error = parse_spec(JOB_SPECS[kind.kind], body)
         return cls(
-            namespace=metadata["namespace"],
-            name=metadata["name"],
-            uid=metadata["uid"],
-            generation=int(metadata.get("generation", 1)),
-            terminating=bool(metadata.get("deletionTimestamp")),
+            kind=kind,
+            **identity(body),
             spec=spec,
             spec_error=spec_error,
-            status=parse_status(body),
+            status=parse_status(JobStatus, body),
+            base=body["metadata"]["name"],
         )
 
 
-def parse_status(body: JsonObject) -> JobStatus:
+def identity(body: JsonObject) -> dict[str, Any]:
+    """Which resource an object is, and whether it is being deleted."""
+    metadata = body["metadata"]
+    return {
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "generation": int(metadata.get("generation", 1)),
+        "terminating": bool(metadata.get("deletionTimestamp")),
+    }
+
+
+def parse_spec(model: type[S], body: JsonObject) -> tuple[S | None, str]:
+    """The spec, or None and the sentence that says why it cannot be read."""
+    try:
+        return model.model_validate(body.get("spec") or {}), ""
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        return None, f"spec.{'.'.join(str(part) for part in first['loc'])}: {first['msg']}."
+
+
+def parse_status(model: type[T], body: JsonObject) -> T:
     """The status as it was last written; an unreadable one counts as none, since it can be made anew."""
     try:
-        return JobStatus.model_validate(body.get("status") or {})
+        return model.model_validate(body.get("status") or {})
     except ValidationError:
-        return JobStatus()
+        return model()
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What no second child may be made for at the same time: the hash of its inputs.
+
+    known: uids of the resources with these inputs that the plan knew of, and could not take.
+    """
+
+    inputs: str
+    known: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -60,6 +94,7 @@ class Create:
 
     kind: Kind
     body: JsonObject
+    alone: Alone | None = None
 
 
 @dataclass(frozen=True)
@@ -106,13 +141,16 @@ class ProgressTarget:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done about a resource now. The order is: status, then deletions, then children, then notices."""
+    """What is to be done about a resource now. The order is: children, then status, then deletions, then notices."""
 
     status: JobStatus | None = None
     """The status as it should read; None leaves it alone."""
     children: tuple[Create | Apply, ...] = ()
     deletions: tuple[Delete, ...] = ()
     notices: tuple[Notice, ...] = ()
+    """What conditions have come to say."""
+    remarks: tuple[Notice, ...] = ()
+    """What no condition says."""
     decisions: tuple[Decision, ...] = ()
     look_again_s: float | None = None
     """Seconds after which time alone could change the plan."""

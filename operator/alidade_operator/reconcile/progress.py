@@ -19,6 +19,10 @@ def of_document(document: ProgressDocument, known: Progress | None, now: datetim
         learning_rate=_number(document.learning_rate),
         tokens_per_second=_number(document.tokens_per_second),
         eta=duration(document.eta_s),
+        activity=document.activity,
+        align_step=document.align_step,
+        iteration=document.iteration,
+        total_iterations=document.total_iterations,
         updated_at=now,
     )
     if known is not None and progress.model_copy(update={"updated_at": known.updated_at}) == known:
@@ -51,6 +55,7 @@ def at_the_end(
             "total_steps": max(step, last.total_steps),
             "epoch": round(epoch, 4) if math.isfinite(epoch) else last.epoch,
             "eta": None,
+            "activity": None,
             "updated_at": now,
         }
     )
@@ -59,6 +64,11 @@ def at_the_end(
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
     """Metrics without what is no number: JSON has no word for those, and the API server refuses them."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def rounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics to four significant digits, without what is no number."""
+    return {name: float(f"{value:.4g}") for name, value in finite(metrics).items()}
 
 
 def _number(value: float | None) -> float | None:

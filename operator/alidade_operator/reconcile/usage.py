@@ -34,6 +34,15 @@ def active_seconds(job: TrainingJobView, *, now: datetime) -> float:
     return job.active_seconds_before + max(0.0, ((job.ended_at or now) - job.active_since).total_seconds())
 
 
+def total_cost(costs: Sequence[str]) -> str | None:
+    """Costs such as `12.50 USD` together, by currency; None for none."""
+    sums: dict[str, float] = {}
+    for text in costs:
+        amount, _, currency = text.partition(" ")
+        sums[currency] = sums.get(currency, 0.0) + float(amount)
+    return " + ".join(f"{amount:.2f} {currency}" for currency, amount in sums.items()) or None
+
+
 def cost(hours: float | None, pool: NodePool | None) -> str | None:
     """What GPU hours cost in the pool, such as `12.50 USD`; None when that is not known."""
     if hours is None or pool is None or pool.price_per_gpu_hour is None:

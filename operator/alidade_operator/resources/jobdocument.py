@@ -2,27 +2,27 @@
 
 from collections.abc import Iterator
 
-from alidade_crds.blocks import Dataset
 from alidade_crds.contract import JobDocument
 from alidade_crds.uris import Location, parse_uri
 from alidade_operator.api import CONFIG_MAP, JsonObject
+from alidade_operator.jobspecs import dataset_uris
 from alidade_operator.resources.labels import child_labels, owner_reference
 from alidade_operator.resources.trainingpod import JOB_KEY, Mounts
 
 
-def document_name(name: str) -> str:
-    """Name of the ConfigMap."""
-    return f"{name}-job"
+def document_name(base: str) -> str:
+    """Name of the ConfigMap of a job whose names begin with `base`."""
+    return f"{base}-job"
 
 
-def document_config_map(document: JobDocument) -> JsonObject:
-    """The ConfigMap that holds the document."""
+def document_config_map(document: JobDocument, name: str) -> JsonObject:
+    """The ConfigMap of that name, which holds the document."""
     owner = document.owner
     return {
         "apiVersion": CONFIG_MAP.api_version,
         "kind": CONFIG_MAP.kind,
         "metadata": {
-            "name": document_name(owner.name),
+            "name": name,
             "namespace": owner.namespace,
             "labels": child_labels(owner.kind, owner.name, "trainer"),
             "ownerReferences": [owner_reference(owner.kind, owner.name, owner.uid)],
@@ -31,25 +31,25 @@ def document_config_map(document: JobDocument) -> JsonObject:
     }
 
 
-def dataset_uris(dataset: Dataset, field: str) -> Iterator[tuple[str, str]]:
-    """Every address of a dataset, with the field that holds it."""
-    yield f"{field}.uri", dataset.uri
-    if dataset.validation is not None and dataset.validation.uri is not None:
-        yield f"{field}.validation.uri", dataset.validation.uri
-    for index, part in enumerate(dataset.mix):
-        yield f"{field}.mix[{index}].uri", part.uri
-
-
-def document_mounts(document: JobDocument) -> Mounts:
-    """The volumes that the document's addresses need."""
-    uris = [uri for _, uri in dataset_uris(document.dataset, "dataset")]
-    uris += [uri for uri in (document.model.uri, document.output) if uri is not None]
-    locations = [parse_uri(uri) for uri in uris]
+def document_mounts(document: JobDocument, name: str) -> Mounts:
+    """The volumes that the document, in the ConfigMap of that name, and its addresses need."""
+    locations = [parse_uri(uri) for uri in _uris(document) if uri is not None]
     return Mounts(
-        document=document_name(document.owner.name),
+        document=name,
         claims=_roots(locations, "pvc"),
         config_maps=_roots(locations, "configmap"),
     )
+
+
+def _uris(document: JobDocument) -> Iterator[str | None]:
+    yield document.model.uri
+    yield document.output
+    datasets = [document.dataset]
+    if document.alignment is not None:
+        yield from (reward.uri for reward in document.alignment.rewards)
+        datasets += [step.dpo.dataset for step in document.alignment.steps if step.dpo is not None]
+    for dataset in datasets:
+        yield from (uri for _, uri in dataset_uris(dataset, ""))
 
 
 def _roots(locations: list[Location], scheme: str) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ class TrainingJobView:
 
     name: str
     uid: str
+    base: str
     attempt: int
     owned: bool
     """Whether this resource is its controller; a leftover of an older resource of the same name is not owned."""
@@ -112,8 +113,8 @@ class Observed:
     config_maps: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
     """Keys of every ConfigMap the spec names; None for one that does not exist. Empty until they were looked up."""
     source: SourceView | None = None
-    source_chain: tuple[str, ...] = ()
-    """`Kind/name` of the sources from the nearest on, as far as they exist; ends where it meets itself."""
+    source_circle: tuple[str, ...] = ()
+    """`Kind/name` of resources that refer to one another in a circle, from this one on; empty when none do."""
     progress: ProgressDocument | None = None
     training_operator: bool = True
     """Whether the cluster knows PyTorchJobs."""
@@ -127,7 +128,7 @@ def parse_time(text: str | None) -> datetime | None:
 def training_job_view(body: Mapping[str, Any], *, owner_uid: str) -> TrainingJobView | None:
     """A PyTorchJob whose name ends with an attempt's number, or None for another one."""
     metadata = body["metadata"]
-    number = metadata["name"].rpartition("-")[2]
+    base, _, number = metadata["name"].rpartition("-")
     if not number.isdigit():
         return None
     conditions = {
@@ -145,6 +146,7 @@ def training_job_view(body: Mapping[str, Any], *, owner_uid: str) -> TrainingJob
     return TrainingJobView(
         name=metadata["name"],
         uid=metadata["uid"],
+        base=base,
         attempt=int(number),
         owned=is_owned_by(metadata, owner_uid),
         terminating=bool(metadata.get("deletionTimestamp")),

@@ -22,6 +22,8 @@ class Attempt:
     namespace: str
     name: str
     uid: str
+    base: str
+    """What the names of the PyTorchJobs begin with."""
     number: int
     gpu_hours_before: float = 0.0
     active_seconds_before: float = 0.0
@@ -29,7 +31,7 @@ class Attempt:
     @property
     def job_name(self) -> str:
         """Name of the PyTorchJob."""
-        return f"{self.name}-{self.number}"
+        return f"{self.base}-{self.number}"
 
 
 def longest_name(*, workers: int, attempts: int) -> int:

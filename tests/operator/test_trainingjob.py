@@ -11,7 +11,7 @@ import pytest
 from alidade_crds.contract import ProgressDocument
 from alidade_crds.status import ChildRef, FailureInfo, JobStatus
 from alidade_operator.api import FINE_TUNE_JOB
-from alidade_operator.reconcile.plan import FineTuneJob, Plan, ProgressTarget
+from alidade_operator.reconcile.plan import Plan, ProgressTarget, TrainingJob
 from alidade_operator.resources.observation import Observed
 from tests.operator.builders import (
     CONFIG,
@@ -31,7 +31,7 @@ from tests.operator.builders import (
 )
 
 
-def launched(**blocks: Any) -> FineTuneJob:
+def launched(**blocks: Any) -> TrainingJob:
     """A FineTuneJob whose first attempt has been launched."""
     fresh = job(**blocks)
     return after(fresh, plan(fresh, observed()))
@@ -169,7 +169,8 @@ def test_a_job_that_succeeded_reports_its_model_and_is_not_launched_again() -> N
     last = made.status.progress
     assert (last.step, last.total_steps, last.epoch, last.loss) == (40, 40, 3.3333, 0.5)
     assert condition(made, "Succeeded")[:2] == ("True", "Completed")
-    assert {notice.reason for notice in made.notices} == {"Completed", "TrainingWarning"}
+    assert {notice.reason for notice in made.notices} == {"Completed"}
+    assert {notice.reason for notice in made.remarks} == {"TrainingWarning"}
 
     resource = after(launched(), made)
     assert plan(resource, observed()) == Plan(), "even when its PyTorchJob has been deleted"

@@ -1,4 +1,4 @@
-"""What to do about a FineTuneJob: one pure function from the resource and what is observed to a plan."""
+"""What to do about a training job: one pure function from the resource and what is observed to a plan."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,13 +7,13 @@ from datetime import datetime
 from alidade_crds.contract import ResultDocument
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import ChildRef
-from alidade_operator.api import FINE_TUNE_JOB, PYTORCH_JOB
+from alidade_operator.api import PYTORCH_JOB
 from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import progress, usage
 from alidade_operator.reconcile.draft import Draft, failure_info
 from alidade_operator.reconcile.launch import NOTHING_RUNS, plan_launch, state_suspension
 from alidade_operator.reconcile.outcome import AttemptFailure, Undecided, outcome
-from alidade_operator.reconcile.plan import Delete, FineTuneJob, Notice, Plan, ProgressTarget
+from alidade_operator.reconcile.plan import Delete, Notice, Plan, ProgressTarget, TrainingJob
 from alidade_operator.resources.observation import Observed, PodView, TrainingJobView
 
 # An ended job whose pods have not told their end yet is looked at again this often.
@@ -23,9 +23,9 @@ _MOST_WARNINGS = 5
 
 @dataclass(frozen=True)
 class Situation:
-    """A FineTuneJob and all that its plan depends on."""
+    """A training job and all that its plan depends on."""
 
-    job: FineTuneJob
+    job: TrainingJob
     observed: Observed
     config: OperatorConfig
     now: datetime
@@ -51,8 +51,8 @@ class Situation:
         return [pod for pod in self.observed.pods if pod.job_uid == training_job.uid]
 
 
-def plan_fine_tune_job(job: FineTuneJob, observed: Observed, config: OperatorConfig, now: datetime) -> Plan:
-    """The plan for a FineTuneJob. It holds no memory: it can be made at any time, any number of times."""
+def plan_training_job(job: TrainingJob, observed: Observed, config: OperatorConfig, now: datetime) -> Plan:
+    """The plan for a training job. It holds no memory: it can be made at any time, any number of times."""
     if job.terminating:
         return Plan()
     situation = Situation(job, observed, config, now)
@@ -81,7 +81,7 @@ def _after_the_end(situation: Situation, draft: Draft) -> Plan:
     draft.deletions += [_deletion(item) for item in situation.own_jobs if _is_live(item)]
     why = "it has finished, and nothing of it may run any more"
     if draft.expires_at is not None and situation.now >= draft.expires_at:
-        draft.deletions.append(Delete(FINE_TUNE_JOB, job.name, job.uid))
+        draft.deletions.append(Delete(job.kind, job.name, job.uid))
         why = "spec.ttlSecondsAfterFinished has passed"
     return draft.finish("Succeeded" if succeeded else "Failed", "clean up", why)
 
@@ -146,9 +146,12 @@ def _succeeded(situation: Situation, draft: Draft, current: TrainingJobView, res
         active_seconds=usage.active_seconds(current, now=situation.now),
     )
     message = f"The model is at {result.model.uri} ({result.model.digest})."
-    draft.conditions.set(ConditionType.SUCCEEDED, "True", Reason.COMPLETED, message)
+    if result.stopped is not None:
+        message = f"{result.stopped.message} {message}"
+    reason = result.stopped.reason if result.stopped is not None else Reason.COMPLETED
+    draft.conditions.set(ConditionType.SUCCEEDED, "True", reason, message)
     draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.COMPLETED, f"PyTorchJob {current.name} has succeeded.")
-    draft.notices += [Notice("Warning", "TrainingWarning", warning) for warning in result.warnings[:_MOST_WARNINGS]]
+    draft.remarks += [Notice("Warning", "TrainingWarning", warning) for warning in result.warnings[:_MOST_WARNINGS]]
     return draft.finish("Succeeded", "succeed", message)
 
 

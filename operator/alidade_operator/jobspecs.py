@@ -1,0 +1,70 @@
+"""The specs that make a training job, and what differs between them: stage, addresses, particulars of the document."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from alidade_crds.blocks import Dataset
+from alidade_crds.contract import JobAlignment, Stage
+from alidade_crds.jobs import FineTuneJobSpec, Method, RewardModelSpec, TrainingJobSpec
+from alidade_operator.api import FINE_TUNE_JOB, REWARD_MODEL
+
+
+class AlignmentJobSpec(TrainingJobSpec):
+    """What an AlignmentRun's training job is told: the run's own blocks, and its stages' models by address."""
+
+    alignment: JobAlignment
+
+
+JOB_SPECS: dict[str, type[TrainingJobSpec]] = {
+    FINE_TUNE_JOB.kind: FineTuneJobSpec,
+    REWARD_MODEL.kind: RewardModelSpec,
+}
+"""The kinds that are one training job each."""
+
+_METHODS = {Method.PRETRAIN: Stage.PRETRAIN, Method.SFT: Stage.SFT}
+
+
+def particulars(spec: TrainingJobSpec) -> dict[str, Any]:
+    """The fields of the job document that only one kind of job has, and its stage."""
+    if isinstance(spec, FineTuneJobSpec):
+        return {
+            "stage": _METHODS[spec.method],
+            "vocabulary": spec.vocabulary,
+            "context": spec.context,
+            "ghost_attention": spec.ghost_attention,
+        }
+    if isinstance(spec, RewardModelSpec):
+        return {"stage": Stage.REWARD, "loss": spec.loss}
+    assert isinstance(spec, AlignmentJobSpec), "there is no fourth kind"
+    return {"stage": Stage.ALIGN, "alignment": spec.alignment}
+
+
+def addresses(spec: TrainingJobSpec, field: str = "spec") -> Iterator[tuple[str, str]]:
+    """Every address of a job's spec, with the field that holds it; field: where the spec itself stands."""
+    if spec.output is not None:
+        yield f"{field}.output.uri", spec.output.uri
+    if isinstance(spec, AlignmentJobSpec):
+        yield from dataset_uris(spec.dataset, f"{field}.prompts")
+        yield from _alignment_uris(spec.alignment, field)
+        return
+    if spec.model.uri is not None:
+        yield f"{field}.model.uri", spec.model.uri
+    yield from dataset_uris(spec.dataset, f"{field}.dataset")
+
+
+def _alignment_uris(alignment: JobAlignment, field: str) -> Iterator[tuple[str, str]]:
+    for index, step in enumerate(alignment.steps):
+        if step.dpo is not None:
+            yield from dataset_uris(step.dpo.dataset, f"{field}.align[{index}].dpo.dataset")
+    for index, reward in enumerate(alignment.rewards):
+        if reward.uri is not None:
+            yield f"{field}.rewardModels[{index}].model.uri", reward.uri
+
+
+def dataset_uris(dataset: Dataset, field: str) -> Iterator[tuple[str, str]]:
+    """Every address of a dataset, with the field that holds it."""
+    yield f"{field}.uri", dataset.uri
+    if dataset.validation is not None and dataset.validation.uri is not None:
+        yield f"{field}.validation.uri", dataset.validation.uri
+    for index, part in enumerate(dataset.mix):
+        yield f"{field}.mix[{index}].uri", part.uri

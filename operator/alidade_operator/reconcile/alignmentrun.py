@@ -1,0 +1,222 @@
+"""What to do about an AlignmentRun: stages first, then its training job, then evaluation, gate and serving."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from alidade_crds.alignmentrun import StageStatus
+from alidade_crds.reasons import ConditionType, Reason
+from alidade_operator.api import ALIGNMENT_RUN, FINE_TUNE_JOB, PYTORCH_JOB, REWARD_MODEL
+from alidade_operator.config import OperatorConfig
+from alidade_operator.reconcile import acceptance, alignmentjob, runacceptance, steps
+from alidade_operator.reconcile.afteralignment import plan_after_alignment
+from alidade_operator.reconcile.draft import Phase
+from alidade_operator.reconcile.launch import refuse, state_suspension
+from alidade_operator.reconcile.plan import Delete, Plan, TrainingJob
+from alidade_operator.reconcile.run import AlignmentRun, RunObserved
+from alidade_operator.reconcile.rundraft import JOB_TOLD, RunDraft, end_failed
+from alidade_operator.reconcile.stages import Stage, Stages, stages_of, superseded
+from alidade_operator.reconcile.trainingjob import plan_training_job
+from alidade_operator.resources.observation import SourceView
+
+_AT_ONCE_S = 0.05
+
+
+def plan_alignment_run(run: AlignmentRun, seen: RunObserved, config: OperatorConfig, now: datetime) -> Plan:
+    """The plan for an AlignmentRun. It holds no memory: it can be made at any time, any number of times."""
+    if run.terminating:
+        return Plan()
+    lifetime_s = run.spec.ttl_seconds_after_finished if run.spec is not None else None
+    draft = RunDraft(run.status, generation=run.generation, now=now, lifetime_s=lifetime_s)
+    if run.has_ended:
+        return _after_the_end(run, seen, draft)
+    _begin(run, draft)
+    if run.spec is None:
+        return refuse(draft, acceptance.Refusal(Reason.INVALID_SPEC, run.spec_error), suspended=False)
+    state_suspension(draft, suspended=run.spec.suspend)
+    draft.state(steps=",".join(alignmentjob.kind_of(step) for step in run.spec.align))
+    if runacceptance.is_due(run):
+        found = runacceptance.refusal(run, seen, config)
+        if found is not None:
+            return refuse(draft, found, suspended=run.spec.suspend)
+        draft.conditions.set(ConditionType.ACCEPTED, "True", Reason.VALID, "Nothing in the spec stands against it.")
+        draft.state(data=runacceptance.data_digests(seen))
+        verdict = runacceptance.fit(run, seen, config)
+        draft.conditions.set(ConditionType.FITS, verdict.status, verdict.reason, verdict.message)
+        if verdict.status == "False":
+            return draft.finish("Waiting", "refuse", verdict.message)
+    return _stages(run, seen, config, draft)
+
+
+def _after_the_end(run: AlignmentRun, seen: RunObserved, draft: RunDraft) -> Plan:
+    """Nothing is launched any more; what still runs goes, and the resource too when its time has come."""
+    succeeded = draft.conditions.is_true(ConditionType.SUCCEEDED)
+    draft.deletions += _live_jobs(seen) + _live_resources(seen)
+    why = "it has finished, and nothing of it may run any more"
+    if draft.expires_at is not None and draft.clock >= draft.expires_at:
+        draft.deletions.append(Delete(ALIGNMENT_RUN, run.name, run.uid))
+        why = "spec.ttlSecondsAfterFinished has passed"
+    return draft.finish("Succeeded" if succeeded else "Failed", "clean up", why)
+
+
+def _live_jobs(seen: RunObserved) -> list[Delete]:
+    jobs = [*seen.other_jobs, *(seen.job.jobs if seen.job is not None else ())]
+    return [
+        Delete(PYTORCH_JOB, item.name, item.uid)
+        for item in jobs
+        if item.owned and not item.terminating and item.state not in ("succeeded", "failed")
+    ]
+
+
+def _live_resources(seen: RunObserved) -> list[Delete]:
+    kinds = {kind.kind: kind for kind in (FINE_TUNE_JOB, REWARD_MODEL)}
+    return [
+        Delete(kinds[view.kind], view.name, view.uid)
+        for view in seen.made
+        if view.owned and not view.has_ended and not view.terminating
+    ]
+
+
+def _begin(run: AlignmentRun, draft: RunDraft) -> None:
+    """Takes back what was said of an older spec's end."""
+    if not run.is_changed:
+        return
+    draft.state(finished_at=None)
+    draft.conditions.set(ConditionType.SUCCEEDED, "False", Reason.NOT_FINISHED, "The run has not finished.")
+    draft.conditions.set(ConditionType.FAILED, "False", Reason.NOT_FAILED, "The run has not failed.")
+
+
+def _stages(run: AlignmentRun, seen: RunObserved, config: OperatorConfig, draft: RunDraft) -> Plan:
+    stages = stages_of(run, seen, config)
+    for stage in stages.all:
+        draft.children += stage.children
+        draft.deletions += stage.deletions
+    draft.deletions += superseded(run, seen, stages.all)
+    _state_stages(draft, stages)
+    failed = next((stage for stage in stages.all if stage.state == "failed"), None)
+    if failed is not None:
+        return _fail_stage(draft, stages, failed)
+    if not stages.are_ready:
+        draft.show(stages, steps.pending(run))
+        return _wait(run, draft, stages)
+    return _align(run, seen, config, draft, stages)
+
+
+def _state_stages(draft: RunDraft, stages: Stages) -> None:
+    _state_ready(draft, ConditionType.SFT_READY, [stages.sft], nothing="")
+    rewards = list(stages.rewards.values())
+    programs = "No reward of the run is a model."
+    _state_ready(draft, ConditionType.REWARD_MODEL_READY, rewards, nothing=programs)
+
+
+def _state_ready(draft: RunDraft, kind: ConditionType, stages: list[Stage], *, nothing: str) -> None:
+    """The condition says what the first stage says that is not ready, else what all say."""
+    if not stages:
+        draft.conditions.set(kind, "True", Reason.NOT_ASKED_FOR, nothing)
+        return
+    waiting = [stage for stage in stages if stage.state != "ready"]
+    reason = (
+        waiting[0].reason
+        if waiting
+        else next((s.reason for s in stages if s.reason == Reason.REUSED), stages[0].reason)
+    )
+    message = " ".join(stage.message for stage in waiting or stages)
+    draft.conditions.set(kind, "False" if waiting else "True", reason, message)
+
+
+def _fail_stage(draft: RunDraft, stages: Stages, failed: Stage) -> Plan:
+    draft.show(stages, [])
+    return end_failed(draft, failed.reason, failed.message)
+
+
+def _wait(run: AlignmentRun, draft: RunDraft, stages: Stages) -> Plan:
+    assert run.spec is not None, "an unreadable spec does not get here"
+    waiting = [stage for stage in stages.all if stage.state == "pending"]
+    draft.conditions.set(
+        ConditionType.LAUNCHED, "False", Reason.WAITING, "The alignment job waits for SFTReady and RewardModelReady."
+    )
+    draft.conditions.set(ConditionType.ALIGNED, "False", Reason.WAITING, "The alignment job has not been launched yet.")
+    if run.spec.suspend:
+        return draft.finish("Suspended", "wait", "spec.suspend is true")
+    running = any(stage.reason == Reason.STAGE_RUNNING for stage in waiting)
+    starting = any(stage.children for stage in waiting)
+    phase: Phase = "Running" if running else "Waiting"
+    return draft.finish(phase, "launch" if starting else "wait", " ".join(stage.message for stage in waiting))
+
+
+def _align(run: AlignmentRun, seen: RunObserved, config: OperatorConfig, draft: RunDraft, stages: Stages) -> Plan:
+    """The stages are ready: the job is launched and followed, unless its model is there already."""
+    job = alignmentjob.alignment_job(run, stages, seen, config)
+    inputs = alignmentjob.inputs_of(job)
+    draft.deletions += [deletion for deletion in _live_jobs(replace(seen, job=None))]
+    known = alignmentjob.aligned_stage(run.status, inputs)
+    if known is not None and known.model is not None:
+        draft.show(stages, [stage for stage in run.status.stages if stage.kind == alignmentjob.KIND])
+        return plan_after_alignment(run, seen, config, draft, stages, known.model)
+    other = seen.aligned(inputs)
+    if other is not None:
+        return _reuse(run, seen, config, draft, stages, inputs, other)
+    assert seen.job is not None, "the job was looked for, since the stages are ready"
+    source = SourceView(exists=True, succeeded=True, model=stages.sft.model) if stages.sft.source is not None else None
+    inner = plan_training_job(job, replace(seen.job, source=source), config, draft.clock)
+    return _merged(run, seen, draft, stages, job, inner)
+
+
+def _reuse(
+    run: AlignmentRun,
+    seen: RunObserved,
+    config: OperatorConfig,
+    draft: RunDraft,
+    stages: Stages,
+    inputs: str,
+    other: tuple[str, StageStatus],
+) -> Plan:
+    name, stage = other
+    model = stage.model
+    assert model is not None, "an aligned stage has a model"
+    draft.show(stages, steps.reused(run, inputs, name, stage))
+    draft.state(metrics=stage.metrics, job_ref=None, attempts=0, progress=None)
+    message = f"AlignmentRun {name} has aligned the same model from the same inputs: {model.uri}."
+    draft.conditions.set(ConditionType.ALIGNED, "True", Reason.REUSED, message)
+    draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.REUSED, "An earlier alignment is taken.")
+    return plan_after_alignment(run, seen, config, draft, stages, model)
+
+
+_FIELDS_OF_JOB = (
+    "progress",
+    "model",
+    "metrics",
+    "attempts",
+    "last_failure",
+    "active_seconds",
+    "job_ref",
+    "report_uri",
+)
+
+
+def _merged(
+    run: AlignmentRun, seen: RunObserved, draft: RunDraft, stages: Stages, job: TrainingJob, inner: Plan
+) -> Plan:
+    """The job's plan as the run's: its children, its deletions, and its status in its place."""
+    status = inner.status or job.status
+    draft.take(inner, alignmentjob.conditions_of_run(status))
+    draft.told -= JOB_TOLD
+    draft.state(**{name: getattr(status, name) for name in _FIELDS_OF_JOB})
+    document = seen.job.progress if seen.job is not None else None
+    draft.show(stages, steps.followed(run, alignmentjob.inputs_of(job), status, document))
+    draft.conditions.set_default(
+        ConditionType.ALIGNED, "False", Reason.NOT_FINISHED, "The alignment job has not finished."
+    )
+    if draft.conditions.is_true(ConditionType.FAILED):
+        failed = draft.conditions.get(ConditionType.FAILED)
+        assert failed is not None, "it is true"
+        return end_failed(draft, failed.reason, failed.message)
+    if draft.conditions.is_true(ConditionType.ALIGNED):
+        draft.look_again_in(_AT_ONCE_S)
+        return draft.finish("Running", "align", _words(inner, "the model is aligned"), progress=inner.progress)
+    phase: Phase = status.phase if status.phase is not None else "Waiting"  # type: ignore[assignment]
+    decision = inner.decisions[0].action if inner.decisions else "report"
+    return draft.finish(phase, decision, _words(inner, "the alignment job goes on"), progress=inner.progress)
+
+
+def _words(inner: Plan, otherwise: str) -> str:
+    return inner.decisions[0].why if inner.decisions else otherwise
