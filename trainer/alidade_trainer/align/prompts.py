@@ -13,10 +13,10 @@ from alidade_crds.blocks import DataFormat, Dataset
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
 from alidade_engine.templates import RenderError, render_batch, render_prompts, resolve_template
-from alidade_trainer.data.dataset import PreparedData, hold_out, refuse_nothing, split_report
+from alidade_trainer.data.dataset import PreparedData, hold_out, refuse_nothing
 from alidade_trainer.data.formats import Conversation, Example, Messages, Preference, as_prompt
 from alidade_trainer.data.records import Position
-from alidade_trainer.data.report import DataReport, SourceReport
+from alidade_trainer.data.report import SourceReport, data_report
 from alidade_trainer.data.sequences import SampleBuilder, TokenDataset
 from alidade_trainer.data.tokenising import TOO_LONG, OpenedSource
 from alidade_trainer.failures import JobFailure
@@ -109,20 +109,20 @@ def prepare_prompts(
         raise JobFailure(FailureReason.CONFIG_INVALID, "dataset.mix is set; an alignment takes one set of prompts.")
     tokenizer.chat_template = template
     train, validation = _tokens(prompts, room), _tokens(held_out, room) if held_out else None
-    full = DataReport(
-        stage=job.stage.value,
+    report_of_all = data_report(
+        job.stage,
         template=template,
         max_length=longest,
         packing=False,
         sources=reports,
-        train=split_report(train, longest),
-        validation=split_report(validation, longest) if validation else None,
-        warnings=[*warnings, *(sentence for one in reports for sentence in one.sentences())],
+        train=train,
+        validation=validation,
+        warnings=warnings,
     )
     return PromptData(
         train=train,
         validation=validation,
-        report=full.to_dict(),
+        report=report_of_all,
         template=template,
         packed=False,
         prompts=prompts,

@@ -16,7 +16,7 @@ from alidade_crds.contract import JobDocument, Stage
 from alidade_crds.reasons import FailureReason
 from alidade_engine.templates import resolve_template
 from alidade_trainer.data.formats import Conversation, Preference, Prompt, Text
-from alidade_trainer.data.report import DataReport, GhostReport, SourceReport, SplitReport
+from alidade_trainer.data.report import GhostReport, SourceReport, data_report
 from alidade_trainer.data.sequences import Collator, Samples, TokenDataset, concatenate, epoch_order
 from alidade_trainer.data.tokenising import (
     TOO_LONG,
@@ -119,21 +119,21 @@ def prepare(
     checks = (
         TokenDataset.of(samples, validation, max_length=max_length, packing=data.packing) if len(validation) else None
     )
-    warnings += [sentence for source in sources for sentence in source.sentences()]
     if stage is Stage.SFT:
         tokenizer.chat_template = template
-    report = DataReport(
-        stage=stage.value,
-        template=template if stage is Stage.SFT else None,
+    used = template if stage is Stage.SFT else None
+    report = data_report(
+        stage,
+        template=used,
         max_length=max_length,
         packing=data.packing,
         sources=sources,
-        train=split_report(sequences, max_length),
-        validation=split_report(checks, max_length) if checks else None,
+        train=sequences,
+        validation=checks,
         warnings=warnings,
         ghost_attention=_ghost_report(sampled, rules) if sampled else None,
     )
-    return PreparedData(sequences, checks, report.to_dict(), report.template, data.packing)
+    return PreparedData(sequences, checks, report, used, data.packing)
 
 
 def training_texts(job: JobDocument, locations: Locations) -> Iterator[str]:
@@ -249,20 +249,6 @@ def draw_samples(available: int, wanted: int, seed: int, number: int) -> NDArray
     turns = -(-wanted // available) if wanted else 0
     rounds = [epoch_order(seed, 1_000_000 * number + turn, available) for turn in range(turns)]
     return np.concatenate([np.empty(0, dtype=np.int64), *rounds])[:wanted]
-
-
-def split_report(sequences: TokenDataset, max_length: int) -> SplitReport:
-    lengths = sequences.samples.lengths[sequences.members]
-    places = len(sequences) * max_length
-    return SplitReport(
-        samples=len(sequences.members),
-        sequences=len(sequences),
-        tokens=sequences.tokens,
-        answer_tokens=sequences.learned_tokens,
-        longest_sample=int(lengths.max()),
-        mean_sample=float(lengths.mean()),
-        packing_efficiency=sequences.tokens / places if sequences.packed else 1.0,
-    )
 
 
 __all__ = ["Collator", "PreparedData", "TokenDataset", "epoch_order", "prepare", "training_texts"]

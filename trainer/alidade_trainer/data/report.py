@@ -1,7 +1,11 @@
 """What became of a dataset's records, in numbers that a model card and a result can carry."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from alidade_crds.contract import Stage
+from alidade_trainer.data.sequences import TokenDataset
 
 # Places shown for each reason that records are left out for.
 EXAMPLES_SHOWN = 5
@@ -109,3 +113,44 @@ class DataReport:
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return asdict(self)
+
+
+def split_report(sequences: TokenDataset, max_length: int) -> SplitReport:
+    """The sequences in numbers. max_length: of a sequence, which packing fills."""
+    lengths = sequences.samples.lengths[sequences.members]
+    places = len(sequences) * max_length
+    return SplitReport(
+        samples=len(sequences.members),
+        sequences=len(sequences),
+        tokens=sequences.tokens,
+        answer_tokens=sequences.learned_tokens,
+        longest_sample=int(lengths.max()),
+        mean_sample=float(lengths.mean()),
+        packing_efficiency=sequences.tokens / places if sequences.packed else 1.0,
+    )
+
+
+def data_report(
+    stage: Stage,
+    *,
+    template: str | None,
+    max_length: int,
+    packing: bool,
+    sources: list[SourceReport],
+    train: TokenDataset,
+    validation: TokenDataset | None,
+    warnings: Sequence[str],
+    ghost_attention: GhostReport | None = None,
+) -> dict[str, Any]:
+    """The report of a job's data, as JSON can hold it; what the sources have to say comes after the warnings."""
+    return DataReport(
+        stage=stage.value,
+        template=template,
+        max_length=max_length,
+        packing=packing,
+        sources=sources,
+        train=split_report(train, max_length),
+        validation=split_report(validation, max_length) if validation else None,
+        warnings=[*warnings, *(sentence for source in sources for sentence in source.sentences())],
+        ghost_attention=ghost_attention,
+    ).to_dict()

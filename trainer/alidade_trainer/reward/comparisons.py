@@ -17,10 +17,10 @@ from alidade_crds.blocks import Dataset
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
 from alidade_engine.templates import RenderError, render_batch, resolve_template
-from alidade_trainer.data.dataset import PreparedData, draw_samples, hold_out, refuse_nothing, split_report
+from alidade_trainer.data.dataset import PreparedData, draw_samples, hold_out, refuse_nothing
 from alidade_trainer.data.formats import Preference
 from alidade_trainer.data.records import Position
-from alidade_trainer.data.report import DataReport, SourceReport
+from alidade_trainer.data.report import SourceReport, data_report
 from alidade_trainer.data.sequences import SampleBuilder, TokenDataset
 from alidade_trainer.data.tokenising import TOO_LONG, OpenedSource
 from alidade_trainer.failures import JobFailure
@@ -176,20 +176,20 @@ def _data(
     comparisons, checks = Comparisons(train), Comparisons(held_out) if held_out else None
     sequences = comparisons.tokens()
     validation = checks.tokens() if checks else None
-    report = DataReport(
-        stage=job.stage.value,
+    report = data_report(
+        job.stage,
         template=template,
         max_length=max_length,
         packing=False,
         sources=reports,
-        train=split_report(sequences, max_length),
-        validation=split_report(validation, max_length) if validation else None,
-        warnings=[*warnings, *(sentence for one in reports for sentence in one.sentences())],
+        train=sequences,
+        validation=validation,
+        warnings=warnings,
     )
     return ComparisonData(
         train=sequences,
         validation=validation,
-        report=report.to_dict(),
+        report=report,
         template=template,
         packed=False,
         comparisons=comparisons,
