@@ -8,6 +8,7 @@ import ctypes
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import warnings
@@ -126,6 +127,22 @@ class Run:
     def losses(self) -> list[float]:
         """Training loss of each step."""
         return [line["loss"] for line in self.lines if "loss" in line]
+
+
+METRICS_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "result-metrics.md"
+
+
+@pytest.fixture
+def documented() -> Callable[[dict[str, float]], None]:
+    """Fails for a metric of a result that docs/reference/result-metrics.md does not explain."""
+    known = set(re.findall(r"^\| `([\w.]+)`", METRICS_PAGE.read_text(), re.MULTILINE))
+
+    def check(metrics: dict[str, float]) -> None:
+        plain = {re.sub(r"^\d+-(raft|ppo|dpo)\.|AtStart$", "", name) for name in metrics}
+        plain = {re.sub(r"^accuracyByStrength\..*", "accuracyByStrength.S", name) for name in plain}
+        assert plain <= known, plain - known
+
+    return check
 
 
 def in_child(work: Callable[..., Any], *arguments: Any) -> Any:

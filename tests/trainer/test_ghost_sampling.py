@@ -41,9 +41,12 @@ def answers(output: Path) -> list[dict[str, Any]]:
     return [json.loads(row) for row in rows]
 
 
-def test_one_and_two_processes_sample_and_learn_the_same(ghost_job: Make, run_job: Callable[..., Any]) -> None:
+def test_one_and_two_processes_sample_and_learn_the_same(
+    ghost_job: Make, run_job: Callable[..., Any], documented: Callable[[dict[str, float]], None]
+) -> None:
     alone = run_job(ghost_job(output="alone"))
     assert alone.result.outcome == "succeeded", alone.result.failure
+    documented(alone.result.metrics)
     two = run_job(ghost_job(output="two"), processes=2)
     assert two.result.outcome == "succeeded", two.result.failure
     rows = answers(alone.output)

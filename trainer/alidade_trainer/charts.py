@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 640, 260
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 38
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 30, 38
+LETTER = 7
+"""Width of a letter of the legend, rather too wide than too narrow."""
 MOST_POINTS = 600
 """Points of a line; more would be finer than the screen."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart. style: a CSS class of the page (`raw`, `main`, `other`)."""
+    """One line of a chart. style: a CSS class of the page (`raw`, `main`, `other`, `third`)."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -149,9 +151,10 @@ def _drawn(frame: _Frame, line: Line) -> str:
 
 
 def _legend(lines: Sequence[Line]) -> list[str]:
-    parts, right = [], WIDTH - RIGHT
-    for number, line in enumerate(lines):
-        y = TOP + 8 + 18 * number
-        parts.append(f'<line class="{line.style} key" x1="{right - 150}" y1="{y}" x2="{right - 126}" y2="{y}"/>')
-        parts.append(f'<text class="legend" x="{right - 120}" y="{y + 4}">{escape(line.name)}</text>')
+    """Names of the lines in a row above the plot, where no line can run into them."""
+    parts, left = [], float(LEFT)
+    for line in lines:
+        parts.append(f'<line class="{line.style} key" x1="{left}" y1="12" x2="{left + 22}" y2="12"/>')
+        parts.append(f'<text class="legend" x="{left + 28}" y="16">{escape(line.name)}</text>')
+        left += 28 + LETTER * len(line.name) + 20
     return parts

@@ -1,11 +1,12 @@
 """The finished model: whole, in Hugging Face format, with tokenizer, digest, lineage and model card."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -29,6 +30,16 @@ LINEAGE_FILE = "lineage.json"
 
 
 @dataclass(frozen=True)
+class Parent:
+    """A model that another one comes from. name: of a reward model in its alignment."""
+
+    role: Literal["base", "reward"]
+    name: str
+    uri: str | None
+    digest: str
+
+
+@dataclass(frozen=True)
 class Export:
     """What is needed to write a finished model beside the model itself."""
 
@@ -39,6 +50,26 @@ class Export:
     metrics: dict[str, float]
     step: int
     data_digest: str
+    parents: Sequence[Parent] | None = None
+    """The models it comes from; None: the base model alone."""
+    alignment: Sequence[dict[str, Any]] = ()
+    """What each step of an alignment came to, in order."""
+
+
+def parents_of(job: JobDocument, base: Path | None, rewards: Mapping[str, Path]) -> list[Parent]:
+    """The base model and every reward model, each with the digest of the files that were read.
+
+    base: folder of the base model. rewards: folders of the reward models, by name. A digest that the job names has been
+    checked before; others are computed.
+    """
+    parents = []
+    if base is not None:
+        parents.append(Parent("base", "", job.model.uri, job.model.digest or model_digest(base)))
+    for reward in job.alignment.rewards if job.alignment else []:
+        if reward.name in rewards:
+            digest = reward.digest or model_digest(rewards[reward.name])
+            parents.append(Parent("reward", reward.name, reward.uri, digest))
+    return parents
 
 
 def export_model(
@@ -112,16 +143,23 @@ def _describe(module: nn.Module, export: Export, *, digest: str) -> ModelInfo:
 def _lineage(export: Export, info: ModelInfo) -> dict[str, Any]:
     """Where the model comes from, for programs; README.md says the same to people."""
     report = export.start.data.report
+    parents = export.parents
+    if parents is None:
+        parents = parents_of(export.job, export.start.model_folder, {})
+    base = next((parent for parent in parents if parent.role == "base"), None)
     return {
         "model": info.to_dict(),
         "owner": export.job.owner.to_dict(),
         "stage": str(export.job.stage),
-        "base": {"uri": export.job.model.uri, "digest": export.job.model.digest},
+        "base": {"uri": export.job.model.uri, "digest": base.digest if base else None},
+        "parents": [{name: value for name, value in asdict(parent).items() if value} for parent in parents],
         "data": [{"uri": source["uri"], "digest": source["digest"]} for source in report["sources"]],
         "dataDigest": export.data_digest,
         "job": export.job.to_dict(),
         "jobFingerprint": fingerprint(export.job),
+        "seed": export.job.training.seed,
         "steps": export.step,
+        **({"alignment": list(export.alignment)} if export.alignment else {}),
         "metrics": export.metrics,
         "versions": package_versions(),
         "createdAt": datetime.now(UTC).isoformat(timespec="seconds"),

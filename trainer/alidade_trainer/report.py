@@ -62,16 +62,17 @@ def report_page(*, lineage: Mapping[str, Any], pieces: Mapping[str, Any], lines:
     title = f"{owner['kind']} {owner['namespace']}/{owner['name']}"
     steps = [line for line in lines if "loss" in line]
     evaluations = [line for line in lines if "eval_loss" in line]
+    # What an alignment did to rewards and answers comes before what its optimizer did.
+    is_alignment = any("iteration" in line for line in lines)
+    middle = [*_alignment(lines), _samples(pieces["samples"])]
     body = [
         f"<header><h1>{escape(title)}</h1><p class=quiet>{escape(_subtitle(lineage))}</p></header>",
         _tiles(lineage),
         _warnings(pieces["data"]["warnings"]),
-        '<section class="charts">',
-        *(_figure(caption, chart) for caption, chart in _charts(steps, evaluations)),
-        *(_figure(caption, chart) for caption, chart in _histogram(pieces.get("histogram"))),
-        *(_figure(caption, chart) for caption, chart in _alignment(lines)),
-        "</section>",
-        _samples(pieces["samples"]),
+        *(middle if is_alignment else []),
+        _gallery("Optimizer steps" if is_alignment else "", _charts(steps, evaluations)),
+        _gallery("", _histogram(pieces.get("histogram"))),
+        *([] if is_alignment else middle),
         '<section class="columns">',
         _table("Settings", _settings(lineage["job"])),
         _table("Data", _data_rows(pieces["data"])),
@@ -97,12 +98,32 @@ def _subtitle(lineage: Mapping[str, Any]) -> str:
     return f"{lineage['stage']} of {how}, from {base}, finished {lineage['createdAt']}"
 
 
+COMPARED = (
+    ("evalReward", "Reward, held-out prompts"),
+    ("promptReward", "Reward, prompts trained on"),
+    ("heldOut", "Held-out score"),
+    ("perplexity", "Perplexity, held-out answers"),
+    ("distinct2", "Different bigrams"),
+    ("evalLength", "Tokens of an answer"),
+)
+"""Measures of an alignment that are shown as they were before and are after it."""
+
+
+def _before_and_after(metrics: Mapping[str, float], key: str) -> str | None:
+    before, after = metrics.get(f"{key}AtStart"), metrics.get(key)
+    return None if before is None or after is None else f"{before:.3g} → {after:.3g}"
+
+
 def _tiles(lineage: Mapping[str, Any]) -> str:
     metrics, model = lineage["metrics"], lineage["model"]
     tiles = [
-        ("Training loss", f"{metrics['train_loss']:.4f}"),
+        *((name, _before_and_after(metrics, key)) for key, name in COMPARED),
+        ("Training loss", None if lineage["stage"] == "align" else f"{metrics['train_loss']:.4f}"),
         ("Validation loss", f"{metrics['eval_loss']:.4f}" if "eval_loss" in metrics else None),
-        ("Perplexity", f"{metrics['perplexity']:.2f}" if "perplexity" in metrics else None),
+        (
+            "Perplexity",
+            f"{metrics['perplexity']:.2f}" if "perplexity" in metrics and lineage["stage"] != "align" else None,
+        ),
         ("Steps", f"{lineage['steps']:,}"),
         ("Tokens", f"{metrics['tokens']:,.0f}"),
         ("Tokens/s", f"{metrics['tokens_per_second']:,.0f}"),
@@ -160,17 +181,29 @@ ALIGNMENT_CURVES = (
 """Caption, name of the y axis, and (metric, name of its line) of each chart over an alignment's iterations."""
 
 
-def _alignment(lines: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
+def _alignment(lines: list[dict[str, Any]]) -> Iterable[str]:
+    """A section of charts for each step of an alignment."""
     iterations = [line for line in lines if "iteration" in line]
     for step in dict.fromkeys(line["align_step"] for line in iterations):
-        own = [line for line in iterations if line["align_step"] == step]
-        for caption, y_name, *curves in ALIGNMENT_CURVES:
-            drawn = [
-                Line(name, [(one["iteration"], one["metrics"][key]) for one in own if key in one["metrics"]], style)
-                for (key, name), style in zip(curves, ("main", "other", "raw"), strict=False)
-            ]
-            if any(line.points for line in drawn):
-                yield f"{step}: {caption}", line_chart(drawn, x_name="iteration", y_name=y_name)
+        yield _gallery(step, _step_charts([line for line in iterations if line["align_step"] == step]))
+
+
+def _step_charts(iterations: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
+    for caption, y_name, *curves in ALIGNMENT_CURVES:
+        drawn = [
+            Line(name, [(one["iteration"], one["metrics"][key]) for one in iterations if key in one["metrics"]], style)
+            for (key, name), style in zip(curves, ("main", "other", "third"), strict=False)
+        ]
+        if any(line.points for line in drawn):
+            yield caption, line_chart(drawn, x_name="iteration", y_name=y_name)
+
+
+def _gallery(title: str, charts: Iterable[tuple[str, str]]) -> str:
+    figures = "".join(_figure(caption, chart) for caption, chart in charts)
+    if not figures:
+        return ""
+    head = f"<h2>{escape(title)}</h2>" if title else ""
+    return f'<section>{head}<div class="charts">{figures}</div></section>'
 
 
 def _figure(caption: str, chart: str) -> str:
@@ -181,12 +214,14 @@ def _samples(samples: list[Mapping[str, Any]]) -> str:
     if not samples:
         return ""
     where = "held-out prompts" if samples[0]["held_out"] else "prompts of the training data (none were held out)"
-    names = {"prompt": "Prompt", "reference": "In the data", "before": "Before", "answer": "The model, greedily"}
+    compares = any(sample.get("before") is not None for sample in samples)
+    after = "After" if compares else "The model"
+    names = {"prompt": "Prompt", "reference": "In the data", "before": "Before", "answer": after}
     shown = [name for name in names if any(sample.get(name) is not None for sample in samples)]
     head = "".join(f"<th>{names[name]}</th>" for name in shown)
     rows = "".join(f"<tr>{''.join(f'<td>{_text(sample[name])}</td>' for name in shown)}</tr>" for sample in samples)
     return (
-        f"<section class=samples><h2>Answers to {where}</h2><table><thead><tr>{head}</tr></thead>"
+        f"<section class=samples><h2>Likeliest answers to {where}</h2><table><thead><tr>{head}</tr></thead>"
         f"<tbody>{rows}</tbody></table></section>"
     )
 
@@ -198,7 +233,7 @@ def _text(text: str) -> str:
 def _settings(job: Mapping[str, Any]) -> dict[str, str]:
     """The blocks of the job that decide the training, as `training.seed` and value."""
     rows: dict[str, str] = {}
-    for block in ("model", "dataset", "adapter", "training", "deepspeed", "checkpoint"):
+    for block in ("model", "dataset", "adapter", "alignment", "training", "deepspeed", "checkpoint"):
         for name, value in _flat(job.get(block, {}), block):
             rows[name] = value
     return rows
@@ -208,6 +243,9 @@ def _flat(value: Any, name: str) -> Iterable[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}")
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        for number, item in enumerate(value):
+            yield from _flat(item, f"{name}[{number}]")
     elif value not in (None, []):
         yield name, value if isinstance(value, str) else json.dumps(value)
 
@@ -242,7 +280,15 @@ def _lineage_rows(lineage: Mapping[str, Any]) -> dict[str, str]:
         "base": lineage["base"]["uri"] or "random weights",
         "base digest": lineage["base"]["digest"] or "",
     }
+    for parent in lineage.get("parents", []):
+        if parent["role"] == "reward":
+            rows[f"reward model {parent['name']}"] = parent["uri"]
+            rows[f"reward model {parent['name']}, digest"] = parent["digest"]
     rows |= {f"data {source['uri']}": source["digest"] for source in lineage["data"]}
+    for step in lineage.get("alignment", []):
+        if "data" in step:
+            rows[f"data of {step['step']} {step['data']['uri']}"] = step["data"]["digest"]
+    rows["seed"] = str(lineage["job"].get("training", {}).get("seed", ""))
     rows |= {f"version of {name}": number for name, number in lineage["versions"].items()}
     return {name: value for name, value in rows.items() if value}
 

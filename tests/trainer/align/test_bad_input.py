@@ -1,5 +1,6 @@
 """What an alignment cannot be done with, each in a sentence that says what to do; and what looks bad and works."""
 
+import json
 import multiprocessing
 import re
 import sys
@@ -12,6 +13,7 @@ import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from alidade_crds.contract import JobDocument
+from alidade_engine.models import model_digest
 from alidade_engine.tokenization import train_tokenizer
 from alidade_trainer.align.steps import check_steps
 from alidade_trainer.failures import JobFailure
@@ -87,8 +89,8 @@ def test_what_cannot_be_aligned_is_said_in_a_sentence(
                     "acceptanceRatio": 0.05,
                 }
             },
-            "align[0].raft keeps 2 of 32 samples (acceptanceRatio 0.05 x promptsPerIteration x samplesPerPrompt); each of "
-            "the 4 training processes needs an accepted sample: raise one of the three, or use fewer workers.",
+            "align[0].raft keeps 2 of 32 samples (acceptanceRatio 0.05 x promptsPerIteration x samplesPerPrompt); each "
+            "of the 4 training processes needs an accepted sample: raise one of the three, or use fewer workers.",
         ),
         (
             {"ppo": {"rolloutBatchSize": 18, "miniBatchSize": 6}},
@@ -149,6 +151,10 @@ def test_a_reward_model_with_another_tokenizer_reads_the_answers_as_text(
     assert run.result.outcome == "succeeded", run.result.failure
     assert "The critic starts from the policy's weights" in capfd.readouterr().out
     assert run.result.metrics["reward"] != 0
+    lineage = json.loads((run.output / "model" / "lineage.json").read_text())
+    uri, digest = f"file://{tmp_path}/other", model_digest(tmp_path / "other")
+    assert lineage["parents"][1] == {"role": "reward", "name": "other", "uri": uri, "digest": digest}
+    assert digest in (run.output / "report.html").read_text()
 
 
 def _write_other_reward_model(folder: Path) -> None:

@@ -39,10 +39,18 @@ def dpo_job(align_job: Callable[..., Path], tmp_path: Path) -> Callable[..., Pat
 
 
 def test_dpo_learns_the_preference_without_a_reward_and_goes_on_where_it_was_killed(
-    dpo_job: Callable[..., Path], run_job: Callable[..., Any], iterations: Any
+    dpo_job: Callable[..., Path],
+    run_job: Callable[..., Any],
+    iterations: Any,
+    documented: Callable[[dict[str, float]], None],
 ) -> None:
     whole = run_job(dpo_job(output="whole"))
     assert whole.result.outcome == "succeeded", whole.result.failure
+    documented(whole.result.metrics)
+    data = json.loads((whole.output / "model" / "lineage.json").read_text())["alignment"][0]["data"]
+    assert data["uri"].endswith("pairs.jsonl")
+    assert data["digest"].startswith("sha256:")
+    assert data["digest"] in (whole.output / "report.html").read_text()
     rows = iterations(whole.output)
     assert rows[1]["dpoLoss"] == pytest.approx(0.6931, abs=0.06)  # log 2 before anything is learned
     assert rows[-1]["accuracy"] > 0.9

@@ -10,10 +10,14 @@ RAFT = {"iterations": 4, "promptsPerIteration": 16, "samplesPerPrompt": 6, "temp
 
 
 def test_raft_reaches_the_known_optimum(
-    align_job: Callable[..., Path], run_job: Callable[..., Any], iterations: Callable[[Path], list[dict[str, float]]]
+    align_job: Callable[..., Path],
+    run_job: Callable[..., Any],
+    iterations: Callable[[Path], list[dict[str, float]]],
+    documented: Callable[[dict[str, float]], None],
 ) -> None:
     run = run_job(align_job([{"raft": RAFT}]))
     assert run.result.outcome == "succeeded", run.result.failure
+    documented(run.result.metrics)
     rows = iterations(run.output)
     assert rows[0]["evalReward"] < 0.5
     assert rows[1]["reward"] < 0.4
@@ -24,5 +28,5 @@ def test_raft_reaches_the_known_optimum(
     assert run.result.metrics["evalReward"] == rows[-1]["evalReward"]
     assert run.result.metrics["evalRewardAtStart"] == rows[0]["evalReward"]
     page = (run.output / "report.html").read_text()
-    assert "1-raft: Reward" in page
+    assert "<h2>1-raft</h2>" in page
     assert "<th>Before</th>" in page

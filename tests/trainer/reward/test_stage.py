@@ -64,11 +64,15 @@ def rewards(model: torch.nn.Module, rows: list[list[int]]) -> list[float]:
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
 @pytest.mark.parametrize("adapter", [{"type": "none"}, {"type": "lora", "rank": 4}])
 def test_a_reward_model_learns_the_preference_and_is_loaded_by_transformers_as_it_is(
-    reward_job: Callable[..., Path], run_job: Callable[..., Any], adapter: dict[str, Any]
+    reward_job: Callable[..., Path],
+    run_job: Callable[..., Any],
+    adapter: dict[str, Any],
+    documented: Callable[[dict[str, float]], None],
 ) -> None:
     run = run_job(reward_job({"adapter": adapter}))
     assert run.result.outcome == "succeeded", run.result.failure
     metrics = run.result.metrics
+    documented(metrics)
     assert metrics["accuracy"] > 0.9
     assert metrics["meanMargin"] > 0.5
     assert metrics["heldOutPairs"] == 16

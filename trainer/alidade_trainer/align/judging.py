@@ -1,7 +1,8 @@
 """What answers are worth: every reward of a job, checked and made one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -29,8 +30,12 @@ class Judgement:
 class Judge:
     """All rewards of an alignment."""
 
-    def __init__(self, rewards: dict[str, Reward], alignment: JobAlignment) -> None:
+    def __init__(
+        self, rewards: dict[str, Reward], alignment: JobAlignment, folders: Mapping[str, Path] | None = None
+    ) -> None:
+        """folders: those of learned rewards, by name."""
         self._rewards = rewards
+        self.folders = dict(folders or {})
         self._weights = [reward.weight for reward in alignment.rewards]
         self._is_gated = alignment.combine == "gated"
 
@@ -40,6 +45,7 @@ class Judge:
         assert job.alignment is not None
         dtype = torch.bfloat16 if job.training.precision == Precision.BF16 else torch.float32
         rewards: dict[str, Reward] = {}
+        folders: dict[str, Path] = {}
         for number, wanted in enumerate(job.alignment.rewards):
             field = f"rewardModels[{number}]"
             program = program_of(wanted)
@@ -48,11 +54,12 @@ class Judge:
             if program is None:
                 assert wanted.uri is not None
                 folder = locations.resolve_model(wanted.uri, field=field)
+                folders[wanted.name] = folder
                 program = LearnedReward.load(folder, dtype=dtype, device=device, digest=wanted.digest, field=field)
             if wanted.name in rewards:
                 raise JobFailure(FailureReason.CONFIG_INVALID, f"{field}.name is {wanted.name}, which is there twice.")
             rewards[wanted.name] = program
-        return cls(rewards, job.alignment)
+        return cls(rewards, job.alignment, folders)
 
     @property
     def is_empty(self) -> bool:

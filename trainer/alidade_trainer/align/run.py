@@ -3,7 +3,8 @@
 import json
 import math
 import shutil
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,19 @@ from safetensors.torch import load_file, save_file
 
 from alidade_crds.alignmentrun import AlignStep
 from alidade_crds.contract import Failure, JobDocument, ResultDocument
-from alidade_crds.reasons import FailureReason
 from alidade_engine.models import ensure_pad_token, load_config, load_tokenizer
+from alidade_trainer.align.course import course_of, measures_of
 from alidade_trainer.align.evaluation import SHOWN, Evaluation
-from alidade_trainer.align.guardrails import Measures, Trip, Watch
+from alidade_trainer.align.guardrails import Trip
 from alidade_trainer.align.iterations import Iteration, IterationResult
 from alidade_trainer.align.judging import Judge, check_rewards
 from alidade_trainer.align.prompts import PromptData, prepare_prompts
 from alidade_trainer.align.sampling import Interrupted
+from alidade_trainer.align.state import StepState
 from alidade_trainer.align.steps import StepParts, build_step, step_name
 from alidade_trainer.checkpoints import Checkpoint, CheckpointStore, TrainingState
 from alidade_trainer.disk import write_file
-from alidade_trainer.export import Export, export_model
+from alidade_trainer.export import Export, Parent, export_model, parents_of
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.history import History
 from alidade_trainer.jobs import fingerprint
@@ -35,7 +37,7 @@ from alidade_trainer.samples import SampleAnswer
 from alidade_trainer.sources import Locations
 from alidade_trainer.starting import StartingPoint, check_digest
 from alidade_trainer.surroundings import Surroundings
-from alidade_trainer.training import ENGINE_TAG, checkpoint_to_resume, digest_of_data, load_engine
+from alidade_trainer.training import ENGINE_TAG, LAST_STEPS, checkpoint_to_resume, digest_of_data, load_engine
 from alidade_trainer.zero import gathered_state
 
 STATE_FILE = "alignment.json"
@@ -61,7 +63,9 @@ def align(job: JobDocument, around: Surroundings, peers: Peers) -> ResultDocumen
     around.progress.enter("loading")
     around.stop.check()
     judge = peers.agree(lambda: Judge.load(job, around.locations, peers.device))
-    return AlignmentRun(job, around, peers, store, start, judge, data_digest, checkpoint).execute()
+    # Now, and not when the model is written: what is named is what was read.
+    parents = parents_of(job, start.model_folder, judge.folders) if peers.is_first else []
+    return AlignmentRun(job, around, peers, store, start, judge, data_digest, checkpoint, parents).execute()
 
 
 def prepare_alignment(job: JobDocument, locations: Locations) -> StartingPoint:
@@ -79,40 +83,6 @@ def prepare_alignment(job: JobDocument, locations: Locations) -> StartingPoint:
 
 
 @dataclass
-class StepState:
-    """How far one step is, as it stands in a checkpoint."""
-
-    step_index: int
-    optimizer_steps: int
-    """Done over the whole job."""
-    iterations: int = 0
-    """Of this step, done."""
-    algorithm: dict[str, Any] = field(default_factory=dict)
-    watch: Watch = field(default_factory=Watch)
-    before: list[str] = field(default_factory=list)
-    """Greedy answers of the model that the job started from."""
-    after: list[str] = field(default_factory=list)
-    """Those of the newest evaluation."""
-    sound: list[str] = field(default_factory=list)
-    """Those of the newest sound iteration."""
-    has_ended: bool = False
-    """Whether the step is over before its last iteration."""
-    trip: Trip | None = None
-    """The guard rail that ended it."""
-
-    @classmethod
-    def load(cls, document: dict[str, Any]) -> "StepState":
-        """What `asdict` made of a state."""
-        watch = dict(document["watch"])
-        watch["first"] = Measures(**watch["first"]) if watch["first"] else None
-        trip = document["trip"]
-        if trip is not None:
-            reason = next(one for one in FailureReason if one == trip["reason"])
-            trip = Trip(reason, trip["message"])
-        return cls(**{**document, "watch": Watch(**watch), "trip": trip})
-
-
-@dataclass
 class AlignmentRun:
     """An alignment that is ready to go on."""
 
@@ -124,6 +94,8 @@ class AlignmentRun:
     judge: Judge
     data_digest: str
     checkpoint: Checkpoint | None
+    parents: Sequence[Parent]
+    """Of the model that comes out; only the first process has them."""
 
     def __post_init__(self) -> None:
         assert self.job.alignment is not None
@@ -133,7 +105,8 @@ class AlignmentRun:
         if self.peers.is_first:
             self._history = History(self.around.output / "metrics.jsonl", up_to_step=done)
         self._saved_at = done
-        self._newest: dict[str, float] = {}
+        self._preferences: dict[int, dict[str, str]] = {}
+        """Address and digest of the preferences of each step that learns from some."""
 
     def execute(self) -> ResultDocument:
         """All steps, then model, report and result; or an early end because it was asked for."""
@@ -144,6 +117,7 @@ class AlignmentRun:
             finished = self._finished_step(index)
             if finished is not None:
                 state = StepState(index + 1, finished["optimizer_steps"], before=finished["before"])
+                self._note_preferences(index, finished["preferences"])
                 start = StartingPoint(start.tokenizer, start.data, self._step_folder(index) / "model")
                 continue
             end = self._run_step(index, step, start, state)
@@ -170,19 +144,37 @@ class AlignmentRun:
     def _hand_on(self, end: "StepEnd", start: StartingPoint) -> StartingPoint:
         """Writes a step's model, from which the next one starts."""
         folder = self._step_folder(end.state.step_index)
-        metrics = self._newest
-        export = Export(self.job, start, folder, metrics, end.state.optimizer_steps, self.data_digest)
+        self._note_preferences(end.state.step_index, end.state.algorithm.get("data"))
+        export = self._export(end.state, start, folder, self._final_metrics(end.state))
         export_model(end.parts.policy.engine.module.policy, export, self.peers)
         if self.peers.is_first:
             done = {
                 "fingerprint": fingerprint(self.job),
                 "optimizer_steps": end.state.optimizer_steps,
                 "before": end.state.before,
+                "preferences": end.state.algorithm.get("data"),
             }
             write_file(folder / DONE_FILE, json.dumps(done))
         self.peers.wait()
         end.parts.close()
         return StartingPoint(start.tokenizer, start.data, folder / "model")
+
+    def _note_preferences(self, index: int, digest: str | None) -> None:
+        step = self._alignment.steps[index].dpo
+        if step is not None and digest is not None:
+            self._preferences[index] = {"uri": step.dataset.uri, "digest": digest}
+
+    def _export(self, state: StepState, start: StartingPoint, folder: Path, metrics: dict[str, float]) -> Export:
+        return Export(
+            self.job,
+            start,
+            folder,
+            metrics,
+            state.optimizer_steps,
+            self.data_digest,
+            parents=self.parents,
+            alignment=self._course(state),
+        )
 
     def _run_step(self, index: int, step: AlignStep, start: StartingPoint, state: StepState) -> "StepEnd | None":
         """One step to its end; None when it was asked to stop before."""
@@ -298,7 +290,6 @@ class AlignmentRun:
     def _record_iteration(
         self, name: str, number: int, total: int, optimizer_steps: int, metrics: dict[str, float]
     ) -> None:
-        self._newest |= metrics
         if self._history is not None:
             self._history.add_iteration(optimizer_steps, name, number, metrics)
             self.around.progress.record_iteration(name, number, total, metrics)
@@ -356,8 +347,9 @@ class AlignmentRun:
             if self.peers.is_first:
                 weights = load_file(self._step_folder(state.step_index) / SOUND_FILE)
             state.iterations, state.after = state.watch.sound_iteration, state.sound
+        self._note_preferences(state.step_index, state.algorithm.get("data"))
         metrics = self._final_metrics(state)
-        export = Export(self.job, start, self.around.output, metrics, state.optimizer_steps, self.data_digest)
+        export = self._export(state, start, self.around.output, metrics)
         model = export_model(end.parts.policy.engine.module.policy, export, self.peers, weights=weights)
         if model is None:
             return ResultDocument(outcome="succeeded", step=state.optimizer_steps)
@@ -380,23 +372,20 @@ class AlignmentRun:
         self.around.progress.enter("finished")
         return result
 
+    def _course(self, state: StepState) -> list[dict[str, Any]]:
+        """What each step so far came to; only the first process has the history it comes from."""
+        if self._history is None:
+            return []
+        names = [step_name(index, step) for index, step in enumerate(self._alignment.steps[: state.step_index + 1])]
+        return course_of(self._history.iterations, names, iterations=state.iterations, preferences=self._preferences)
+
     def _final_metrics(self, state: StepState) -> dict[str, float]:
         if self._history is None:
             return {}
         steps = self._history.steps
-        last = steps[-10:]
+        last = steps[-LAST_STEPS:]
         seconds = sum(line["seconds"] for line in steps)
-        baseline = next(line for line in self._history.iterations if line["iteration"] == 0)
-        kept = [
-            line
-            for line in self._history.iterations
-            if line["step_index"] == state.step_index and line["iteration"] <= state.iterations
-        ]
-        newest = {key: value for line in kept for key, value in line["metrics"].items()}
-        first = {f"{key}AtStart": value for key, value in baseline["metrics"].items()}
-        return {
-            **first,
-            **newest,
+        return measures_of(self._course(state)) | {
             "train_loss": sum(line["loss"] for line in last) / len(last),
             "tokens": float(sum(line["tokens"] for line in steps)),
             "training_seconds": round(seconds, 3),
