@@ -5,7 +5,7 @@ import time
 import click
 
 from alidade_cli.errors import CommandFailed
-from alidade_cli.kube import Cluster, Resource, condition, is_true
+from alidade_cli.kube import Cluster, Resource, condition, is_true, kind_named
 from alidade_crds.crd import Kind
 
 # Often enough to look alive, rarely enough to cost an API server nothing.
@@ -49,6 +49,10 @@ def _note(resource: Resource) -> str:
     status = resource.get("status", {})
     done = status.get("progress", {})
     parts = [status.get("phase", "Pending")]
+    if stage := status.get("stage"):
+        parts[0] += f" {stage}"
+    if (reward := status.get("reward")) is not None:
+        parts.append(f"reward {reward:.3f}")
     if (loss := done.get("loss")) is not None:
         parts.append(f"loss {loss:.3f}")
     if (speed := done.get("tokensPerSecond")) is not None:
@@ -57,7 +61,7 @@ def _note(resource: Resource) -> str:
 
 
 def _why_not_yet(resource: Resource) -> str:
-    for condition_type in ("Accepted", "Fits", "Launched"):
+    for condition_type in ("Accepted", "Fits", "SFTReady", "RewardModelReady", "Launched"):
         found = condition(resource, condition_type)
         if found is not None and found["status"] == "False":
             return f"{condition_type} is False: {found['message']}"
@@ -70,10 +74,18 @@ def _message(resource: Resource, condition_type: str) -> str:
 
 
 def print_logs(cluster: Cluster, kind: Kind, name: str, *, follow: bool) -> None:
-    """Prints the log of the job's first process: the master's container of the present attempt."""
+    """Prints the log of the job's first process: the master's container of the present attempt.
+
+    Of a run whose alignment has not been launched, that of the stage it is at.
+    """
     resource = cluster.read(kind, name)
-    job = resource.get("status", {}).get("jobRef", {}).get("name")
+    status = resource.get("status", {})
+    job = status.get("jobRef", {}).get("name")
     if job is None:
+        stage: Resource = next((one for one in status.get("stages", []) if one["name"] == status.get("stage")), {})
+        if stage.get("ref"):
+            print_logs(cluster, kind_named(stage["kind"]), stage["ref"], follow=follow)
+            return
         raise CommandFailed(f"{kind.kind} {name} has not been launched; {_why_not_yet(resource)}")
     pods = cluster.pods(f"training.kubeflow.org/job-name={job},training.kubeflow.org/job-role=master")
     if not pods:

@@ -62,7 +62,7 @@ def env(name: str) -> None:
 @click.option("--timeout", type=click.FloatRange(min=0), help="Seconds after which to give up; default: never.")
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
 def wait(target: str, namespace: str | None, timeout: float | None, output: str) -> None:
-    """Wait until TARGET (ftj/NAME) has succeeded, with a progress bar; exit 1 when it fails."""
+    """Wait until TARGET (ftj/NAME, rm/NAME, ar/NAME) has succeeded, with a progress bar; exit 1 when it fails."""
     kind, name = parse_target(target)
     resource = wait_for(_connect(namespace), kind, name, timeout_s=timeout)
     if output == "json":
@@ -76,7 +76,7 @@ def wait(target: str, namespace: str | None, timeout: float | None, output: str)
 @_namespace
 @click.option("--follow", "-f", is_flag=True, help="Stay and print what comes.")
 def logs(target: str, namespace: str | None, *, follow: bool) -> None:
-    """Print the log of the training job of TARGET (ftj/NAME)."""
+    """Print the log of the training job of TARGET (ftj/NAME, rm/NAME, ar/NAME)."""
     kind, name = parse_target(target)
     print_logs(_connect(namespace), kind, name, follow=follow)
 
@@ -92,7 +92,7 @@ def logs(target: str, namespace: str | None, *, follow: bool) -> None:
     "--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Longest answer, in tokens."
 )
 def chat(target: str, namespace: str | None, prompts: tuple[str, ...], temperature: float, max_new_tokens: int) -> None:
-    """Ask the finished model of TARGET (ftj/NAME) on this machine."""
+    """Ask the finished model of TARGET (ftj/NAME, ar/NAME) on this machine."""
     kind, name = parse_target(target)
     cluster = _connect(namespace)
     sys.exit(chat_with(cluster, kind, name, prompts=prompts, temperature=temperature, max_new_tokens=max_new_tokens))
@@ -104,7 +104,7 @@ def chat(target: str, namespace: str | None, prompts: tuple[str, ...], temperatu
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="File to copy the page to.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 def report(target: str, namespace: str | None, save: Path | None, *, show: bool) -> None:
-    """Save or open the HTML report of TARGET (ftj/NAME)."""
+    """Save or open the HTML report of TARGET (ftj/NAME, rm/NAME, ar/NAME)."""
     kind, name = parse_target(target)
     path = save_report(_connect(namespace), kind, name, save)
     click.echo(path)

@@ -265,6 +265,10 @@ class AlignmentRunSpec(RunPolicy):
             "raft and ppo need rewardModels and prompts",
         ),
         (
+            "self.rewardModels.all(one, self.rewardModels.exists_one(other, other.name == one.name))",
+            "rewardModels need names of their own",
+        ),
+        (
             "!has(self.guardrails.overOptimization) || (has(self.prompts) && has(self.prompts.validation))",
             "guardrails.overOptimization needs prompts.validation: held-out prompts with their answers",
         ),
@@ -279,12 +283,7 @@ class AlignmentRunSpec(RunPolicy):
     )
 
     sft: SftStage = Field(description="The model that alignment starts from.")
-    reward_models: list[RewardSource] = Field(
-        [],
-        max_length=8,
-        description="The rewards.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-    )
+    reward_models: list[RewardSource] = Field([], max_length=8, description="The rewards.")
     combine: Literal["weightedSum", "gated"] = Field(
         "weightedSum",
         description="How several rewards become one; gated is Llama 2's rule of safety before helpfulness.",
@@ -346,12 +345,7 @@ class AlignmentRunStatus(JobStatus):
     steps: str | None = Field(None, max_length=128, description="Steps of the alignment in order, such as raft,ppo.")
     stage: str | None = Field(None, max_length=63, description="The stage that the run is at.")
     reward: float | None = Field(None, description="Newest mean reward, on held-out prompts where there are any.")
-    stages: list[StageStatus] = Field(
-        [],
-        max_length=32,
-        description="The stages in order.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-    )
+    stages: list[StageStatus] = Field([], max_length=32, description="The stages in order.")
     data: list[DataDigest] = Field(
         [],
         max_length=64,

@@ -171,6 +171,7 @@ class ResultDocument(Report):
         None, description="The guard rail that ended an alignment early; the model is its newest sound iteration's."
     )
     step: int | None = Field(None, description="Last optimizer step done.")
+    align_step: str | None = Field(None, description="The alignment step that the model comes from, such as 2-ppo.")
     report_uri: str | None = Field(None, description="The HTML report.")
     warnings: list[str] = Field([], description="What a person should know, such as records that were left out.")
 

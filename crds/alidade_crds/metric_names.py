@@ -41,6 +41,14 @@ class JobMetric(Word):
     LEARNING_RATE = "alidade_job_learning_rate", "Learning rate of the last step."
     TOKENS_PER_SECOND = "alidade_job_tokens_per_second", "Tokens trained on per second, over all processes."
     ATTEMPTS = "alidade_job_attempts", "Times the job was launched."
+    ITERATION = "alidade_job_iteration", "Iterations of the present step of an AlignmentRun done."
+    TOTAL_ITERATIONS = "alidade_job_total_iterations", "Iterations of the present step of an AlignmentRun in all."
+
+
+class RunMetric(Word):
+    """Gauges of AlignmentRuns: newest metrics of each step, such as reward, kl and acceptance; gone at the end."""
+
+    ALIGNMENT = "alidade_run_alignment", "Gauge (namespace, name, step, metric): newest value of a step's metric."
 
 
 class TrainerMetric(Word):

@@ -109,6 +109,7 @@ def metrics_reference() -> str:
     sections = {
         "Operator": metric_names.OperatorMetric,
         "Jobs, as the operator sees them": metric_names.JobMetric,
+        "Alignment runs, as the operator sees them": metric_names.RunMetric,
         "Training processes": metric_names.TrainerMetric,
     }
     return _words_page(head, sections, "metric")

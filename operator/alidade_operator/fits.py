@@ -4,14 +4,17 @@ Weights, gradients and optimizer states after ZeRO (Rajbhandari et al. 2020, tab
 and 12 bytes per weight, 16 in all, divided among the processes as the stage says. Activations after Korthikanti et al.
 2022 ("Reducing Activation Recomputation in Large Transformer Models"), equation 1 without the 5·a·s/h of attention
 scores, which scaled-dot-product attention does not keep: 34·s·b·h bytes a block in 16 bit; with gradient checkpointing
-2·s·b·h a block and one whole block that is being computed again.
+2·s·b·h a block and one whole block that is being computed again. PPO with all weights trains a critic of the policy's
+size beside it and holds the start model: 16 bytes a weight for each of the two, 2 for the third.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from alidade_crds.blocks import AdapterType, Offload, Precision
 from alidade_crds.jobs import TrainingJobSpec
+from alidade_operator.jobspecs import AlignmentJobSpec
 from alidade_operator.modelsizes import ModelShape
 from alidade_operator.resources.pytorchjob import processes_per_worker
 
@@ -24,6 +27,8 @@ FIXED_GPU_BYTES = 2.0 * GIB
 # launcher beside it (PyTorch 2.13, DeepSpeed 0.19, a model of 22 thousand weights).
 FIXED_CPU_BYTES = 0.7 * GIB
 
+SAMPLING_SLOTS = 64
+"""Sequences that the trainer draws at once on each process."""
 _ACTIVATION_BYTES = 34  # per token and unit of width in a block, 16 bit (Korthikanti et al., equation 1)
 _CHECKPOINT_BYTES = 2  # per token and unit of width: the block's input is all that is kept
 _LOGIT_BYTES = 8  # per token and vocabulary entry: float32 logits, and their gradient
@@ -47,6 +52,14 @@ class Setup:
     rank: int
     train_embeddings: bool
     on_gpu: bool
+    has_critic: bool = False
+    """Whether a critic of the model's own size is trained beside it (PPO with all weights)."""
+    has_reference: bool = False
+    """Whether a frozen copy of the start model is held, for the divergence from it."""
+    judges: tuple[int, ...] = ()
+    """Weights of each reward model that is held, frozen and whole on every process."""
+    samples: int = 0
+    """Sequences that are drawn at once, each with its keys and values."""
 
     @property
     def workers(self) -> int:
@@ -64,11 +77,17 @@ class Estimate:
     activations: float
     logits: float
     fixed: float
+    frozen: float = 0.0
+    """Models that are held and not trained: the reference and the reward models."""
+    sampling: float = 0.0
+    """Keys and values of the sequences that are drawn at once."""
 
     @property
     def total(self) -> float:
         """All of them, in bytes."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.fixed
+        held = self.weights + self.optimizer + self.frozen + self.fixed
+        # An alignment samples and trains in turn: what one needs is free when the other does.
+        return held + max(self.gradients + self.activations + self.logits, self.sampling)
 
     def __str__(self) -> str:
         parts = (
@@ -77,19 +96,24 @@ class Estimate:
             ("optimizer", self.optimizer),
             ("activations", self.activations),
             ("logits", self.logits),
+            ("reference and reward models", self.frozen),
+            ("sampling", self.sampling),
             ("fixed", self.fixed),
         )
-        return ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts)
+        alignment = ("reference and reward models", "sampling")
+        return ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts if size or name not in alignment)
 
 
 def setup_of(spec: TrainingJobSpec, *, micro_batch_size: int) -> Setup:
     """What a spec says about memory, with the micro batch given."""
     per_worker = processes_per_worker(spec.compute)
+    fields: dict[str, Any] = {"max_length": spec.dataset.max_length}
+    if isinstance(spec, AlignmentJobSpec):
+        fields |= _alignment(spec)
     return Setup(
         processes=per_worker * spec.compute.workers,
         processes_per_worker=per_worker,
         micro_batch_size=micro_batch_size,
-        max_length=spec.dataset.max_length,
         zero_stage=spec.deepspeed.zero_stage,
         offload=spec.deepspeed.offload,
         precision=spec.training.precision,
@@ -98,7 +122,21 @@ def setup_of(spec: TrainingJobSpec, *, micro_batch_size: int) -> Setup:
         rank=spec.adapter.rank,
         train_embeddings=spec.adapter.train_embeddings,
         on_gpu=spec.compute.gpus_per_worker > 0,
+        **fields,
     )
+
+
+def _alignment(spec: AlignmentJobSpec) -> dict[str, Any]:
+    """What an alignment holds beside the model that it trains."""
+    steps, all_weights = spec.alignment.steps, spec.adapter.type == AdapterType.NONE
+    charged = any(step.ppo is not None or (step.raft is not None and step.raft.kl_coefficient > 0) for step in steps)
+    return {
+        "max_length": spec.dataset.max_length + spec.alignment.generation.max_new_tokens,
+        "has_critic": all_weights and any(step.ppo is not None for step in steps),
+        "has_reference": all_weights and (charged or spec.alignment.guardrails.kl_ceiling is not None),
+        "judges": tuple(spec.judges),
+        "samples": SAMPLING_SLOTS if any(step.dpo is None for step in steps) else 0,
+    }
 
 
 def trainable_parameters(shape: ModelShape, setup: Setup) -> int:
@@ -118,7 +156,9 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
     trained = trainable_parameters(shape, setup)
     per_weight = _ADAM_STATES + (_MASTER_WEIGHT if setup.precision == Precision.BF16 else 0)
     on_host = setup.offload != Offload.NONE and setup.on_gpu
-    weights = float(item * (shape.parameters + (trained if setup.adapter != AdapterType.NONE else 0)))
+    copies = 2 if setup.has_critic else 1
+    weights = float(copies * item * (shape.parameters + (trained if setup.adapter != AdapterType.NONE else 0)))
+    trained *= copies
     if setup.zero_stage == 3:
         # The layer in use and the one fetched ahead are whole on every GPU.
         gathered = min(weights, 2 * item * (shape.parameters / shape.layers))
@@ -128,10 +168,28 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         weights=weights,
         gradients=item * trained / (setup.processes if setup.zero_stage >= 2 else 1),
         optimizer=0.0 if on_host else per_weight * trained / (setup.processes if setup.zero_stage >= 1 else 1),
-        activations=_activations(shape, setup, item),
+        activations=copies * _activations(shape, setup, item),
         logits=float(_LOGIT_BYTES * shape.vocab_size * setup.micro_batch_size * setup.max_length),
         fixed=FIXED_GPU_BYTES if setup.on_gpu else FIXED_CPU_BYTES,
+        frozen=_frozen(shape, setup, item),
+        sampling=_sampling(shape, setup, item),
     )
+
+
+def _frozen(shape: ModelShape, setup: Setup, item: int) -> float:
+    """The reference is divided as the weights are; reward models are whole on every process."""
+    divided = setup.processes if setup.zero_stage == 3 else 1
+    reference = item * shape.parameters / divided if setup.has_reference else 0.0
+    return reference + item * sum(setup.judges)
+
+
+def _sampling(shape: ModelShape, setup: Setup, item: int) -> float:
+    """Keys and values of every sequence in the making, and under stage 3 the policy's gathered weights."""
+    if not setup.samples:
+        return 0.0
+    width = shape.hidden_size * shape.kv_share
+    gathered = item * shape.parameters if setup.zero_stage == 3 else 0.0
+    return gathered + 2.0 * item * shape.layers * width * setup.max_length * setup.samples
 
 
 def _activations(shape: ModelShape, setup: Setup, item: int) -> float:

@@ -13,6 +13,8 @@ class AlignmentJobSpec(TrainingJobSpec):
     """What an AlignmentRun's training job is told: the run's own blocks, and its stages' models by address."""
 
     alignment: JobAlignment
+    judges: list[int] = []
+    """Weights of each reward model, as far as they are known; for the memory estimate."""
 
 
 JOB_SPECS: dict[str, type[TrainingJobSpec]] = {

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from alidade_crds.metric_names import JobMetric, OperatorMetric
+from alidade_crds.alignmentrun import AlignmentRunStatus
+from alidade_crds.metric_names import JobMetric, OperatorMetric, RunMetric
 from alidade_crds.status import JobStatus
 
 
@@ -32,6 +33,7 @@ PROGRESS_READS = counter(OperatorMetric.PROGRESS_READS, ["outcome"])
 LEADER = Gauge(OperatorMetric.LEADER, OperatorMetric.LEADER.meaning)
 
 _JOB_GAUGES = {metric: Gauge(metric, metric.meaning, ["namespace", "name", "kind"]) for metric in JobMetric}
+_ALIGNMENT = Gauge(RunMetric.ALIGNMENT, RunMetric.ALIGNMENT.meaning, ["namespace", "name", "step", "metric"])
 
 
 class JobGauges:
@@ -39,6 +41,7 @@ class JobGauges:
 
     def __init__(self) -> None:
         self._shown: dict[tuple[str, str, str], set[JobMetric]] = {}
+        self._steps: dict[tuple[str, str, str], set[tuple[str, str]]] = {}
 
     def show(self, kind: str, namespace: str, name: str, status: JobStatus) -> None:
         """Sets the gauges of a running job to what its status says."""
@@ -53,14 +56,28 @@ class JobGauges:
                 JobMetric.EVAL_LOSS: progress.eval_loss,
                 JobMetric.LEARNING_RATE: progress.learning_rate,
                 JobMetric.TOKENS_PER_SECOND: progress.tokens_per_second,
+                JobMetric.ITERATION: progress.iteration,
+                JobMetric.TOTAL_ITERATIONS: progress.total_iterations,
             }
         shown = self._shown.setdefault((namespace, name, kind), set())
         for metric, value in values.items():
             if value is not None:
                 _JOB_GAUGES[metric].labels(namespace, name, kind).set(value)
                 shown.add(metric)
+        if isinstance(status, AlignmentRunStatus):
+            self._show_steps(kind, namespace, name, status)
+
+    def _show_steps(self, kind: str, namespace: str, name: str, status: AlignmentRunStatus) -> None:
+        steps = self._steps.setdefault((namespace, name, kind), set())
+        for stage in status.stages:
+            if stage.kind == "Alignment":
+                for metric, value in stage.metrics.items():
+                    _ALIGNMENT.labels(namespace, name, stage.name, metric).set(value)
+                    steps.add((stage.name, metric))
 
     def hide(self, kind: str, namespace: str, name: str) -> None:
         """Takes the gauges of a job away."""
         for metric in self._shown.pop((namespace, name, kind), ()):
             _JOB_GAUGES[metric].remove(namespace, name, kind)
+        for step, label in self._steps.pop((namespace, name, kind), ()):
+            _ALIGNMENT.remove(namespace, name, step, label)

@@ -80,6 +80,7 @@ def alignment_spec(
             generation=spec.generation,
             guardrails=spec.guardrails,
         ),
+        judges=[model.parameters for model in rewards.values() if isinstance(model, ModelInfo)],
     )
 
 

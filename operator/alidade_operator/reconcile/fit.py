@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alidade_crds.blocks import AdapterType
 from alidade_crds.jobs import TrainingJobSpec
@@ -85,7 +85,7 @@ def memory_limit(spec: TrainingJobSpec, pool: NodePool) -> float | None:
     return parse_quantity(memory) / processes_per_worker(spec.compute) if memory else None
 
 
-def _setup(spec: TrainingJobSpec, shape: ModelShape, limit: float) -> tuple[Setup, int | None]:
+def _setup(spec: TrainingJobSpec, shape: ModelShape, limit: float, judges: tuple[int, ...]) -> tuple[Setup, int | None]:
     """The setup to estimate, and the micro batch chosen for `auto` (None when the spec names one, or none fits)."""
     asked = spec.training.micro_batch_size
     if asked != "auto":
@@ -94,7 +94,7 @@ def _setup(spec: TrainingJobSpec, shape: ModelShape, limit: float) -> tuple[Setu
     per_process = max(1, spec.training.global_batch_size // smallest.processes)
     chosen = largest_micro_batch(shape, smallest, limit_bytes=limit, batch_per_process=per_process)
     # On the CPU a larger micro batch gains nothing that the trainer could not find out better.
-    return setup_of(spec, micro_batch_size=chosen or 1), chosen if smallest.on_gpu else None
+    return replace(smallest, micro_batch_size=chosen or 1), chosen if smallest.on_gpu else None
 
 
 def _demand(shape: ModelShape, setup: Setup, pool: NodePool, limit: float) -> str:

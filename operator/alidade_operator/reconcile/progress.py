@@ -56,9 +56,20 @@ def at_the_end(
             "epoch": round(epoch, 4) if math.isfinite(epoch) else last.epoch,
             "eta": None,
             "activity": None,
+            **_iterations_at_the_end(last, result),
             "updated_at": now,
         }
     )
+
+
+def _iterations_at_the_end(last: Progress, result: ResultDocument) -> dict[str, object]:
+    """Where an alignment ended: in its last step, or where a guard rail stopped it."""
+    if result.align_step is None:
+        return {}
+    done = int(result.metrics.get("iterations", 0))
+    is_same = last.align_step == result.align_step and last.total_iterations is not None
+    total = last.total_iterations if is_same and result.stopped is not None else done
+    return {"align_step": result.align_step, "iteration": done, "total_iterations": total}
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from alidade_crds.alignmentrun import AlignmentRunSpec, DataDigest
+from alidade_crds.alignmentrun import AlignmentRunSpec, DataDigest, RewardSource
 from alidade_crds.blocks import Model
 from alidade_crds.jobs import RewardModelSpec, TrainingJobSpec
 from alidade_crds.reasons import ConditionType, Reason
@@ -14,7 +14,7 @@ from alidade_operator.jobspecs import AlignmentJobSpec, addresses
 from alidade_operator.reconcile import acceptance
 from alidade_operator.reconcile.acceptance import Candidate, Refusal
 from alidade_operator.reconcile.alignmentjob import ALIGN, alignment_spec
-from alidade_operator.reconcile.fit import Verdict, fit_verdict
+from alidade_operator.reconcile.fit import Verdict, fit_verdict, model_shape
 from alidade_operator.reconcile.gate import ALIGNED_MODEL, START_MODEL
 from alidade_operator.reconcile.plan import TrainingJob
 from alidade_operator.reconcile.run import HASH_LENGTH, AlignmentRun, RunObserved, child_name
@@ -167,7 +167,21 @@ def fit(run: AlignmentRun, seen: RunObserved, config: OperatorConfig) -> Verdict
     source = SourceView(exists=True, model=view.status.model) if view is not None and view.status.model else None
     pool = config.pool(spec.compute.node_pool)
     assert pool is not None, "checked by acceptance"
-    return fit_verdict(_job_spec(spec).model_copy(update={"model": model}), source=source, pool=pool)
+    job = _job_spec(spec).model_copy(update={"model": model})
+    shape = model_shape(job, source)
+    # A reward model that is still to be made is taken to be as large as the model it starts from.
+    judges = [_parameters(one, seen) or (shape.parameters if shape is not None else 0) for one in _models(spec)]
+    return fit_verdict(job.model_copy(update={"judges": judges}), source=source, pool=pool)
+
+
+def _models(spec: AlignmentRunSpec) -> list[RewardSource]:
+    return [one for one in spec.reward_models if one.function is None and one.entry_point is None]
+
+
+def _parameters(reward: RewardSource, seen: RunObserved) -> int | None:
+    """Weights of a reward model that is there; None where that is not known."""
+    view = seen.resources.get((REWARD_MODEL.kind, reward.ref.name)) if reward.ref is not None else None
+    return view.status.model.parameters if view is not None and view.status.model is not None else None
 
 
 def data_digests(seen: RunObserved) -> list[DataDigest]:

@@ -1,5 +1,6 @@
 """The steps of an alignment as stages of the status: what each is at, with its newest metrics."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from alidade_crds.alignmentrun import StageStatus
@@ -70,8 +71,8 @@ def _followed(
     if document is not None and status.progress is not None and document.align_step == name:
         metrics = progress.rounded(document.metrics)
     is_over = status.model is not None
-    if is_over and is_present:
-        metrics = metrics | {key: value for key, value in progress.rounded(status.metrics).items() if key in metrics}
+    if is_over and index <= present:
+        metrics = _final(progress.rounded(status.metrics), name, is_last=is_present)
     # The time and the GPUs of a job are told by its first step: its pods hold them for all.
     return known.model_copy(
         update={
@@ -86,6 +87,19 @@ def _followed(
             "metrics": metrics,
         }
     )
+
+
+def _final(metrics: Mapping[str, float], name: str, *, is_last: bool) -> dict[str, float]:
+    """A step's metrics among the job's: those of the last step have no prefix; settings of the trainer are left out."""
+    prefix = f"{name}."
+    own = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
+    if is_last:
+        own |= {key: value for key, value in metrics.items() if _is_of_a_step(key)}
+    return own
+
+
+def _is_of_a_step(metric: str) -> bool:
+    return not set(metric) & set("._") and not metric.endswith("AtStart")
 
 
 def _started(known: StageStatus, status: JobStatus, *, is_first: bool, has_begun: bool) -> datetime | None:

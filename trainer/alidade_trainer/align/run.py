@@ -360,6 +360,7 @@ class AlignmentRun:
             model=model,
             metrics=metrics,
             step=state.optimizer_steps,
+            align_step=name,
             report_uri=f"{self.job.output.rstrip('/')}/report.html",
             warnings=warnings,
             stopped=Failure(reason=trip.reason, message=trip.message, retryable=False) if trip else None,
