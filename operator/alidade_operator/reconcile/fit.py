@@ -85,7 +85,7 @@ def memory_limit(spec: TrainingJobSpec, pool: NodePool) -> float | None:
     return parse_quantity(memory) / processes_per_worker(spec.compute) if memory else None
 
 
-def _setup(spec: TrainingJobSpec, shape: ModelShape, limit: float, judges: tuple[int, ...]) -> tuple[Setup, int | None]:
+def _setup(spec: TrainingJobSpec, shape: ModelShape, limit: float) -> tuple[Setup, int | None]:
     """The setup to estimate, and the micro batch chosen for `auto` (None when the spec names one, or none fits)."""
     asked = spec.training.micro_batch_size
     if asked != "auto":

@@ -25,19 +25,28 @@ PROMPTS = [f"What is number {number}?" for number in range(40)]
 @pytest.fixture(scope="session")
 def guessing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny Llama fine-tuned to guess."""
-    folder = tmp_path_factory.mktemp("guessing")
+    return _made_apart(tmp_path_factory.mktemp("guessing"), heads=2)
+
+
+@pytest.fixture(scope="session")
+def guessing_model_of_one_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with one attention head of 32, the smallest that vLLM's CPU kernels take."""
+    return _made_apart(tmp_path_factory.mktemp("guessing-of-one-head"), heads=1)
+
+
+def _made_apart(folder: Path, *, heads: int) -> Path:
     # In a process of its own: jobs run in forks of this one, which must not have computed gradients before.
-    child = multiprocessing.get_context("fork").Process(target=_train_to_guess, args=(folder,))
+    child = multiprocessing.get_context("fork").Process(target=_train_to_guess, args=(folder, heads))
     child.start()
     child.join()
     assert child.exitcode == 0
     return folder
 
 
-def _train_to_guess(folder: Path) -> None:
+def _train_to_guess(folder: Path, heads: int) -> None:
     tokenizer = train_tokenizer([*PROMPTS, *ANSWERS] * 3, 320, model_max_length=96)
     torch.manual_seed(1)
-    init = ModelInit(hidden_size=32, layers=1, heads=2, kv_heads=1, vocab_size=320, context_length=96)
+    init = ModelInit(hidden_size=32, layers=1, heads=heads, kv_heads=1, vocab_size=320, context_length=96)
     model = init_model(init, tokenizer)
     source = resolve_template(tokenizer, "auto")
     chats = [
