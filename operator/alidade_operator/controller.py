@@ -70,7 +70,7 @@ class Controller:
         self._clock = clock
         self._cache = Cache()
         self._queue: WorkQueue[Key] = WorkQueue(on_wait=QUEUE_WAIT.observe)
-        self._executor = Executor(api, self._cache)
+        self._executor = Executor(api, self._cache, on_resource=self._queue.add)
         self._progress: ProgressReader[Key] = ProgressReader(
             interval_s=config.progress_interval_s, on_change=self._queue.add
         )

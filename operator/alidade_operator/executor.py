@@ -1,16 +1,18 @@
 """Carries out a plan: children, then the status, then deletions, then events."""
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 
 from alidade_crds import API_VERSION
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import JobStatus
 from alidade_operator.api import EVENT, PARENT_KINDS, Api, ApiError, JsonObject, Kind
-from alidade_operator.cache import Cache, Key
+from alidade_operator.cache import Cache, Key, key_of
 from alidade_operator.conditions import Conditions
 from alidade_operator.events import event_body
 from alidade_operator.reconcile.plan import Apply, Create, Delete, Notice, Plan, parse_status
+from alidade_operator.resync import WATCHED_KINDS
 
 _log = logging.getLogger(__name__)
 
@@ -25,8 +27,10 @@ class OutdatedPlanError(Exception):
 class Executor:
     """Writes to the API, and puts what it wrote into the cache, so that the next plan sees it before the watch does."""
 
-    def __init__(self, api: Api, cache: Cache) -> None:
+    def __init__(self, api: Api, cache: Cache, *, on_resource: Callable[[Key], None] = lambda key: None) -> None:
+        """on_resource: told of resources of ours that were written, since the watch finds nothing new in them then."""
         self._api = api
+        self._on_resource = on_resource
         self._cache = cache
         self._being_made: set[tuple[str, str]] = set()
 
@@ -54,8 +58,7 @@ class Executor:
     async def _make(self, child: Create | Apply, namespace: str) -> None:
         if isinstance(child, Apply):
             applied = await self._api.apply(child.kind, namespace, child.body)
-            if child.kind in PARENT_KINDS:
-                self._cache.put(child.kind, applied)
+            self._take_in(child.kind, applied)
             return
         if child.alone is None:
             await self._create(child, namespace)
@@ -80,7 +83,15 @@ class Executor:
             name = child.body["metadata"]["name"]
             self._cache.put(child.kind, await self._api.get(child.kind, namespace, name))
             raise OutdatedPlanError(f"{child.kind.kind} {name} is already there") from error
-        self._cache.put(child.kind, made)
+        self._take_in(child.kind, made)
+
+    def _take_in(self, kind: Kind, body: JsonObject) -> None:
+        """Puts a child that was written into the cache; one that is a resource of ours has a plan of its own coming."""
+        if kind not in WATCHED_KINDS:
+            return
+        self._cache.put(kind, body)
+        if kind in PARENT_KINDS:
+            self._on_resource(key_of(kind, body))
 
     async def _tell_refusal(
         self, plan: Plan, kind: Kind, resource: JsonObject, child: Create | Apply, error: ApiError, now: datetime
