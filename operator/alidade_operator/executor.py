@@ -27,7 +27,7 @@ class OutdatedPlanError(Exception):
 class Executor:
     """Writes to the API, and puts what it wrote into the cache, so that the next plan sees it before the watch does."""
 
-    def __init__(self, api: Api, cache: Cache, *, on_resource: Callable[[Key], None] = lambda key: None) -> None:
+    def __init__(self, api: Api, cache: Cache, *, on_resource: Callable[[Key], None] | None = None) -> None:
         """on_resource: told of resources of ours that were written, since the watch finds nothing new in them then."""
         self._api = api
         self._on_resource = on_resource
@@ -90,7 +90,7 @@ class Executor:
         if kind not in WATCHED_KINDS:
             return
         self._cache.put(kind, body)
-        if kind in PARENT_KINDS:
+        if kind in PARENT_KINDS and self._on_resource is not None:
             self._on_resource(key_of(kind, body))
 
     async def _tell_refusal(

@@ -69,10 +69,10 @@ def _followed(
     is_first, is_present = index == 0, index == present
     metrics = known.metrics
     if document is not None and status.progress is not None and document.align_step == name:
-        metrics = progress.rounded(document.metrics)
+        metrics = metrics | progress.rounded(document.metrics)
     is_over = status.model is not None
     if is_over and index <= present:
-        metrics = _final(progress.rounded(status.metrics), name, is_last=is_present)
+        metrics = metrics | _final(progress.rounded(status.metrics), name, is_last=is_present)
     # The time and the GPUs of a job are told by its first step: its pods hold them for all.
     return known.model_copy(
         update={
@@ -98,8 +98,11 @@ def _final(metrics: Mapping[str, float], name: str, *, is_last: bool) -> dict[st
     return own
 
 
+_OF_THE_JOB = frozenset({"tokens", "iterations"})
+
+
 def _is_of_a_step(metric: str) -> bool:
-    return not set(metric) & set("._") and not metric.endswith("AtStart")
+    return not set(metric) & set("._") and not metric.endswith("AtStart") and metric not in _OF_THE_JOB
 
 
 def _started(known: StageStatus, status: JobStatus, *, is_first: bool, has_begun: bool) -> datetime | None:
