@@ -135,6 +135,7 @@ def _wait(run: AlignmentRun, draft: RunDraft, stages: Stages) -> Plan:
         ConditionType.LAUNCHED, "False", Reason.WAITING, "The alignment job waits for SFTReady and RewardModelReady."
     )
     draft.conditions.set(ConditionType.ALIGNED, "False", Reason.WAITING, "The alignment job has not been launched yet.")
+    draft.await_model()
     if run.spec.suspend:
         return draft.finish("Suspended", "wait", "spec.suspend is true")
     running = any(stage.reason == Reason.STAGE_RUNNING for stage in waiting)
@@ -203,6 +204,7 @@ def _merged(
     draft.state(**{name: getattr(status, name) for name in _FIELDS_OF_JOB})
     document = seen.job.progress if seen.job is not None else None
     draft.show(stages, steps.followed(run, alignmentjob.inputs_of(job), status, document))
+    draft.await_model()
     draft.conditions.set_default(
         ConditionType.ALIGNED, "False", Reason.NOT_FINISHED, "The alignment job has not finished."
     )

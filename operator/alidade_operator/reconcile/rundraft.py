@@ -22,6 +22,11 @@ JOB_TOLD = frozenset(
 )
 """Conditions whose transitions the plan of the training job tells of, while there is one."""
 
+_AFTER_ALIGNMENT = (
+    (ConditionType.EVALUATED, "There is no aligned model to evaluate yet."),
+    (ConditionType.GATE_PASSED, "There are no results to judge yet."),
+    (ConditionType.SERVED, "There is no model that may be served yet."),
+)
 _ENDED = ("Succeeded", "Failed", "Skipped", "Passed", "Serving")
 _REWARDS = ("evalReward", "reward", "promptReward")
 
@@ -54,6 +59,11 @@ class RunDraft(Draft):
         if inner.look_again_s is not None:
             self.look_again_in(inner.look_again_s)
 
+    def await_model(self) -> None:
+        """States that what follows the alignment waits for it, whatever an older spec came to."""
+        for kind, what in _AFTER_ALIGNMENT:
+            self.conditions.set(kind, "False", Reason.WAITING, what)
+
     def finish(self, phase: Phase, action: str, why: str, *, progress: ProgressTarget | None = None) -> Plan:
         """As Draft.finish."""
         listed: list[StageStatus] = self.stated("stages")
@@ -76,9 +86,7 @@ class RunDraft(Draft):
             (ConditionType.SFT_READY, "The model to start from is not there yet."),
             (ConditionType.REWARD_MODEL_READY, "The rewards are not there yet."),
             (ConditionType.ALIGNED, "There is no aligned model yet."),
-            (ConditionType.EVALUATED, "There is no aligned model to evaluate yet."),
-            (ConditionType.GATE_PASSED, "There are no results to judge yet."),
-            (ConditionType.SERVED, "There is nothing to serve yet."),
+            *_AFTER_ALIGNMENT,
         ):
             default(kind, "False", Reason.WAITING, what)
 
