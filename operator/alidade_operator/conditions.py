@@ -16,12 +16,13 @@ class Conditions:
     def __init__(self, known: Iterable[Condition], *, generation: int, now: datetime) -> None:
         ours = {str(kind) for kind in ConditionType}
         self._known = {condition.type: condition for condition in known if condition.type in ours}
+        self._before = dict(self._known)
         self._generation = generation
         self._now = now
 
     def set(self, kind: ConditionType, status: Truth, reason: str, message: str) -> None:
-        """States a fact; its date stays when its status does."""
-        before = self._known.get(kind)
+        """States a fact; its date stays when its status is what it was before the plan."""
+        before = self._before.get(kind)
         since = before.last_transition_time if before is not None and before.status == status else self._now
         self._known[str(kind)] = Condition(
             type=str(kind),
