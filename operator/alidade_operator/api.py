@@ -145,6 +145,14 @@ class Api:
             "PATCH", kind, path, params=params, body=body, content_type="application/apply-patch+yaml"
         )
 
+    async def merge(self, kind: Kind, namespace: str, body: JsonObject) -> JsonObject:
+        """Changes the fields of body, those that are null are taken away; an object of another uid is a `conflict`."""
+        path = kind.path(namespace, body["metadata"]["name"])
+        params = {"fieldManager": FIELD_MANAGER}
+        return await self._call(
+            "PATCH", kind, path, params=params, body=body, content_type="application/merge-patch+json"
+        )
+
     async def replace(self, kind: Kind, namespace: str, body: JsonObject) -> JsonObject:
         """Writes an object whole; a resourceVersion in it that is not the newest is an ApiError with `conflict`."""
         return await self._call("PUT", kind, kind.path(namespace, body["metadata"]["name"]), body=body)

@@ -11,7 +11,7 @@ from alidade_operator.api import EVENT, PARENT_KINDS, Api, ApiError, JsonObject,
 from alidade_operator.cache import Cache, Key, key_of
 from alidade_operator.conditions import Conditions
 from alidade_operator.events import event_body
-from alidade_operator.reconcile.plan import Apply, Create, Delete, Notice, Plan, parse_status
+from alidade_operator.reconcile.plan import Adjust, Apply, Child, Create, Delete, Notice, Plan, parse_status
 from alidade_operator.resync import WATCHED_KINDS
 
 _log = logging.getLogger(__name__)
@@ -55,7 +55,10 @@ class Executor:
         for notice in (*plan.notices, *plan.remarks):
             await self.post(kind, resource, notice, now)
 
-    async def _make(self, child: Create | Apply, namespace: str) -> None:
+    async def _make(self, child: Child, namespace: str) -> None:
+        if isinstance(child, Adjust):
+            await self._adjust(child, namespace)
+            return
         if isinstance(child, Apply):
             applied = await self._api.apply(child.kind, namespace, child.body)
             self._take_in(child.kind, applied)
@@ -73,6 +76,15 @@ class Executor:
             await self._create(child, namespace)
         finally:
             self._being_made.discard(place)
+
+    async def _adjust(self, child: Adjust, namespace: str) -> None:
+        try:
+            self._cache.put(child.kind, await self._api.merge(child.kind, namespace, child.body))
+        except ApiError as error:
+            if not (error.not_found or error.conflict):
+                raise
+            name = child.body["metadata"]["name"]
+            raise OutdatedPlanError(f"{child.kind.kind} {name} is gone or was replaced") from error
 
     async def _create(self, child: Create, namespace: str) -> None:
         try:
@@ -94,7 +106,7 @@ class Executor:
             self._on_resource(key_of(kind, body))
 
     async def _tell_refusal(
-        self, plan: Plan, kind: Kind, resource: JsonObject, child: Create | Apply, error: ApiError, now: datetime
+        self, plan: Plan, kind: Kind, resource: JsonObject, child: Child, error: ApiError, now: datetime
     ) -> None:
         """Says in the status that a child was refused, by a quota or a policy for instance; it is tried again."""
         before = parse_status(type(plan.status) if plan.status is not None else JobStatus, resource)

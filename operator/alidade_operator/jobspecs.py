@@ -46,6 +46,8 @@ def addresses(spec: TrainingJobSpec, field: str = "spec") -> Iterator[tuple[str,
     if spec.output is not None:
         yield f"{field}.output.uri", spec.output.uri
     if isinstance(spec, AlignmentJobSpec):
+        if spec.model.uri is not None:
+            yield f"{field}.sft.model.uri", spec.model.uri
         yield from dataset_uris(spec.dataset, f"{field}.prompts")
         yield from _alignment_uris(spec.alignment, field)
         return

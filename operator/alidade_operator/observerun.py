@@ -50,7 +50,7 @@ async def observe_run(run: AlignmentRun, sight: Sight) -> RunObserved:
         aligned=lambda inputs: _aligned(run, sight, inputs),
         circle=circle(sight.cache, key),
         data={item.uri: item.digest for item in run.status.data},
-        evaluation=_newest(children, EVALUATION, run.uid),
+        evaluations=_results_of(children, EVALUATION, run.uid),
         serving=_result(sight.cache.get(Key(MODEL_SERVE.kind, run.namespace, run.name)), run.uid),
         other_jobs=_training_jobs(children, run.uid),
     )
@@ -111,7 +111,9 @@ async def _with_place(run: AlignmentRun, seen: RunObserved, sight: Sight) -> Run
         config_maps={name: keys_of(body) for name, body in config_maps.items()},
         training_operator=PYTORCH_JOB.kind not in sight.cache.missing_kinds,
     )
-    return replace(seen, place=place, data=data_digests(uris, config_maps))
+    # What was taken up with the spec stays, however often a launch of it is refused.
+    data = seen.data if run.is_begun else data_digests(uris, config_maps)
+    return replace(seen, place=place, data=data)
 
 
 def data_digests(uris: Sequence[str], config_maps: dict[str, JsonObject | None]) -> dict[str, str]:
@@ -159,10 +161,10 @@ def _generation(metadata: JsonObject) -> int:
     return int(text) if text.isdigit() else 0
 
 
-def _newest(children: Sequence[JsonObject], kind: Kind, uid: str) -> ResultView | None:
-    """The child of a kind that the run asked for last."""
-    views = [view for child in children if child["kind"] == kind.kind and (view := _result(child, uid)) is not None]
-    return max(views, key=lambda view: view.run_generation, default=None)
+def _results_of(children: Sequence[JsonObject], kind: Kind, uid: str) -> tuple[ResultView, ...]:
+    """The children of a kind."""
+    views = (_result(child, uid) for child in children if child["kind"] == kind.kind)
+    return tuple(view for view in views if view is not None)
 
 
 def _result(body: JsonObject | None, uid: str) -> ResultView | None:

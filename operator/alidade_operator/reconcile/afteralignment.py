@@ -1,10 +1,11 @@
 """What follows an alignment: the evaluation, the gate, serving; each only when the run asks for it."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from alidade_crds.alignmentrun import StageStatus
 from alidade_crds.blocks import Model
-from alidade_crds.evaluation import EvaluatedModel, EvaluationSpec, Suite, SuiteType
+from alidade_crds.evaluation import EvaluatedModel, EvaluationResult, EvaluationSpec, Suite, SuiteType
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import ModelInfo
 from alidade_operator.api import EVALUATION, MODEL_SERVE, JsonObject
@@ -22,7 +23,10 @@ from alidade_operator.reconcile.run import (
 )
 from alidade_operator.reconcile.runchildren import run_child, stage_output
 from alidade_operator.reconcile.rundraft import RunDraft, end_failed
-from alidade_operator.reconcile.stages import Stages
+from alidade_operator.reconcile.stages import Stages, named_model, start_model
+
+# Our own deletions come back as no event.
+_AT_ONCE_S = 0.05
 
 EVALUATION_STAGE, GATE_STAGE, SERVE_STAGE = "evaluation", "gate", "serve"
 
@@ -33,14 +37,17 @@ def plan_after_alignment(
     """The plan for a run whose aligned model is there."""
     assert run.spec is not None, "an unreadable spec does not get here"
     draft.state(model=model)
+    results: tuple[EvaluationResult, ...] = ()
     if run.spec.evaluation is None:
+        draft.deletions += live_evaluations(seen)
         draft.conditions.set(ConditionType.EVALUATED, "True", Reason.NOT_ASKED_FOR, "The run has no evaluation.")
     else:
-        made = _evaluation(run, config, stages, model)
-        unfinished = _evaluate(run, seen, draft, made)
-        if unfinished is not None:
-            return unfinished
-    stopped = _pass_gate(run, seen, draft)
+        made = _evaluation(run, seen, config, stages, model)
+        evaluation = _evaluate(run, seen, draft, made)
+        if isinstance(evaluation, Plan):
+            return evaluation
+        results = evaluation.results
+    stopped = _pass_gate(run, results, draft)
     if stopped is not None:
         return stopped
     if run.spec.serve is None:
@@ -59,19 +66,28 @@ def _succeed(draft: RunDraft, model: ModelInfo) -> Plan:
     return draft.finish("Succeeded", "succeed", message)
 
 
-def _evaluation(run: AlignmentRun, config: OperatorConfig, stages: Stages, model: ModelInfo) -> JsonObject:
+def live_evaluations(seen: RunObserved, *, but: str = "") -> list[Delete]:
+    """Deletions of Evaluations that nobody waits for any more, all but the one of a name."""
+    return [
+        Delete(EVALUATION, view.name, view.uid)
+        for view in seen.evaluations
+        if view.owned and not view.has_ended and not view.terminating and view.name != but
+    ]
+
+
+def _evaluation(
+    run: AlignmentRun, seen: RunObserved, config: OperatorConfig, stages: Stages, model: ModelInfo
+) -> JsonObject:
     """The Evaluation of the run: its start model and its aligned model, on the suites of the template."""
     assert run.spec is not None, "an unreadable spec does not get here"
     assert run.spec.evaluation is not None, "only called for a run that has one"
     template = run.spec.evaluation.template
-    start = Model(from_=stages.sft.source) if stages.sft.source is not None else run.spec.sft.model
-    assert start is not None, "a model without a resource is one by address"
     models = [
-        EvaluatedModel(name=START_MODEL, model=start),
+        EvaluatedModel(name=START_MODEL, model=start_model(run, seen, stages.sft)),
         EvaluatedModel(name=ALIGNED_MODEL, model=Model(uri=model.uri)),
         *template.models,
     ]
-    reward = next((Model(from_=stage.source) for stage in stages.rewards.values() if stage.source is not None), None)
+    reward = _first_reward(run, seen, stages)
     fields = {name: getattr(template, name) for name in type(template).model_fields if name != "models"}
     fields["suites"] = [_with_reward(suite, reward) for suite in template.suites]
     fields["suspend"] = run.spec.suspend
@@ -85,30 +101,34 @@ def _evaluation(run: AlignmentRun, config: OperatorConfig, stages: Stages, model
     return run_child(run, EVALUATION, name, EVALUATION_STAGE, spec, inputs=inputs)
 
 
+def _first_reward(run: AlignmentRun, seen: RunObserved, stages: Stages) -> Model | None:
+    """The first of the run's rewards that is a model."""
+    assert run.spec is not None, "an unreadable spec does not get here"
+    first = next((one for one in run.spec.reward_models if one.name in stages.rewards), None)
+    return None if first is None else named_model(seen, stages.rewards[first.name]) or first.model
+
+
 def _with_reward(suite: Suite, reward: Model | None) -> Suite:
     if suite.type != SuiteType.REWARD or suite.reward_model is not None:
         return suite
     return suite.model_copy(update={"reward_model": reward})
 
 
-def _evaluate(run: AlignmentRun, seen: RunObserved, draft: RunDraft, made: JsonObject) -> Plan | None:
-    """Waits for the Evaluation; None once its results are there."""
-    name, view = made["metadata"]["name"], seen.evaluation
-    if view is None or view.name != name:
-        draft.add_stage(_entry(EVALUATION_STAGE, "Evaluation", name, "Starting"))
-        draft.children.append(Create(EVALUATION, made))
-        message = f"Evaluation {name} was made."
-        draft.conditions.set(ConditionType.EVALUATED, "False", Reason.STAGE_RUNNING, message)
-        return draft.finish("Running", "evaluate", message)
+def _evaluate(run: AlignmentRun, seen: RunObserved, draft: RunDraft, made: JsonObject) -> Plan | ResultView:
+    """The Evaluation once its results are there, till then the plan of the run that waits for it."""
+    name = made["metadata"]["name"]
+    draft.deletions += live_evaluations(seen, but=name)
+    view = next((one for one in seen.evaluations if one.name == name), None)
+    if view is None:
+        return _begin_evaluation(run, draft, made)
+    is_outdated = not view.owned or view.terminating or (view.has("Failed") and view.run_generation < run.generation)
+    if is_outdated:
+        return _remake(draft, view)
     _follow_suspension(run, draft, view, made)
-    if view.has("Failed") and view.run_generation < run.generation and not view.terminating:
-        draft.deletions.append(Delete(EVALUATION, view.name, view.uid))
     if view.has("Failed"):
         draft.add_stage(_entry(EVALUATION_STAGE, "Evaluation", name, "Failed"))
         message = f"Evaluation {name} has failed: {view.conditions['Failed'][1]}"
         draft.conditions.set(ConditionType.EVALUATED, "False", Reason.STAGE_FAILED, message)
-        if draft.deletions:
-            return draft.finish("Running", "evaluate", f"{message} It is made anew.")
         return end_failed(draft, Reason.STAGE_FAILED, message)
     if not view.has("Succeeded"):
         draft.add_stage(_entry(EVALUATION_STAGE, "Evaluation", name, "Running"))
@@ -121,7 +141,35 @@ def _evaluate(run: AlignmentRun, seen: RunObserved, draft: RunDraft, made: JsonO
     shown = dict(list(metrics.items())[:64])
     draft.add_stage(_entry(EVALUATION_STAGE, "Evaluation", name, "Succeeded", metrics=shown))
     draft.conditions.set(ConditionType.EVALUATED, "True", Reason.COMPLETED, f"Evaluation {name} has succeeded.")
-    return None
+    return view
+
+
+def _begin_evaluation(run: AlignmentRun, draft: RunDraft, made: JsonObject) -> Plan:
+    name = made["metadata"]["name"]
+    if run.spec is not None and run.spec.suspend:
+        message = f"Evaluation {name} is not made yet."
+        draft.conditions.set(ConditionType.EVALUATED, "False", Reason.SUSPENDED_BY_USER, message)
+        return draft.finish("Suspended", "wait", "spec.suspend is true")
+    draft.add_stage(_entry(EVALUATION_STAGE, "Evaluation", name, "Starting"))
+    draft.children.append(Create(EVALUATION, made))
+    message = f"Evaluation {name} was made."
+    draft.conditions.set(ConditionType.EVALUATED, "False", Reason.STAGE_RUNNING, message)
+    return draft.finish("Running", "evaluate", message)
+
+
+def _remake(draft: RunDraft, view: ResultView) -> Plan:
+    """Waits for an Evaluation to go, so that another one of its name can be made."""
+    why = "belongs to something else; waiting for it to go"
+    if view.owned:
+        why = "has failed before the spec was changed" if view.has("Failed") else "is being deleted"
+        why += "; it is made anew"
+    if view.owned and not view.terminating:
+        draft.deletions.append(Delete(EVALUATION, view.name, view.uid))
+        draft.look_again_in(_AT_ONCE_S)
+    message = f"Evaluation {view.name} {why}."
+    draft.add_stage(_entry(EVALUATION_STAGE, "Evaluation", view.name, "Waiting"))
+    draft.conditions.set(ConditionType.EVALUATED, "False", Reason.WAITING, message)
+    return draft.finish("Waiting", "wait", message)
 
 
 def _follow_suspension(run: AlignmentRun, draft: RunDraft, view: ResultView, made: JsonObject) -> None:
@@ -147,14 +195,13 @@ def _entry(
     return StageStatus(name=name, kind=kind, ref=ref, phase=phase, metrics=metrics or {})
 
 
-def _pass_gate(run: AlignmentRun, seen: RunObserved, draft: RunDraft) -> Plan | None:
+def _pass_gate(run: AlignmentRun, results: Sequence[EvaluationResult], draft: RunDraft) -> Plan | None:
     """Judges the results; None when the run may go on."""
     assert run.spec is not None, "an unreadable spec does not get here"
     if not run.spec.gate:
         draft.conditions.set(ConditionType.GATE_PASSED, "True", Reason.NOT_ASKED_FOR, "The run has no gate.")
         return None
-    assert seen.evaluation is not None, "a rule of the schema: a gate needs an evaluation"
-    verdict = gate.judge(run.spec.gate, seen.evaluation.results)
+    verdict = gate.judge(run.spec.gate, results)
     truth: Literal["True", "False"] = "True" if verdict.passed else "False"
     draft.conditions.set(ConditionType.GATE_PASSED, truth, verdict.reason, verdict.message)
     draft.add_stage(_entry(GATE_STAGE, "Gate", None, "Passed" if verdict.passed else "Failed"))
@@ -180,7 +227,11 @@ def _serve(run: AlignmentRun, seen: RunObserved, draft: RunDraft, model: ModelIn
         draft.conditions.set(ConditionType.SERVED, "False", Reason.WAITING, message)
         return draft.finish("Waiting", "wait", message)
     is_told = view is not None and view.run_generation == run.generation and view.spec.get("model") == spec["model"]
-    if view is None or not is_told:
+    if not is_told and run.spec.suspend:
+        message = f"ModelServe {run.name} is not given the aligned model yet."
+        draft.conditions.set(ConditionType.SERVED, "False", Reason.SUSPENDED_BY_USER, message)
+        return draft.finish("Suspended", "wait", "spec.suspend is true")
+    if not is_told:
         draft.children.append(Apply(MODEL_SERVE, body))
     if view is not None and is_told and view.is_current and view.has("Available"):
         draft.add_stage(_entry(SERVE_STAGE, "ModelServe", run.name, "Serving"))

@@ -27,6 +27,7 @@ _SHARED = (
     ConditionType.SUSPENDED,
 )
 _OF_JOB = {str(kind): str(kind) for kind in _SHARED} | {str(ConditionType.ALIGNED): str(ConditionType.SUCCEEDED)}
+_ENDS = frozenset({str(ConditionType.SUCCEEDED), str(ConditionType.FAILED)})
 _OF_RUN = {job: run for run, job in _OF_JOB.items()}
 
 
@@ -112,7 +113,7 @@ def alignment_job(run: AlignmentRun, stages: Stages, seen: RunObserved, config: 
             spec, model=start, rewards=rewards, output=output or stage_output(run, config, f"{ALIGN}-{inputs}")
         ),
         spec_error="",
-        status=status_of_job(run.status, inputs, seconds_before=stages.active_seconds),
+        status=status_of_job(run.status, inputs, seconds_before=stages.active_seconds, is_changed=run.is_changed),
         base=child_name(run.name, ALIGN, inputs),
     )
 
@@ -139,7 +140,7 @@ def aligned_stage(status: AlignmentRunStatus, inputs: str | None = None) -> Stag
 
 
 def _pinned_inputs(run: AlignmentRun) -> str | None:
-    if run.is_changed:
+    if not run.is_begun:
         return None
     return next((stage.inputs for stage in run.status.stages if stage.kind == KIND and stage.inputs), None)
 
@@ -156,15 +157,23 @@ def _inputs(run: AlignmentRun, stages: Stages, seen: RunObserved) -> str:
     return inputs_hash(told, start, models, dict(sorted(seen.data.items())))
 
 
-def status_of_job(status: AlignmentRunStatus, inputs: str, *, seconds_before: float) -> JobStatus:
-    """What the run's status says of its job: nothing yet when it speaks of a job with other inputs."""
+def status_of_job(
+    status: AlignmentRunStatus, inputs: str, *, seconds_before: float, is_changed: bool = False
+) -> JobStatus:
+    """What the run's status says of its job: nothing yet when it speaks of a job with other inputs.
+
+    A failure is no longer final once the spec has changed: the next attempt follows.
+    """
     stage = next((stage for stage in status.stages if stage.kind == KIND and stage.inputs == inputs), None)
     if stage is None:
         kept = [item for item in status.conditions if item.type in (ConditionType.ACCEPTED, ConditionType.FITS)]
         return JobStatus(conditions=kept, active_seconds=seconds_before or None)
     fields = status.model_copy(
         update={
-            "conditions": renamed(status.conditions, _OF_JOB),
+            "conditions": [
+                item for item in renamed(status.conditions, _OF_JOB) if not (is_changed and item.type in _ENDS)
+            ],
+            "finished_at": None if is_changed else status.finished_at,
             "started_at": stage.started_at,
             "gpu_hours": stage.gpu_hours,
             "cost": stage.cost,

@@ -5,10 +5,11 @@ from datetime import datetime
 
 from alidade_crds.alignmentrun import StageStatus
 from alidade_crds.reasons import ConditionType, Reason
+from alidade_crds.status import JobStatus, ModelInfo
 from alidade_operator.api import ALIGNMENT_RUN, FINE_TUNE_JOB, PYTORCH_JOB, REWARD_MODEL
 from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import acceptance, alignmentjob, runacceptance, steps
-from alidade_operator.reconcile.afteralignment import plan_after_alignment
+from alidade_operator.reconcile.afteralignment import live_evaluations, plan_after_alignment
 from alidade_operator.reconcile.draft import Phase
 from alidade_operator.reconcile.launch import refuse, state_suspension
 from alidade_operator.reconcile.plan import Delete, Plan, TrainingJob
@@ -31,13 +32,13 @@ def plan_alignment_run(run: AlignmentRun, seen: RunObserved, config: OperatorCon
         return _after_the_end(run, seen, draft)
     _begin(run, draft)
     if run.spec is None:
-        return refuse(draft, acceptance.Refusal(Reason.INVALID_SPEC, run.spec_error), suspended=False)
+        return _refuse(run, seen, draft, acceptance.Refusal(Reason.INVALID_SPEC, run.spec_error))
     state_suspension(draft, suspended=run.spec.suspend)
     draft.state(steps=",".join(alignmentjob.kind_of(step) for step in run.spec.align))
     if runacceptance.is_due(run):
         found = runacceptance.refusal(run, seen, config)
         if found is not None:
-            return refuse(draft, found, suspended=run.spec.suspend)
+            return _refuse(run, seen, draft, found)
         draft.conditions.set(ConditionType.ACCEPTED, "True", Reason.VALID, "Nothing in the spec stands against it.")
         draft.state(data=runacceptance.data_digests(seen))
         verdict = runacceptance.fit(run, seen, config)
@@ -58,6 +59,14 @@ def _after_the_end(run: AlignmentRun, seen: RunObserved, draft: RunDraft) -> Pla
     return draft.finish("Succeeded" if succeeded else "Failed", "clean up", why)
 
 
+def _refuse(run: AlignmentRun, seen: RunObserved, draft: RunDraft, found: acceptance.Refusal) -> Plan:
+    """What an older spec has begun goes on, since the new one may only want a correction, unless it is to stop."""
+    suspended = run.spec is not None and run.spec.suspend
+    if suspended:
+        draft.deletions += [*_live_jobs(seen), *_live_resources(seen)]
+    return refuse(draft, found, suspended=suspended)
+
+
 def _live_jobs(seen: RunObserved) -> list[Delete]:
     jobs = [*seen.other_jobs, *(seen.job.jobs if seen.job is not None else ())]
     return [
@@ -69,11 +78,12 @@ def _live_jobs(seen: RunObserved) -> list[Delete]:
 
 def _live_resources(seen: RunObserved) -> list[Delete]:
     kinds = {kind.kind: kind for kind in (FINE_TUNE_JOB, REWARD_MODEL)}
-    return [
+    resources = [
         Delete(kinds[view.kind], view.name, view.uid)
         for view in seen.made
         if view.owned and not view.has_ended and not view.terminating
     ]
+    return [*resources, *live_evaluations(seen)]
 
 
 def _begin(run: AlignmentRun, draft: RunDraft) -> None:
@@ -81,21 +91,26 @@ def _begin(run: AlignmentRun, draft: RunDraft) -> None:
     if not run.is_changed:
         return
     draft.state(finished_at=None)
+    draft.take_back_stages()
     draft.conditions.set(ConditionType.SUCCEEDED, "False", Reason.NOT_FINISHED, "The run has not finished.")
     draft.conditions.set(ConditionType.FAILED, "False", Reason.NOT_FAILED, "The run has not failed.")
 
 
 def _stages(run: AlignmentRun, seen: RunObserved, config: OperatorConfig, draft: RunDraft) -> Plan:
     stages = stages_of(run, seen, config)
-    for stage in stages.all:
-        draft.children += stage.children
-        draft.deletions += stage.deletions
-    draft.deletions += superseded(run, seen, stages.all)
     _state_stages(draft, stages)
     failed = next((stage for stage in stages.all if stage.state == "failed"), None)
     if failed is not None:
-        return _fail_stage(draft, stages, failed)
+        return _fail_stage(seen, draft, stages, failed)
+    for stage in stages.all:
+        draft.children += stage.children
+        draft.deletions += stage.deletions
+        if stage.deletions:
+            # Our own deletions come back as no event.
+            draft.look_again_in(_AT_ONCE_S)
+    draft.deletions += superseded(run, seen, stages.all)
     if not stages.are_ready:
+        draft.deletions += [*_live_jobs(seen), *live_evaluations(seen)]
         draft.show(stages, steps.pending(run))
         return _wait(run, draft, stages)
     return _align(run, seen, config, draft, stages)
@@ -123,14 +138,16 @@ def _state_ready(draft: RunDraft, kind: ConditionType, stages: list[Stage], *, n
     draft.conditions.set(kind, "False" if waiting else "True", reason, message)
 
 
-def _fail_stage(draft: RunDraft, stages: Stages, failed: Stage) -> Plan:
+def _fail_stage(seen: RunObserved, draft: RunDraft, stages: Stages, failed: Stage) -> Plan:
     draft.show(stages, [])
+    draft.deletions += [*_live_jobs(seen), *_live_resources(seen)]
     return end_failed(draft, failed.reason, failed.message)
 
 
 def _wait(run: AlignmentRun, draft: RunDraft, stages: Stages) -> Plan:
     assert run.spec is not None, "an unreadable spec does not get here"
     waiting = [stage for stage in stages.all if stage.state == "pending"]
+    draft.state(**{name: getattr(JobStatus(), name) for name in _FIELDS_OF_JOB})
     draft.conditions.set(
         ConditionType.LAUNCHED, "False", Reason.WAITING, "The alignment job waits for SFTReady and RewardModelReady."
     )
@@ -148,18 +165,31 @@ def _align(run: AlignmentRun, seen: RunObserved, config: OperatorConfig, draft: 
     """The stages are ready: the job is launched and followed, unless its model is there already."""
     job = alignmentjob.alignment_job(run, stages, seen, config)
     inputs = alignmentjob.inputs_of(job)
-    draft.deletions += [deletion for deletion in _live_jobs(replace(seen, job=None))]
+    draft.deletions += _live_jobs(replace(seen, job=None))
     known = alignmentjob.aligned_stage(run.status, inputs)
     if known is not None and known.model is not None:
         draft.show(stages, [stage for stage in run.status.stages if stage.kind == alignmentjob.KIND])
+        _state_known(run, draft, known, known.model)
         return plan_after_alignment(run, seen, config, draft, stages, known.model)
-    other = seen.aligned(inputs)
-    if other is not None:
-        return _reuse(run, seen, config, draft, stages, inputs, other)
     assert seen.job is not None, "the job was looked for, since the stages are ready"
+    is_under_way = any(item.owned and item.state != "failed" for item in seen.job.jobs)
+    other = seen.aligned(inputs)
+    if other is not None and not is_under_way:
+        return _reuse(run, seen, config, draft, stages, inputs, other)
+    draft.deletions += live_evaluations(seen)
     source = SourceView(exists=True, succeeded=True, model=stages.sft.model) if stages.sft.source is not None else None
     inner = plan_training_job(job, replace(seen.job, source=source), config, draft.clock)
     return _merged(run, seen, draft, stages, job, inner)
+
+
+def _state_known(run: AlignmentRun, draft: RunDraft, stage: StageStatus, model: ModelInfo) -> None:
+    """Aligned is what it was; where it was taken back in between, it is stated again."""
+    before = next((item for item in run.status.conditions if item.type == ConditionType.ALIGNED), None)
+    if before is not None and before.status == "True":
+        draft.conditions.set(ConditionType.ALIGNED, "True", before.reason, before.message)
+    else:
+        reason = Reason.REUSED if stage.reused else Reason.COMPLETED
+        draft.conditions.set(ConditionType.ALIGNED, "True", reason, f"The model is at {model.uri} ({model.digest}).")
 
 
 def _reuse(

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import Condition, FailureInfo, JobStatus
 from alidade_operator.conditions import Conditions
-from alidade_operator.reconcile.plan import Apply, Create, Decision, Delete, Notice, Plan, ProgressTarget, seconds_until
+from alidade_operator.reconcile.plan import Child, Decision, Delete, Notice, Plan, ProgressTarget, seconds_until
 
 Phase = Literal["Pending", "Waiting", "Starting", "Running", "Retrying", "Suspended", "Succeeded", "Failed"]
 """For people. Waiting: something has to change or come first. Pending: launched, its pods cannot run yet. Starting: its
@@ -27,7 +27,7 @@ class Draft:
         self.clock = now
         self.now = now.replace(microsecond=0)
         self.conditions = Conditions(status.conditions, generation=generation, now=self.now)
-        self.children: list[Create | Apply] = []
+        self.children: list[Child] = []
         self.deletions: list[Delete] = []
         self.remarks: list[Notice] = []
         self.taken_notices: list[Notice] = []

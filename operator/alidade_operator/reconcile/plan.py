@@ -106,6 +106,21 @@ class Apply:
 
 
 @dataclass(frozen=True)
+class Adjust:
+    """A child that is there, of which some fields are to read otherwise; body: a merge patch with its name and uid.
+
+    Not an apply: that would also send what a running job may not change, and would not take a field away that the
+    child was created with.
+    """
+
+    kind: Kind
+    body: JsonObject
+
+
+Child = Create | Apply | Adjust
+
+
+@dataclass(frozen=True)
 class Delete:
     """An object that is no longer wanted; only the one of that uid is deleted."""
 
@@ -145,7 +160,7 @@ class Plan:
 
     status: JobStatus | None = None
     """The status as it should read; None leaves it alone."""
-    children: tuple[Create | Apply, ...] = ()
+    children: tuple[Child, ...] = ()
     deletions: tuple[Delete, ...] = ()
     notices: tuple[Notice, ...] = ()
     """What conditions have come to say."""

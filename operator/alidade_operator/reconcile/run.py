@@ -8,6 +8,7 @@ from typing import Any
 
 from alidade_crds.alignmentrun import AlignmentRunSpec, AlignmentRunStatus, StageStatus
 from alidade_crds.evaluation import EvaluationResult
+from alidade_crds.reasons import ConditionType
 from alidade_crds.status import JobStatus, ModelInfo
 from alidade_operator.api import JsonObject, Kind
 from alidade_operator.reconcile.plan import identity, parse_spec, parse_status
@@ -49,6 +50,17 @@ class AlignmentRun:
     def is_changed(self) -> bool:
         """Whether the spec is another one than the status speaks of."""
         return self.status.observed_generation != self.generation
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the stages of the status, and its data, are those of the present spec: it has been accepted once.
+
+        Later launches may be refused (a claim is gone, a pool was taken away) when the model to start from is there.
+        """
+        true = {condition.type for condition in self.status.conditions if condition.status == "True"}
+        misfits = any(item.type == ConditionType.FITS and item.status == "False" for item in self.status.conditions)
+        accepted = ConditionType.ACCEPTED in true and not misfits
+        return not self.is_changed and (accepted or ConditionType.SFT_READY in true)
 
     @property
     def has_ended(self) -> bool:
@@ -120,6 +132,11 @@ class ResultView:
         """Whether a condition holds."""
         return self.conditions.get(condition_type, ("",))[0] == "True"
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether an Evaluation runs no more."""
+        return self.has("Succeeded") or self.has("Failed")
+
 
 def nothing_alike(inputs: str) -> Sequence[ResourceView]:
     """No resource has these inputs."""
@@ -154,7 +171,8 @@ class RunObserved:
     """What there is of the alignment job, once it can be told which one it is."""
     other_jobs: tuple[TrainingJobView, ...] = ()
     """PyTorchJobs of alignments from other inputs: the spec has changed since."""
-    evaluation: ResultView | None = None
+    evaluations: tuple[ResultView, ...] = ()
+    """Evaluations that the run has made, of this model or of older ones."""
     serving: ResultView | None = None
 
 

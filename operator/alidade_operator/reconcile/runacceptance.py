@@ -53,7 +53,7 @@ def parts_of(spec: AlignmentRunSpec) -> Iterator[tuple[TrainingJobSpec, str, Kin
 def _job_spec(spec: AlignmentRunSpec) -> AlignmentJobSpec:
     """The alignment job with its models left open."""
     rewards = {one.name: one.model.uri for one in spec.reward_models if one.model is not None}
-    return alignment_spec(spec, model=Model(), rewards=rewards, output=None)
+    return alignment_spec(spec, model=spec.sft.model or Model(), rewards=rewards, output=None)
 
 
 def refusal(run: AlignmentRun, seen: RunObserved, config: OperatorConfig) -> Refusal | None:

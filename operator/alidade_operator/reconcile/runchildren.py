@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from alidade_crds.blocks import Compute
 from alidade_operator.api import ALIGNMENT_RUN, JsonObject, Kind
 from alidade_operator.cache import INPUTS_LABEL
 from alidade_operator.config import OperatorConfig
@@ -21,6 +22,15 @@ def stage_resource(run: AlignmentRun, made: MadeStage, config: OperatorConfig, *
     if "output" not in spec:
         spec["output"] = {"uri": stage_output(run, config, f"{made.stage}-{made.inputs}")}
     return run_child(run, made.kind, made.name, made.stage, spec, inputs=made.inputs)
+
+
+def stage_changes(body: JsonObject, uid: str) -> JsonObject:
+    """What a resource that is there takes up of its newest form: how long, how often and where it runs."""
+    spec = body["spec"]
+    compute = Compute.model_validate(spec["compute"]).model_dump(mode="json", by_alias=True)
+    fields = {name: spec.get(name) for name in ("suspend", "backoffLimit", "activeDeadlineSeconds")}
+    metadata = {"name": body["metadata"]["name"], "uid": uid, "annotations": body["metadata"]["annotations"]}
+    return {"metadata": metadata, "spec": fields | {"compute": compute}}
 
 
 def run_child(

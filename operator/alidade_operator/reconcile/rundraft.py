@@ -22,6 +22,11 @@ JOB_TOLD = frozenset(
 )
 """Conditions whose transitions the plan of the training job tells of, while there is one."""
 
+_TO_ALIGNMENT = (
+    (ConditionType.SFT_READY, "The model to start from is not there yet."),
+    (ConditionType.REWARD_MODEL_READY, "The rewards are not there yet."),
+    (ConditionType.ALIGNED, "There is no aligned model yet."),
+)
 _AFTER_ALIGNMENT = (
     (ConditionType.EVALUATED, "There is no aligned model to evaluate yet."),
     (ConditionType.GATE_PASSED, "There are no results to judge yet."),
@@ -41,11 +46,21 @@ class RunDraft(Draft):
     def show(self, stages: Stages, alignment: Iterable[StageStatus]) -> None:
         """States the stages up to the alignment; what comes after it is added by `add_stage`."""
         listed = [stage.status for stage in stages.all if stage.status is not None]
-        self.state(stages=[*listed, *alignment])
+        steps = list(alignment)
+        self.state(stages=[*listed, *steps])
+        # What others have made began before this run, if not before there was one.
+        own = [stage.status for stage in stages.all if stage.status is not None and stage.made is not None]
+        began = [stage.started_at for stage in (*own, *steps) if not stage.reused and stage.started_at is not None]
+        self.state(started_at=min(began, default=None))
 
     def add_stage(self, stage: StageStatus) -> None:
         """States a further stage."""
         self.state(stages=[*self.stated("stages"), stage])
+
+    def take_back_stages(self) -> None:
+        """Takes back what was said of the stages of an older spec."""
+        for kind, what in (*_TO_ALIGNMENT, *_AFTER_ALIGNMENT):
+            self.conditions.set(kind, "False", Reason.WAITING, what)
 
     def take(self, inner: Plan, conditions: Iterable[Condition]) -> None:
         """Makes what the plan of the run's training job wants part of this one."""
@@ -68,11 +83,9 @@ class RunDraft(Draft):
         """As Draft.finish."""
         listed: list[StageStatus] = self.stated("stages")
         current = next((stage.name for stage in listed if stage.phase not in _ENDED), None)
-        began = [stage.started_at for stage in listed if stage.started_at is not None]
         hours = [stage.gpu_hours for stage in listed if stage.gpu_hours is not None]
         self.state(
             stage=current,
-            started_at=min(began, default=None),
             gpu_hours=round(sum(hours), 4) if hours else None,
             cost=total_cost([stage.cost for stage in listed if stage.cost is not None and not stage.reused]),
             reward=_reward(listed),
@@ -81,14 +94,8 @@ class RunDraft(Draft):
 
     def _complete_conditions(self) -> None:
         super()._complete_conditions()
-        default = self.conditions.set_default
-        for kind, what in (
-            (ConditionType.SFT_READY, "The model to start from is not there yet."),
-            (ConditionType.REWARD_MODEL_READY, "The rewards are not there yet."),
-            (ConditionType.ALIGNED, "There is no aligned model yet."),
-            *_AFTER_ALIGNMENT,
-        ):
-            default(kind, "False", Reason.WAITING, what)
+        for kind, what in (*_TO_ALIGNMENT, *_AFTER_ALIGNMENT):
+            self.conditions.set_default(kind, "False", Reason.WAITING, what)
 
 
 def _reward(stages: Iterable[StageStatus]) -> float | None:

@@ -12,7 +12,7 @@ from alidade_crds.status import JobStatus, ModelInfo
 from alidade_operator.api import FINE_TUNE_JOB, REWARD_MODEL, Kind
 from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import progress
-from alidade_operator.reconcile.plan import Alone, Apply, Create, Delete
+from alidade_operator.reconcile.plan import Adjust, Alone, Child, Create, Delete
 from alidade_operator.reconcile.run import (
     AlignmentRun,
     MadeStage,
@@ -22,7 +22,7 @@ from alidade_operator.reconcile.run import (
     inputs_hash,
     model_identity,
 )
-from alidade_operator.reconcile.runchildren import stage_resource
+from alidade_operator.reconcile.runchildren import stage_changes, stage_resource
 
 SFT = "sft"
 State = Literal["ready", "pending", "failed"]
@@ -43,7 +43,7 @@ class Stage:
     model: ModelInfo | None = None
     source: ResourceRef | None = None
     made: MadeStage | None = None
-    children: tuple[Create | Apply, ...] = ()
+    children: tuple[Child, ...] = ()
     deletions: tuple[Delete, ...] = ()
 
 
@@ -72,8 +72,7 @@ class Stages:
 
 
 def _own_seconds(stage: Stage) -> float:
-    status = stage.status
-    return 0.0 if status is None or status.reused else status.active_seconds or 0.0
+    return (stage.status.active_seconds or 0.0) if stage.status is not None else 0.0
 
 
 def stages_of(run: AlignmentRun, seen: RunObserved, config: OperatorConfig) -> Stages:
@@ -112,7 +111,7 @@ def _reward(
     if model is None:
         if sft.state != "ready":
             return Stage("pending", Reason.WAITING, f"Reward {reward.name} starts from the model of stage sft.")
-        base, model = sft, _model_of(run, sft)
+        base, model = sft, start_model(run, seen, sft)
     else:
         base = _base_of(run, seen, f"{field}.template", model)
         if base.state != "ready":
@@ -125,19 +124,27 @@ def _reward(
     return _made(run, seen, config, made, _own_seconds(sft))
 
 
-def _model_of(run: AlignmentRun, sft: Stage) -> Model:
-    """How a later stage names the model of stage sft."""
+def start_model(run: AlignmentRun, seen: RunObserved, sft: Stage) -> Model:
+    """How a later resource names the model of stage sft: by its resource while there is one, else by its address."""
     assert run.spec is not None, "an unreadable spec does not get here"
-    if sft.source is not None:
-        return Model(from_=sft.source)
+    named = named_model(seen, sft)
+    if named is not None:
+        return named
     assert run.spec.sft.model is not None, "a model without a resource is one by address"
     return run.spec.sft.model
+
+
+def named_model(seen: RunObserved, stage: Stage) -> Model | None:
+    """As start_model, of any stage; None for a model at an address of the spec."""
+    if stage.source is not None and (stage.source.kind, stage.source.name) in seen.resources:
+        return Model(from_=stage.source)
+    return Model(uri=stage.model.uri) if stage.model is not None else None
 
 
 def _pinned(run: AlignmentRun, stage: str) -> str | None:
     """The hash that a stage was begun with: data that changes while a run is under way does not begin it anew."""
     known = run.status.stage_named(stage)
-    return known.inputs if known is not None and not run.is_changed else None
+    return known.inputs if known is not None and run.is_begun else None
 
 
 def _data(seen: RunObserved, spec: dict[str, Any]) -> dict[str, str]:
@@ -164,7 +171,7 @@ def _taken(
         return Stage("ready", Reason.VALID, f"It is at {model.uri}.")
     where = f"{ref.kind} {ref.name}"
     known = run.status.stage_named(name)
-    if known is not None and not run.is_changed and known.model is not None:
+    if known is not None and run.is_begun and known.model is not None:
         return Stage("ready", Reason.COMPLETED, _is_at(where, known.model), known, known.model, ref)
     view = seen.resources.get((ref.kind, ref.name))
     if view is None:
@@ -202,12 +209,14 @@ def _made(
     if own is None:
         return _reused_or_new(run, seen, made, Create(made.kind, body))
     if own.terminating or (own.has_failed and own.run_generation < run.generation):
-        message = f"{own.kind} {own.name} has failed before the spec was changed; it is made anew."
+        why = "has failed before the spec was changed" if own.has_failed else "is being deleted"
+        message = f"{own.kind} {own.name} {why}; it is made anew."
         deletions = () if own.terminating else (Delete(made.kind, own.name, own.uid),)
         return Stage("pending", Reason.WAITING, message, _status_of(made.stage, own), made=made, deletions=deletions)
     wanted = (run.spec.suspend if run.spec is not None else False, run.generation, deadline_s)
     is_as_wanted = own.has_ended or wanted == (own.suspended, own.run_generation, own.deadline_s)
-    return _followed(made, own, reused=False, children=() if is_as_wanted else (Apply(made.kind, body),))
+    changes = () if is_as_wanted else (Adjust(made.kind, stage_changes(body, own.uid)),)
+    return _followed(made, own, reused=False, children=changes)
 
 
 def _deadline_s(run: AlignmentRun, made: MadeStage, seconds_before: float) -> int | None:
@@ -237,7 +246,7 @@ def _reused_or_new(run: AlignmentRun, seen: RunObserved, made: MadeStage, new: C
     return Stage("pending", Reason.STAGE_RUNNING, message, status, made=made, children=(child,))
 
 
-def _followed(made: MadeStage, view: ResourceView, *, reused: bool, children: tuple[Create | Apply, ...] = ()) -> Stage:
+def _followed(made: MadeStage, view: ResourceView, *, reused: bool, children: tuple[Child, ...] = ()) -> Stage:
     """A stage as its resource tells of it."""
     where = f"{view.kind} {view.name}"
     status = _status_of(made.stage, view, reused=reused, inputs=made.inputs)
@@ -273,7 +282,7 @@ def _status_of(name: str, view: ResourceView, *, reused: bool = False, inputs: s
     """A stage's entry in the status; None for what is no stage, the base of a template."""
     if not name:
         return None
-    status = view.status
+    status, is_own = view.status, view.owned and not reused
     return StageStatus(
         name=name,
         kind=view.kind,
@@ -284,9 +293,9 @@ def _status_of(name: str, view: ResourceView, *, reused: bool = False, inputs: s
         model=status.model if view.has_succeeded else None,
         started_at=status.started_at,
         finished_at=_whole(status.finished_at),
-        active_seconds=status.active_seconds,
-        gpu_hours=status.gpu_hours if view.owned else None,
-        cost=status.cost if view.owned else None,
+        active_seconds=status.active_seconds if is_own else None,
+        gpu_hours=status.gpu_hours if is_own else None,
+        cost=status.cost if is_own else None,
         metrics=_metrics(status),
     )
 
