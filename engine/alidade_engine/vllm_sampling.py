@@ -12,7 +12,6 @@ weight at most); log-probabilities are not told.
 import importlib
 import importlib.util
 import json
-import logging
 import os
 import random
 import tempfile
@@ -40,7 +39,13 @@ from alidade_engine.templates import stop_token_ids
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 """Models whose weights vLLM takes by the names they have in transformers; each was compared with `Sampler`."""
-MULTIPROCESSING_SWITCH = "VLLM_ENABLE_V1_MULTIPROCESSING"
+ENVIRONMENT = {
+    # In a process of its own the engine could not read the weights of this one.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # Its notes on how it starts, and on the CPU its warnings that it cannot sleep there, would fill a job's log.
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+"""What vLLM reads while it starts."""
 ROWS = 256
 """Answers that are drawn at once: vLLM's own default for offline use."""
 MOST_CACHE_BYTES = 8 * 2**30
@@ -306,10 +311,8 @@ def _running(settings: _Settings) -> Any:
     It lives as long as the process, and samplers of the same kind share it: when one ends, it takes along
     torch.distributed's groups, which are the training's.
     """
-    with _inside_this_process(), tempfile.TemporaryDirectory() as folder:
+    with _environment(), tempfile.TemporaryDirectory() as folder:
         vllm: Any = importlib.import_module("vllm")
-        # Its notes on how it starts, and on the CPU its warnings that it cannot sleep there, would fill a job's log.
-        logging.getLogger("vllm").setLevel(logging.ERROR)
         (Path(folder) / "config.json").write_text(settings.config)
         llm = vllm.LLM(
             model=folder,
@@ -326,6 +329,8 @@ def _running(settings: _Settings) -> Any:
             enable_sleep_mode=torch.cuda.is_available(),
             distributed_executor_backend="external_launcher" if _has_peers() else "uni",
         )
+    # At the process's end it would look for groups that are gone by then, and print a trace.
+    llm.llm_engine.engine_core._finalizer.atexit = False
     llm.sleep(level=2)
     return llm
 
@@ -348,17 +353,18 @@ def _awake(llm: Any, model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _inside_this_process() -> Iterator[None]:
-    """vLLM would start a process for its engine, which could not read the weights of this one."""
-    before = os.environ.get(MULTIPROCESSING_SWITCH)
-    os.environ[MULTIPROCESSING_SWITCH] = "0"
+def _environment() -> Iterator[None]:
+    """ENVIRONMENT within it, and afterwards what was there before."""
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    os.environ.update(ENVIRONMENT)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[MULTIPROCESSING_SWITCH]
-        else:
-            os.environ[MULTIPROCESSING_SWITCH] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
