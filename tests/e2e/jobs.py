@@ -41,21 +41,80 @@ def finetune_job(name: str, *, steps: int = 40, **spec: Any) -> dict[str, Any]:
     }
 
 
-def apply(cluster: Cluster, *manifests: dict[str, Any]) -> str:
+TRAINING = {
+    "globalBatchSize": 8, "microBatchSize": 4, "precision": "fp32", "learningRate": 0.01,
+    "gradientCheckpointing": False,
+}  # fmt: skip
+
+
+def alignment_run(name: str, **spec: Any) -> dict[str, Any]:
+    """An AlignmentRun over `sums` and `wrong`, from SFT to RAFT to PPO, that a CPU finishes in a minute."""
+    sft = {
+        "method": "sft",
+        "model": {"init": TINY},
+        "dataset": {"uri": "configmap://sums/train.json", "maxLength": 64, "packing": False},
+        "training": {**TRAINING, "maxSteps": 60, "epochs": 1000},
+        "checkpoint": {"everySteps": 20},
+        "compute": {"workers": 2},
+    }
+    reward = {
+        "dataset": {"uri": "configmap://wrong/train.json", "maxLength": 64, "validation": {"fraction": 0.1}},
+        "training": {**TRAINING, "learningRate": 0.003, "epochs": 2},
+        "checkpoint": {"everySteps": 10},
+    }
+    blocks: dict[str, Any] = {
+        "sft": {"template": sft},
+        "rewardModels": [{"name": "right", "template": reward}],
+        "prompts": {
+            "uri": "configmap://sums/train.json",
+            "maxLength": 48,
+            "validation": {"uri": "configmap://sums/train.json"},
+        },
+        "align": [
+            {"raft": {"iterations": 3, "promptsPerIteration": 32, "samplesPerPrompt": 4}},
+            {"ppo": {"iterations": 3, "rolloutBatchSize": 32, "miniBatchSize": 16}},
+        ],
+        "generation": {"maxNewTokens": 16},
+        "training": {**TRAINING, "learningRate": 0.001},
+        "compute": {"workers": 2},
+        "checkpoint": {"everySteps": 4},
+    }
+    return {
+        "apiVersion": "alidade.dev/v1alpha1",
+        "kind": "AlignmentRun",
+        "metadata": {"name": name},
+        "spec": {**blocks, **spec},
+    }
+
+
+def wrong_sums() -> dict[str, Any]:
+    """The ConfigMap `wrong`: the right sum of every pair against a wrong one."""
+    preferences = [
+        {"prompt": pair["input"], "chosen": pair["output"], "rejected": f"It is {(index * 7) % 23 + 30}."}
+        for index, pair in enumerate(PAIRS)
+    ]
+    return config_map("wrong", train_json=json.dumps({"type": "paired_text_to_text", "instances": preferences}))
+
+
+def apply(cluster: Cluster, *manifests: dict[str, Any], namespace: str = "default") -> str:
     """Applies manifests and returns what kubectl printed."""
-    return cluster.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(manifests))
+    text = yaml.safe_dump_all(manifests)
+    return cluster.kubectl("apply", "--server-side", "-n", namespace, "-f", "-", stdin=text)
 
 
-def read(cluster: Cluster, name: str, kind: str = "finetunejob") -> dict[str, Any]:
+def read(cluster: Cluster, name: str, kind: str = "finetunejob", namespace: str = "default") -> dict[str, Any]:
     """A resource as it is now."""
-    found: dict[str, Any] = json.loads(cluster.kubectl("get", kind, name, "-o", "json"))
+    found: dict[str, Any] = json.loads(cluster.kubectl("get", kind, name, "-n", namespace, "-o", "json"))
     return found
 
 
-def listed(cluster: Cluster, kind: str, selector: str | None = None) -> list[dict[str, Any]]:
+def listed(
+    cluster: Cluster, kind: str, selector: str | None = None, namespace: str = "default"
+) -> list[dict[str, Any]]:
     """All resources of a kind."""
     narrowed = ("-l", selector) if selector else ()
-    items: list[dict[str, Any]] = json.loads(cluster.kubectl("get", kind, "-o", "json", *narrowed))["items"]
+    text = cluster.kubectl("get", kind, "-n", namespace, "-o", "json", *narrowed)
+    items: list[dict[str, Any]] = json.loads(text)["items"]
     return items
 
 
@@ -71,11 +130,13 @@ def message(resource: dict[str, Any], condition_type: str) -> str:
     return next((str(entry["message"]) for entry in entries if entry["type"] == condition_type), "")
 
 
-def finished(cluster: Cluster, name: str, *, timeout_s: float = 400) -> dict[str, Any]:
-    """The job once it has succeeded; AssertionError with its conditions when it fails."""
+def finished(
+    cluster: Cluster, name: str, kind: str = "finetunejob", namespace: str = "default", *, timeout_s: float = 400
+) -> dict[str, Any]:
+    """The resource once it has succeeded; AssertionError with its conditions when it fails."""
 
     def ended() -> dict[str, Any] | None:
-        job = read(cluster, name)
+        job = read(cluster, name, kind, namespace)
         assert conditions(job).get("Failed", ("",))[0] != "True", job["status"]
         return job if conditions(job).get("Succeeded", ("",))[0] == "True" else None
 
@@ -85,7 +146,7 @@ def finished(cluster: Cluster, name: str, *, timeout_s: float = 400) -> dict[str
 def output_folder(cluster: Cluster, job: dict[str, Any]) -> Path:
     """The folder on this machine that holds the job's model, checkpoints and metrics."""
     _, _, path = job["status"]["model"]["uri"].partition("://")
-    return (cluster.kubeconfig.parent / "volumes" / "default" / path).parent
+    return (cluster.kubeconfig.parent / "volumes" / job["metadata"]["namespace"] / path).parent
 
 
 def has_checkpoint(cluster: Cluster, name: str) -> bool:
