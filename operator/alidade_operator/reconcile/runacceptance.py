@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from alidade_crds.alignmentrun import AlignmentRunSpec, DataDigest, RewardSource
 from alidade_crds.blocks import Model
+from alidade_crds.evaluation import SuiteType
 from alidade_crds.jobs import RewardModelSpec, TrainingJobSpec
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import JobStatus
@@ -20,7 +21,7 @@ from alidade_operator.reconcile.plan import TrainingJob
 from alidade_operator.reconcile.run import HASH_LENGTH, AlignmentRun, RunObserved, child_name
 from alidade_operator.reconcile.stages import SFT
 from alidade_operator.resources.observation import SourceView
-from alidade_operator.resources.pytorchjob import processes_per_worker
+from alidade_operator.resources.pytorchjob import longest_name, processes_per_worker
 
 _RESERVED = frozenset({SFT, ALIGN, "evaluation", "gate", "serve", "eval"})
 
@@ -59,10 +60,13 @@ def _job_spec(spec: AlignmentRunSpec) -> AlignmentJobSpec:
 def refusal(run: AlignmentRun, seen: RunObserved, config: OperatorConfig) -> Refusal | None:
     """The first objection to beginning the run, or None."""
     assert run.spec is not None, "an unreadable spec does not get here"
-    found = _names(run) or _circle(run, seen) or _baselines(run.spec) or _batches(run.spec)
+    found = _names(run) or _circle(run, seen) or _evaluated(run.spec) or _baselines(run.spec) or _batches(run.spec)
     if found is not None:
         return found
     for spec, field, kind, stage in parts_of(run.spec):
+        found = _lifetime(spec, field) if kind is not ALIGNMENT_RUN else None
+        if found is not None:
+            return found
         # The model of a template is looked at when the stage is made; here it would only be waited for.
         part = spec.model_copy(update={"model": Model(uri=spec.model.uri)})
         found = acceptance.refusal(Candidate(_job(run, kind, stage), part, seen.place, config, field))
@@ -100,6 +104,64 @@ def _names(run: AlignmentRun) -> Refusal | None:
             return Refusal(
                 Reason.INVALID_SPEC,
                 f"spec.rewardModels[{index}].name is {reward.name}; pods are named after it: leave the dots out.",
+            )
+        found = _reward_name(run, reward, index)
+        if found is not None:
+            return found
+    return None
+
+
+def _reward_name(run: AlignmentRun, reward: RewardSource, index: int) -> Refusal | None:
+    """A reward model's pods are named after the run and the reward."""
+    if reward.template is None:
+        return None
+    longest = longest_name(workers=reward.template.compute.workers, attempts=reward.template.backoff_limit + 1)
+    limit = longest - len(child_name(run.name, "", "0" * HASH_LENGTH))
+    if limit < len(ALIGN) or len(reward.name) <= limit:
+        return None  # or the run's own name is too long, which is said by the checks of its parts
+    return Refusal(
+        Reason.NAME_TOO_LONG,
+        f"spec.rewardModels[{index}].name has {len(reward.name)} characters; with metadata.name {run.name} at most "
+        f"{limit} leave the pods' names within 63. Choose a shorter one.",
+    )
+
+
+def _lifetime(spec: TrainingJobSpec, field: str) -> Refusal | None:
+    """A stage that went before its run would be made again."""
+    if spec.ttl_seconds_after_finished is None:
+        return None
+    return Refusal(
+        Reason.INVALID_SPEC,
+        f"{field}.ttlSecondsAfterFinished is {spec.ttl_seconds_after_finished}; a stage stays as long as its run. "
+        "Leave it out, or set spec.ttlSecondsAfterFinished.",
+    )
+
+
+def _evaluated(spec: AlignmentRunSpec) -> Refusal | None:
+    """What the Evaluation of the run would be refused for, long after the GPUs have been paid."""
+    if spec.evaluation is None:
+        return None
+    template, field = spec.evaluation.template, "spec.evaluation.template"
+    for index, one in enumerate(template.models):
+        if one.name in (START_MODEL, ALIGNED_MODEL):
+            return Refusal(
+                Reason.INVALID_SPEC,
+                f"{field}.models[{index}].name is {one.name}, which is one of the run's own models. Choose another "
+                "one.",
+            )
+    known = [START_MODEL, ALIGNED_MODEL, *(one.name for one in template.models)]
+    if template.baseline is not None and template.baseline not in known:
+        return Refusal(
+            Reason.INVALID_SPEC,
+            f"{field}.baseline is {template.baseline}; the evaluation measures {', '.join(known)}. Name one of them, "
+            f"or add the model to {field}.models.",
+        )
+    for index, suite in enumerate(template.suites):
+        if suite.type == SuiteType.REWARD and suite.reward_model is None and not _models(spec):
+            return Refusal(
+                Reason.INVALID_SPEC,
+                f"{field}.suites[{index}].rewardModel is missing, and no reward of the run is a model that could stand "
+                "in for it. Name one, or leave the suite out.",
             )
     return None
 
