@@ -62,12 +62,13 @@ class RewardSource(Spec):
 
     model_config = spec_config(
         (
-            "[has(self.template), has(self.ref), has(self.model), has(self.function), has(self.entryPoint)]"
+            # "function" is a word of CEL's own, which a rule escapes.
+            "[has(self.template), has(self.ref), has(self.model), has(self.__function__), has(self.entryPoint)]"
             ".filter(given, given).size() == 1",
             "exactly one of template, ref, model, function, entryPoint must be set",
         ),
         (
-            "(has(self.function) && self.function == 'regex') == has(self.pattern)",
+            "(has(self.__function__) && self.__function__ == 'regex') == has(self.pattern)",
             "pattern is set with function regex, and only then",
         ),
         ("!has(self.model) || !has(self.model.init)", "a reward model needs trained weights: model.uri or model.from"),
