@@ -70,7 +70,7 @@ class Controller:
         self._clock = clock
         self._cache = Cache()
         self._queue: WorkQueue[Key] = WorkQueue(on_wait=QUEUE_WAIT.observe)
-        self._executor = Executor(api, self._cache, on_resource=self._queue.add)
+        self._executor = Executor(api, self._cache, on_resource=self._enqueue_resource)
         self._progress: ProgressReader[Key] = ProgressReader(
             interval_s=config.progress_interval_s, on_change=self._queue.add
         )
@@ -131,6 +131,11 @@ class Controller:
                 for resource in self._cache.all(own):
                     if resource["metadata"]["namespace"] == namespace:
                         self._queue.add(key_of(own, resource))
+
+    def _enqueue_resource(self, key: Key) -> None:
+        """Puts in line a resource that we have written or deleted, and who takes its result."""
+        for concerned in (key, *self._cache.dependents(key)):
+            self._queue.add(concerned)
 
     def enqueue_all(self) -> None:
         """Puts every resource in line."""

@@ -28,7 +28,7 @@ class Executor:
     """Writes to the API, and puts what it wrote into the cache, so that the next plan sees it before the watch does."""
 
     def __init__(self, api: Api, cache: Cache, *, on_resource: Callable[[Key], None] | None = None) -> None:
-        """on_resource: told of resources of ours that were written, since the watch finds nothing new in them then."""
+        """on_resource: told of resources of ours that were written or deleted: their events bring nothing new then."""
         self._api = api
         self._on_resource = on_resource
         self._cache = cache
@@ -79,7 +79,7 @@ class Executor:
 
     async def _adjust(self, child: Adjust, namespace: str) -> None:
         try:
-            self._cache.put(child.kind, await self._api.merge(child.kind, namespace, child.body))
+            self._take_in(child.kind, await self._api.merge(child.kind, namespace, child.body))
         except ApiError as error:
             if not (error.not_found or error.conflict):
                 raise
@@ -161,6 +161,8 @@ class Executor:
             self._cache.put(deletion.kind, answer)
         elif known is not None and known["metadata"]["uid"] == deletion.uid:
             self._cache.remove(deletion.kind, known)
+            if deletion.kind in PARENT_KINDS and self._on_resource is not None:
+                self._on_resource(key_of(deletion.kind, known))
 
     async def post(self, kind: Kind, resource: JsonObject, notice: Notice, now: datetime) -> None:
         """Posts an Event. One that cannot be posted is told to the log: the status says the same, and work goes on."""

@@ -18,7 +18,19 @@ import yaml
 from aiohttp import ClientTimeout, web
 
 from alidade_crds.contract import ResultDocument
-from alidade_operator.api import CLAIM, EVENT, FINE_TUNE_JOB, POD, PYTORCH_JOB, Api, ApiError, Connection, Kind
+from alidade_operator.api import (
+    ALIGNMENT_RUN,
+    CLAIM,
+    EVENT,
+    FINE_TUNE_JOB,
+    PARENT_KINDS,
+    POD,
+    PYTORCH_JOB,
+    Api,
+    ApiError,
+    Connection,
+    Kind,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition")
@@ -99,8 +111,10 @@ class Played:
         """Ends the servers of progress, and removes the resources, so that the operator forgets them."""
         for server in self._servers:
             await server.cleanup()
-        for job in (await self.api.list(FINE_TUNE_JOB, namespace=self.namespace))[0]:
-            await self.delete(FINE_TUNE_JOB, job["metadata"]["name"])
+        # Runs first: what they have made would come back.
+        for kind in sorted(PARENT_KINDS, key=lambda kind: kind is not ALIGNMENT_RUN):
+            for body in (await self.api.list(kind, namespace=self.namespace))[0]:
+                await self.delete(kind, body["metadata"]["name"])
 
     async def claim(self, name: str) -> None:
         """Makes a claim."""
@@ -115,22 +129,48 @@ class Played:
             "model": {"init": {"hiddenSize": 64, "layers": 2, "heads": 4, "vocabSize": 512}},
             "dataset": {"uri": "pvc://data/train.json"},
         } | blocks
+        return await self.apply_kind(FINE_TUNE_JOB, name, spec)
+
+    async def apply_kind(self, kind: Kind, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+        """Applies a resource as a user does."""
         body = {
-            "apiVersion": FINE_TUNE_JOB.api_version,
-            "kind": FINE_TUNE_JOB.kind,
+            "apiVersion": kind.api_version,
+            "kind": kind.kind,
             "metadata": {"name": name, "namespace": self.namespace},
             "spec": spec,
         }
-        path = FINE_TUNE_JOB.path(self.namespace, name)
+        path = kind.path(self.namespace, name)
         apply_patch = "application/apply-patch+yaml"
         return await send(
-            self.api, "PATCH", FINE_TUNE_JOB, path, body, content_type=apply_patch, fieldManager="kubectl", force="true"
+            self.api, "PATCH", kind, path, body, content_type=apply_patch, fieldManager="kubectl", force="true"
         )
 
-    async def read(self, name: str) -> dict[str, Any]:
-        """The FineTuneJob's status."""
-        status: dict[str, Any] = (await self.api.get(FINE_TUNE_JOB, self.namespace, name)).get("status") or {}
+    async def read(self, name: str, kind: Kind = FINE_TUNE_JOB) -> dict[str, Any]:
+        """The resource's status."""
+        status: dict[str, Any] = (await self.api.get(kind, self.namespace, name)).get("status") or {}
         return status
+
+    async def child(self, kind: Kind, stage: str, run: str = "demo", *, timeout_s: float = 20) -> dict[str, Any]:
+        """What a run has made for a stage, once it is there."""
+        selector = f"app.kubernetes.io/instance={run},app.kubernetes.io/component={stage}"
+
+        async def look() -> dict[str, Any] | None:
+            found, _ = await self.api.list(kind, namespace=self.namespace, selector=selector)
+            return found[0] if found else None
+
+        made: dict[str, Any] = await self.until(look, f"{kind.kind} of {run} for {stage}", timeout_s=timeout_s)
+        return made
+
+    async def train(self, name: str, result: ResultDocument, *, base: str = "", timeout_s: float = 20) -> None:
+        """The first attempt of a resource runs and succeeds; base: what the names of its PyTorchJobs begin with."""
+
+        async def look() -> dict[str, Any] | None:
+            jobs = await self.training_jobs(name)
+            return next((job for job in jobs.values() if job["metadata"]["name"].startswith(base or name)), None)
+
+        job = await self.until(look, f"a PyTorchJob of {name}", timeout_s=timeout_s)
+        await self.run_pod(job)
+        await self.end_pod(job["metadata"]["name"], result=result)
 
     async def training_jobs(self, name: str) -> dict[str, dict[str, Any]]:
         """PyTorchJobs of a FineTuneJob by name."""
@@ -144,7 +184,8 @@ class Played:
         async def look() -> dict[str, Any] | None:
             return (await self.training_jobs(name)).get(f"{name}-{attempt}")
 
-        return await self.until(look, f"{name}-{attempt} to be launched")
+        found: dict[str, Any] = await self.until(look, f"{name}-{attempt} to be launched")
+        return found
 
     async def until(self, look: Callable[[], Awaitable[Any]], what: str, *, timeout_s: float = 20) -> Any:
         """The first answer that is true; fails after the time, saying what did not happen."""
@@ -157,11 +198,11 @@ class Played:
                 pytest.fail(f"not within {timeout_s:g} s: {what}")
             await asyncio.sleep(0.02)
 
-    async def phase(self, name: str, *phases: str, timeout_s: float = 20) -> dict[str, Any]:
+    async def phase(self, name: str, *phases: str, kind: Kind = FINE_TUNE_JOB, timeout_s: float = 20) -> dict[str, Any]:
         """The status, once it is in one of the phases."""
 
         async def look() -> dict[str, Any] | None:
-            status = await self.read(name)
+            status = await self.read(name, kind)
             return status if status.get("phase") in phases else None
 
         found: dict[str, Any] = await self.until(look, f"{name} to be {' or '.join(phases)}", timeout_s=timeout_s)
@@ -201,7 +242,7 @@ class Played:
         container = {
             "name": "pytorch", "image": "none", "imageID": "none", "ready": False, "restartCount": 0, "state": state,
         }  # fmt: skip
-        await self._write_status(POD, f"{job}-master-0", status | {"containerStatuses": [container]})
+        await self.write_status(POD, f"{job}-master-0", status | {"containerStatuses": [container]})
 
     async def job_status(self, name: str, *true: str) -> None:
         """The training operator writes the PyTorchJob's conditions."""
@@ -219,9 +260,10 @@ class Played:
         status: dict[str, Any] = {"conditions": conditions, "startTime": now()}
         if true and true[-1] in ("Succeeded", "Failed"):
             status["completionTime"] = now()
-        await self._write_status(PYTORCH_JOB, name, status)
+        await self.write_status(PYTORCH_JOB, name, status)
 
-    async def _write_status(self, kind: Kind, name: str, status: dict[str, Any]) -> None:
+    async def write_status(self, kind: Kind, name: str, status: dict[str, Any]) -> None:
+        """A controller writes fields of a status."""
         path = kind.path(self.namespace, name, "status")
         merge_patch = "application/merge-patch+json"
         await send(self.api, "PATCH", kind, path, {"status": status}, content_type=merge_patch)

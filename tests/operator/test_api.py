@@ -6,14 +6,15 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
 
-from alidade_operator.api import CONFIG_MAP, FINE_TUNE_JOB, PYTORCH_JOB, Api, ApiError, Connection
+from alidade_operator.api import ALIGNMENT_RUN, CONFIG_MAP, FINE_TUNE_JOB, PYTORCH_JOB, Api, ApiError, Connection
 from alidade_operator.cache import Cache, Key
 from alidade_operator.executor import Executor, OutdatedPlanError
-from alidade_operator.reconcile.plan import Create, Delete, Plan
+from alidade_operator.reconcile.plan import Adjust, Create, Delete, Plan
 from tests.operator.builders import NOW, job, observed, plan
 
 Answer = Callable[[web.Request, Any], tuple[int, Any]]
@@ -188,6 +189,45 @@ async def test_what_is_already_gone_need_not_be_deleted() -> None:
         deletion = Delete(PYTORCH_JOB, "demo-1", "x")
         await Executor(api, cache).carry_out(Plan(deletions=(deletion,)), FINE_TUNE_JOB, RESOURCE, NOW)
         assert cache.get(Key("PyTorchJob", "team-a", "demo-1")) is None
+
+
+def stage(version: int = 3, **spec: Any) -> dict[str, Any]:
+    """A FineTuneJob that a run has made."""
+    metadata = {"name": "demo-sft", "namespace": "team-a", "uid": "x", "resourceVersion": str(version)}
+    return {"metadata": metadata, "spec": spec}
+
+
+async def test_a_stage_that_goes_puts_in_line_whoever_takes_its_result() -> None:
+    """Its end is in the cache already when the watch tells of it."""
+    async with serving(lambda request, body: (200, {"kind": "Status"})) as (api, _):
+        cache, told = Cache(), list[Key]()
+        cache.put(FINE_TUNE_JOB, stage())
+        made = Plan(deletions=(Delete(FINE_TUNE_JOB, "demo-sft", "x"),))
+        await Executor(api, cache, on_resource=told.append).carry_out(made, ALIGNMENT_RUN, RESOURCE, NOW)
+        assert told == [Key("FineTuneJob", "team-a", "demo-sft")]
+
+
+async def test_an_adjusted_stage_is_patched_and_put_in_line() -> None:
+    patch = {"metadata": {"name": "demo-sft", "uid": "x"}, "spec": {"suspend": True, "activeDeadlineSeconds": None}}
+    async with serving(lambda request, body: (200, stage(4, suspend=True))) as (api, server):
+        cache, told = Cache(), list[Key]()
+        made = Plan(children=(Adjust(FINE_TUNE_JOB, patch),))
+        await Executor(api, cache, on_resource=told.append).carry_out(made, ALIGNMENT_RUN, RESOURCE, NOW)
+        [(method, path)] = server.asked
+        assert (method, urlsplit(path).path.rsplit("/", 1)[-1]) == ("PATCH", "demo-sft")
+        assert server.bodies == [patch], "null takes a field away"
+        assert told == [Key("FineTuneJob", "team-a", "demo-sft")]
+        known = cache.get(told[0])
+        assert known is not None
+        assert known["spec"] == {"suspend": True}
+
+
+@pytest.mark.parametrize(("status", "reason"), [(404, "NotFound"), (409, "Conflict")])
+async def test_a_stage_that_was_replaced_is_not_adjusted(status: int, reason: str) -> None:
+    async with serving(lambda request, body: (status, {"reason": reason})) as (api, _):
+        made = Plan(children=(Adjust(FINE_TUNE_JOB, {"metadata": {"name": "demo-sft", "uid": "x"}}),))
+        with pytest.raises(OutdatedPlanError, match="FineTuneJob demo-sft is gone or was replaced"):
+            await Executor(api, Cache()).carry_out(made, ALIGNMENT_RUN, RESOURCE, NOW)
 
 
 async def test_an_event_that_is_refused_stops_nothing() -> None:
