@@ -167,7 +167,7 @@ class Dpo:
 
         loss, grad_norm = self.policy.update(
             self._groups(chosen_pairs),
-            loss_of,
+            [loss_of],
             divisor=len(places),
             learning_rate=iteration.learning_rate,
             step=iteration.optimizer_steps + 1,

@@ -58,6 +58,7 @@ class PolicyNetwork(nn.Module):
         answer_width: int,
         *,
         temperature: float = 1.0,
+        with_logprobs: bool = True,
         with_entropy: bool = False,
         with_values: bool = False,
         as_reference: bool = False,
@@ -65,18 +66,21 @@ class PolicyNetwork(nn.Module):
         """Of every answer token, (rows, answer width) float32 each: `logprobs`, `entropy` of the distribution it was
         drawn from, and `values`, what the critic expects before it.
 
-        temperature divides the logits as it did when the tokens were drawn. as_reference: with the adapter off, which
-        is the model that training started from.
+        with_logprobs: False leaves the policy out, where a critic of its own gives the values. temperature divides the
+        logits as it did when the tokens were drawn. as_reference: with the adapter off, which is the model that
+        training started from.
         """
         rows = _Rows(input_ids, attention_mask, position_ids, answer_width)
         if as_reference:
             assert isinstance(self.policy, PeftModel)
             with self.policy.disable_adapter():
                 _, logits = answer_logits(self.policy, rows)
-            return {"logprobs": token_logprobs(logits.float() / temperature, rows.answer_ids)}
+            return {"logprobs": token_logprobs(_tempered(logits, temperature), rows.answer_ids)}
+        if not with_logprobs:
+            return {"values": self._critic_values(rows)}
         on_states = with_values and self.value_head is not None
         states, logits = answer_logits(self.policy, rows, with_states=on_states)
-        logits = logits.float() / temperature
+        logits = _tempered(logits, temperature)
         found = {"logprobs": token_logprobs(logits, rows.answer_ids)}
         if with_entropy:
             found["entropy"] = entropy(logits)
@@ -121,6 +125,11 @@ def answer_logits(
     return states, output.logits[:, -kept:-1]
 
 
+def _tempered(logits: Tensor, temperature: float) -> Tensor:
+    """The logits in float32, divided by the temperature; they are the largest tensor there is, so 1 makes no copy."""
+    return logits.float() if temperature == 1.0 else logits.float() / temperature
+
+
 def without_dropout(module: nn.Module) -> None:
     """Turns every dropout off for good: it would make noise of the ratio of new to old probabilities."""
     for part in module.modules():
@@ -152,4 +161,4 @@ class FrozenReference(nn.Module):
         """(rows, answer width) float32 log-probabilities of the answers' tokens."""
         rows = _Rows(input_ids, attention_mask, position_ids, answer_width)
         _, logits = answer_logits(self.model, rows)
-        return token_logprobs(logits.float() / temperature, rows.answer_ids)
+        return token_logprobs(_tempered(logits, temperature), rows.answer_ids)

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from alidade_crds.alignmentrun import PpoStep
 from alidade_trainer.align.advantages import generalized_advantages, masked_mean, masked_whitened, token_rewards
-from alidade_trainer.align.answers import answer_batch
+from alidade_trainer.align.answers import AnswerBatch, answer_batch
 from alidade_trainer.align.divergence import KlCoefficient, token_divergence
 from alidade_trainer.align.iterations import Iteration, IterationResult
 from alidade_trainer.align.judging import judged, refuse_constant
@@ -200,16 +201,13 @@ class Ppo:
         started = time.monotonic()
         rows = [rollout.rows[place] for place in places]
         tokens = int(rollout.mask[places].sum())
-        measured = {"policyLoss": 0.0, "valueLoss": 0.0, "clipFraction": 0.0, "valueClipFraction": 0.0}
-        measured |= {"approxKl": 0.0, "ratio": 0.0, "trainEntropy": 0.0}
+        measured = dict.fromkeys(self._measured, 0.0)
         self.policy.engine.train()
-
-        def loss_of(group: Group[Any]) -> Tensor:
-            return self._summed_loss(rollout, targets, group, [places[one] for one in group.places], measured)
-
+        wanted = [self._policy_loss, self._value_loss] if self.policy.trains_apart else [self._joint_loss]
+        losses = [partial(self._of_places, one, rollout, targets, places, measured) for one in wanted]
         loss, grad_norm = self.policy.update(
             self.policy.groups(rows),
-            loss_of,
+            losses,
             divisor=tokens,
             learning_rate=iteration.learning_rate,
             step=iteration.optimizer_steps + 1,
@@ -229,36 +227,83 @@ class Ppo:
         )
         return {name: value / tokens for name, value in zip(measured, summed, strict=True)}
 
-    def _summed_loss(
-        self, rollout: Rollout, targets: Targets, group: Group[Any], places: list[int], measured: dict[str, float]
+    @property
+    def _measured(self) -> list[str]:
+        """What a step's losses measure beside themselves, as sums over tokens."""
+        names = ["policyLoss", "valueLoss", "clipFraction", "valueClipFraction", "approxKl", "ratio"]
+        return [*names, "trainEntropy"] if self.spec.entropy_coefficient else names
+
+    def _of_places(
+        self,
+        loss: "Callable[[_Learned], tuple[Tensor, dict[str, Tensor]]]",
+        rollout: Rollout,
+        targets: Targets,
+        places: list[int],
+        measured: dict[str, float],
+        group: Group[Any],
     ) -> Tensor:
-        """The loss of a group as a sum over its tokens; adds what is measured beside it to `measured`."""
+        """A loss of a group as a sum over its tokens; adds what is measured beside it to `measured`."""
         batch = answer_batch(group.items, self.policy.pad_token_id, self.policy.peers.device)
-        width, mask = batch.answer_width, batch.answer_mask
-        found = self.policy.statistics(batch, temperature=self.spec.temperature, with_entropy=True, with_values=True)
-
-        def of(values: Tensor) -> Tensor:
-            return values[places, :width].to(self.policy.peers.device)
-
-        surrogate = policy_loss(
-            found["logprobs"], of(rollout.logprobs), of(targets.advantages), mask, clip=self.spec.clip
-        )
-        critic, clipped = value_loss(
-            found["values"], of(rollout.values), of(targets.returns), mask, clip=self.spec.value_clip
-        )
-        bonus = (found["entropy"] * mask).sum()
+        found, beside = loss(_Learned(rollout, targets, [places[one] for one in group.places], batch))
         if not group.is_filler:
-            for name, value in (
-                ("policyLoss", surrogate.loss),
-                ("valueLoss", critic),
-                ("clipFraction", surrogate.clipped),
-                ("valueClipFraction", clipped),
-                ("approxKl", surrogate.approx_kl),
-                ("ratio", surrogate.ratio),
-                ("trainEntropy", bonus),
-            ):
+            for name, value in beside.items():
                 measured[name] += float(value.detach())
-        return surrogate.loss + VALUE_COEFFICIENT * critic - self.spec.entropy_coefficient * bonus
+        return found
+
+    def _policy_loss(self, learned: "_Learned") -> tuple[Tensor, dict[str, Tensor]]:
+        return self._surrogate(learned, self._statistics_of(learned, with_values=False))
+
+    def _value_loss(self, learned: "_Learned") -> tuple[Tensor, dict[str, Tensor]]:
+        found = self.policy.statistics(learned.batch, with_logprobs=False, with_values=True)
+        return self._critic(learned, found)
+
+    def _joint_loss(self, learned: "_Learned") -> tuple[Tensor, dict[str, Tensor]]:
+        found = self._statistics_of(learned, with_values=True)
+        (surrogate, beside), (critic, more) = self._surrogate(learned, found), self._critic(learned, found)
+        return surrogate + critic, beside | more
+
+    def _statistics_of(self, learned: "_Learned", *, with_values: bool) -> dict[str, Tensor]:
+        return self.policy.statistics(
+            learned.batch,
+            temperature=self.spec.temperature,
+            with_entropy=self.spec.entropy_coefficient > 0,  # its softmax costs as much as the loss's
+            with_values=with_values,
+        )
+
+    def _surrogate(self, learned: "_Learned", found: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        old, advantages = learned.of(learned.rollout.logprobs), learned.of(learned.targets.advantages)
+        mask = learned.batch.answer_mask
+        one = policy_loss(found["logprobs"], old, advantages, mask, clip=self.spec.clip)
+        beside = {
+            "policyLoss": one.loss,
+            "clipFraction": one.clipped,
+            "approxKl": one.approx_kl,
+            "ratio": one.ratio,
+        }
+        if "entropy" not in found:
+            return one.loss, beside
+        bonus = (found["entropy"] * mask).sum()
+        return one.loss - self.spec.entropy_coefficient * bonus, {**beside, "trainEntropy": bonus}
+
+    def _critic(self, learned: "_Learned", found: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        old, returns = learned.of(learned.rollout.values), learned.of(learned.targets.returns)
+        mask = learned.batch.answer_mask
+        loss, clipped = value_loss(found["values"], old, returns, mask, clip=self.spec.value_clip)
+        return VALUE_COEFFICIENT * loss, {"valueLoss": loss, "valueClipFraction": clipped}
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """Answers of a rollout, by their places there, as one batch."""
+
+    rollout: Rollout
+    targets: Targets
+    places: list[int]
+    batch: AnswerBatch
+
+    def of(self, values: Tensor) -> Tensor:
+        """(rows, answer width) of (answers of the rollout, longest answer)."""
+        return values[self.places, : self.batch.answer_width].to(self.batch.input_ids.device)
 
 
 def _mean(rows: Sequence[dict[str, float]], name: str) -> float:

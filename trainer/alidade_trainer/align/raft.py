@@ -170,7 +170,7 @@ class Raft:
             self.policy.engine.train()
             loss, grad_norm = self.policy.update(
                 self.policy.groups(chosen),
-                self._summed_loss,
+                [self._summed_loss],
                 divisor=tokens,
                 learning_rate=iteration.learning_rate,
                 step=iteration.optimizer_steps + 1,
