@@ -10,7 +10,8 @@ otherwise is as each has it by default; RLOO draws 4 answers to each of a quarte
 
 Problems: `toy`, questions that the start model answers with one of six words, each as likely as the others, of which
 one is rewarded; `qa`, questions of examples/kbqa after a short fine-tuning, rewarded for the exact answer; `speed`, a
-Llama of 10 million random weights, for speed and memory only, once with all weights and once with LoRA.
+Llama of 10 million weights that has learned little but to end its answers at ragged lengths, for speed and memory only,
+once with all weights and once with LoRA.
 
 The reward is that of answers sampled, by one engine for both, to questions that neither trained on; medians over the
 seeds. Speed is of the training loop alone, with sampling, scoring and optimizer steps, without start, evaluation and
@@ -119,7 +120,7 @@ PROBLEMS = {
     "qa": Problem(
         "qa",
         _init(128, 2, 8, 2048, 128),
-        sft_steps=300,
+        sft_steps=900,
         setting={
             "iterations": 12,
             "rollout": 128,
@@ -134,13 +135,13 @@ PROBLEMS = {
     "speed": Problem(
         "speed",
         _init(320, 7, 10, 8192, 256),
-        sft_steps=1,
+        sft_steps=60,
         setting={
             "iterations": 3,
-            "rollout": 64,
-            "mini_batch": 16,
+            "rollout": 128,
+            "mini_batch": 32,
             "epochs": 1,
-            "max_new_tokens": 64,
+            "max_new_tokens": 96,
             "kl_coefficient": 0.01,
         },
         learning_rates=(1e-5,),
@@ -200,7 +201,7 @@ def _prepare(problem: Problem) -> None:
     job = {
         **_job("sft", problem.folder / "start"),
         "model": {"init": problem.init},
-        "dataset": {"uri": f"file://{problem.folder}/sft.jsonl", "maxLength": 96, "packing": False},
+        "dataset": {"uri": f"file://{problem.folder}/sft.jsonl", "maxLength": 192, "packing": False},
         "training": {
             **_training(learning_rate=3e-3, batch=32, seed=0),
             "epochs": 10_000,
@@ -227,9 +228,14 @@ def _records(name: str) -> dict[str, list[dict[str, str]]]:
         data = ROOT / "examples/kbqa/data"
         train, held = (json.loads((data / f"{part}.json").read_text())["instances"] for part in ("train", "heldout"))
         return {"sft": train, "prompts": draw.sample(train, 1024), "held": held}
-    texts = ["".join(draw.choices("abcdefgh ijklmnop qrst uvwxyz", k=draw.randint(40, 160))) for _ in range(512)]
-    rows = [{"input": text, "output": "yes"} for text in texts]
-    return {"sft": rows, "prompts": rows[:480], "held": rows[480:]}
+    # Answers end by chance after 24 words in the mean, as ragged as those of a trained model.
+    words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 9))) for _ in range(4000)]
+    rows = []
+    for _ in range(2048):
+        length = 1 + int(draw.expovariate(1 / 24))
+        asked, answer = draw.choices(words, k=draw.randint(4, 24)), draw.choices(words, k=min(length, 60))
+        rows.append({"input": " ".join(asked), "output": " ".join(answer)})
+    return {"sft": rows, "prompts": rows[:1920], "held": rows[1920:]}
 
 
 def _job(stage: str, output: Path) -> dict[str, Any]:
@@ -467,12 +473,12 @@ def _ppo_job(setting: Setting) -> dict[str, Any]:
         "kl": {"coefficient": setting.kl_coefficient},
     }
     reward = {"name": "right", "function": "exact_match"}
-    if setting.problem == "speed":  # nothing that random weights say is right; its length differs at least
+    if setting.problem == "speed":  # nothing that it says is right; its length differs at least
         reward = {"name": "length", "function": "length"}
     return {
         **_job("align", folder / setting.name),
         "model": {"uri": f"file://{folder}/start/model"},
-        "dataset": {"uri": f"file://{folder}/prompts.jsonl", "maxLength": 128},
+        "dataset": {"uri": f"file://{folder}/prompts.jsonl", "maxLength": 192},
         "adapter": {"type": "lora", "rank": 8, "dropout": 0} if setting.lora else {"type": "none"},
         "alignment": {
             "steps": [{"ppo": ppo}],
