@@ -29,6 +29,8 @@ FIXED_CPU_BYTES = 0.7 * GIB
 
 SAMPLING_SLOTS = 64
 """Sequences that the trainer draws at once on each process."""
+VLLM_CACHE_BYTES = 8.0 * GIB
+"""Most that vLLM's cache of keys and values takes beside a policy under training."""
 _ACTIVATION_BYTES = 34  # per token and unit of width in a block, 16 bit (Korthikanti et al., equation 1)
 _CHECKPOINT_BYTES = 2  # per token and unit of width: the block's input is all that is kept
 _LOGIT_BYTES = 8  # per token and vocabulary entry: float32 logits, and their gradient
@@ -60,6 +62,8 @@ class Setup:
     """Weights of each reward model that is held, frozen and whole on every process."""
     samples: int = 0
     """Sequences that are drawn at once, each with its keys and values."""
+    samples_with_vllm: bool = False
+    """Whether vLLM draws them, from weights and a cache of its own."""
 
     @property
     def workers(self) -> int:
@@ -135,6 +139,7 @@ def _alignment(spec: AlignmentJobSpec) -> dict[str, Any]:
         "has_critic": all_weights and any(step.ppo is not None for step in steps),
         "has_reference": all_weights and (charged or spec.alignment.guardrails.kl_ceiling is not None),
         "judges": tuple(spec.judges),
+        "samples_with_vllm": spec.alignment.generation.engine == "vllm",
         "samples": SAMPLING_SLOTS if any(step.dpo is None for step in steps) else 0,
     }
 
@@ -184,11 +189,16 @@ def _frozen(shape: ModelShape, setup: Setup, item: int) -> float:
 
 
 def _sampling(shape: ModelShape, setup: Setup, item: int) -> float:
-    """Keys and values of every sequence in the making, and under stage 3 the policy's gathered weights."""
+    """Keys and values of every sequence in the making, and under stage 3 the policy's gathered weights.
+
+    vLLM holds the weights once more, and a cache for many more sequences; it gives both back while training goes on.
+    """
     if not setup.samples:
         return 0.0
     width = shape.hidden_size * shape.kv_share
     gathered = item * shape.parameters if setup.zero_stage == 3 else 0.0
+    if setup.samples_with_vllm:
+        return gathered + item * shape.parameters + VLLM_CACHE_BYTES
     return gathered + 2.0 * item * shape.layers * width * setup.max_length * setup.samples
 
 
