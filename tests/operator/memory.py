@@ -80,6 +80,8 @@ class MemoryApi(Api):
         """Kinds that a quota lets nobody make."""
         self.made: list[tuple[str, str]] = []
         """Every object that was ever made."""
+        self.log: list[tuple[str, JsonObject]] = []
+        """What a watch would tell: type of the event, and the object as it was then."""
         self._numbers = itertools.count(1)
 
     async def _send(self, method: str, kind: Kind, path: str, **call: Any) -> JsonObject:
@@ -126,7 +128,7 @@ class MemoryApi(Api):
             raise ApiError(409, "Conflict", "the uid in the precondition is another one")
         written = copy.deepcopy(known)
         if sub:
-            written["status"] = body["status"]
+            written["status"] = _merged_status(kind, known.get("status") or {}, body["status"])
         else:
             _merge(written, {name: value for name, value in body.items() if name not in ("apiVersion", "status")})
             if written.get("spec") != known.get("spec"):
@@ -143,15 +145,26 @@ class MemoryApi(Api):
     def remove(self, body: JsonObject) -> None:
         """The object is gone, and in the background what it owns."""
         uid = body["metadata"]["uid"]
-        self.objects.pop((body["kind"], body["metadata"]["name"]), None)
-        for other in list(self.objects.values()):
-            if any(ref["uid"] == uid for ref in other["metadata"].get("ownerReferences", [])):
+        body = self.objects.pop((body["kind"], body["metadata"]["name"]))
+        body["metadata"]["resourceVersion"] = str(next(self._numbers))
+        self.log.append(("DELETED", copy.deepcopy(body)))
+        for key, other in list(self.objects.items()):
+            if key in self.objects and any(ref["uid"] == uid for ref in other["metadata"].get("ownerReferences", [])):
                 self.remove(other)
 
     def _write(self, body: JsonObject) -> JsonObject:
         body["metadata"]["resourceVersion"] = str(next(self._numbers))
         self.objects[body["kind"], body["metadata"]["name"]] = body
+        self.log.append(("MODIFIED", copy.deepcopy(body)))
         return body
+
+
+def _merged_status(kind: Kind, known: JsonObject, applied: JsonObject) -> JsonObject:
+    """The status after an apply: of a kind with another controller, what that one has written stays."""
+    if kind not in (EVALUATION, MODEL_SERVE):
+        return applied
+    conditions = {one["type"]: one for one in (*known.get("conditions", []), *applied["conditions"])}
+    return {**known, **applied, "conditions": list(conditions.values())}
 
 
 def _merge(known: JsonObject, patch: JsonObject) -> None:

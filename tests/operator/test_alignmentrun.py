@@ -317,6 +317,38 @@ def test_a_reward_model_of_a_deleted_sft_starts_from_its_address() -> None:
     assert cluster.of(REWARD_MODEL)["spec"]["model"] == {"uri": uri, "trustRemoteCode": False}
 
 
+def test_a_reward_model_that_waits_for_a_deleted_sft_is_made_anew() -> None:
+    cluster = with_sft()
+    judge = cluster.of(REWARD_MODEL)["metadata"]
+    uri = cluster.stage("sft")["model"]["uri"]
+    cluster.delete(FINE_TUNE_JOB, name_of(cluster, FINE_TUNE_JOB))
+    assert cluster.settle() == [], "it may have been launched already"
+    pending = {**true("Accepted"), "status": "Unknown", "reason": "ReferencePending"}
+    cluster.write_status(REWARD_MODEL, judge["name"], phase="Waiting", conditions=[pending])
+    plans = cluster.settle()
+    assert plans[0].look_again_s is not None
+    assert cluster.of(REWARD_MODEL)["metadata"]["uid"] != judge["uid"]
+    assert cluster.of(REWARD_MODEL)["spec"]["model"] == {"uri": uri, "trustRemoteCode": False}
+
+
+def test_the_resource_that_a_template_started_from_may_go() -> None:
+    own = {"name": "own", "template": {"dataset": PROMPTS, "model": {"from": {"kind": "FineTuneJob", "name": "base"}}}}
+    chained = {"template": {**SFT["template"], "model": {"from": {"kind": "FineTuneJob", "name": "base"}}}}
+    cluster = MemoryCluster()
+    cluster.put(FINE_TUNE_JOB, "base", spec={})
+    cluster.train("base")
+    cluster.apply(sft=chained, rewardModels=[own])
+    cluster.settle()
+    children = [cluster.of(kind)["metadata"]["name"] for kind in (FINE_TUNE_JOB, REWARD_MODEL)]
+    cluster.delete(FINE_TUNE_JOB, "base")
+    cluster.settle()
+    assert [stage[0] for stage in cluster.stages()] == ["sft", "own", "1-raft"]
+    for name in children:
+        cluster.train(name)
+    cluster.settle()
+    assert len(cluster.names(PYTORCH_JOB)) == 1
+
+
 def test_a_child_that_goes_is_waited_for_and_the_message_does_not_call_it_failed() -> None:
     cluster = applied()
     name = name_of(cluster, FINE_TUNE_JOB)

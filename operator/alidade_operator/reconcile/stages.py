@@ -92,12 +92,12 @@ def _sft(run: AlignmentRun, seen: RunObserved, config: OperatorConfig) -> Stage:
     if sft.template is None:
         ref = ResourceRef(kind=FINE_TUNE_JOB.kind, name=sft.ref.name) if sft.ref is not None else None
         return _taken(run, seen, SFT, "spec.sft", ref, sft.model)
-    base = _base_of(run, seen, "spec.sft.template", sft.template.model)
-    if base.state != "ready":
-        return base
-    spec = sft.template.to_dict()
-    identity = model_identity(base.model) if base.model is not None else ""
-    inputs = _pinned(run, SFT) or inputs_hash(spec, identity, _data(seen, spec))
+    spec, inputs = sft.template.to_dict(), _pinned(run, SFT)
+    if inputs is None:
+        base = _base_of(run, seen, "spec.sft.template", sft.template.model)
+        if base.state != "ready":
+            return base
+        inputs = inputs_hash(spec, _identity(base), _data(seen, spec))
     return _made(run, seen, config, MadeStage(SFT, FINE_TUNE_JOB, child_name(run.name, SFT, inputs), inputs, spec), 0.0)
 
 
@@ -107,21 +107,27 @@ def _reward(
     if reward.template is None:
         ref = ResourceRef(kind=REWARD_MODEL.kind, name=reward.ref.name) if reward.ref is not None else None
         return _taken(run, seen, reward.name, field, ref, reward.model)
-    model = reward.template.model
+    model, inputs = reward.template.model, _pinned(run, reward.name)
+    base = sft
     if model is None:
         if sft.state != "ready":
             return Stage("pending", Reason.WAITING, f"Reward {reward.name} starts from the model of stage sft.")
-        base, model = sft, start_model(run, seen, sft)
-    else:
+        model = start_model(run, seen, sft)
+    elif inputs is None:
         base = _base_of(run, seen, f"{field}.template", model)
         if base.state != "ready":
             return base
     spec = reward.template.model_copy(update={"model": model}).to_dict()
-    identity = model_identity(base.model) if base.model is not None else ""
-    content = {name: value for name, value in spec.items() if name != "model"}
-    inputs = _pinned(run, reward.name) or inputs_hash(content, identity or model.to_dict(), _data(seen, spec))
+    if inputs is None:
+        content = {name: value for name, value in spec.items() if name != "model"}
+        inputs = inputs_hash(content, _identity(base) or model.to_dict(), _data(seen, spec))
     made = MadeStage(reward.name, REWARD_MODEL, child_name(run.name, reward.name, inputs), inputs, spec)
     return _made(run, seen, config, made, _own_seconds(sft))
+
+
+def _identity(base: Stage) -> str:
+    """What says which model a template starts from, empty for one at an address."""
+    return model_identity(base.model) if base.model is not None else ""
 
 
 def start_model(run: AlignmentRun, seen: RunObserved, sft: Stage) -> Model:
@@ -208,8 +214,8 @@ def _made(
         return Stage("pending", Reason.WAITING, what, made=made)
     if own is None:
         return _reused_or_new(run, seen, made, Create(made.kind, body))
-    if own.terminating or (own.has_failed and own.run_generation < run.generation):
-        why = "has failed before the spec was changed" if own.has_failed else "is being deleted"
+    why = _why_anew(run, made, own)
+    if why:
         message = f"{own.kind} {own.name} {why}; it is made anew."
         deletions = () if own.terminating else (Delete(made.kind, own.name, own.uid),)
         return Stage("pending", Reason.WAITING, message, _status_of(made.stage, own), made=made, deletions=deletions)
@@ -217,6 +223,18 @@ def _made(
     is_as_wanted = own.has_ended or wanted == (own.suspended, own.run_generation, own.deadline_s)
     changes = () if is_as_wanted else (Adjust(made.kind, stage_changes(body, own.uid)),)
     return _followed(made, own, reused=False, children=changes)
+
+
+def _why_anew(run: AlignmentRun, made: MadeStage, own: ResourceView) -> str:
+    """Why what was made has to go, so that it can be made again; empty where it may stay."""
+    if own.has_failed and own.run_generation < run.generation:
+        return "has failed before the spec was changed"
+    if own.terminating:
+        return "is being deleted"
+    waits = any(item.type == "Accepted" and item.reason == Reason.REFERENCE_PENDING for item in own.status.conditions)
+    if waits and not own.has_ended and "from" not in made.spec["model"]:
+        return "waits for a resource that is gone, whose model is there"
+    return ""
 
 
 def _deadline_s(run: AlignmentRun, made: MadeStage, seconds_before: float) -> int | None:
