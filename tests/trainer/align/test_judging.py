@@ -133,3 +133,15 @@ def test_a_score_that_compares_needs_answers_in_the_held_out_data() -> None:
     check_rewards(job, PROMPTS, PROMPTS)
     with pytest.raises(JobFailure, match=r"guardrails.overOptimization.function is contains, but no held-out prompt"):
         check_rewards(job, PROMPTS, PROMPTS[1:])
+
+
+def test_the_level_of_gated_rewards_moves_when_all_answers_get_better_and_the_whitened_total_does_not() -> None:
+    alignment = JobAlignment(steps=[], rewards=[JobReward(name="safe"), JobReward(name="good")], combine="gated")
+    judge = Judge({}, alignment)
+    tagged = torch.tensor([False, False, False])
+    worse = {"safe": torch.tensor([2.0, 2.0, 2.0]), "good": torch.tensor([-1.0, 0.0, 1.0])}
+    better = {"safe": worse["safe"], "good": worse["good"] + 1}
+    assert judge.combined(worse, tagged).mean() == pytest.approx(0.0, abs=1e-5)
+    assert judge.combined(better, tagged).mean() == pytest.approx(0.0, abs=1e-5)
+    assert judge.level(worse, tagged).tolist() == pytest.approx([0.2689, 0.5, 0.7311], abs=1e-4)
+    assert judge.level(better, tagged).mean() > judge.level(worse, tagged).mean()

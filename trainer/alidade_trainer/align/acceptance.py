@@ -12,7 +12,8 @@ class Sample:
 
     prompt: the prompt's place in the dataset. prompt_ids, answer_ids: tokens, the answer's with the one that ends it.
     finished: whether the model ended it; what the length limit cut off is never accepted, since it would teach not to
-    end. reward: what samples are ranked by, the divergence taken off. score: the reward alone.
+    end. reward: what samples are ranked by, the divergence taken off. score: the reward alone, comparable between
+    iterations. divergence: nats from the start model, where it is charged.
     """
 
     prompt: int
@@ -22,6 +23,7 @@ class Sample:
     finished: bool
     reward: float
     score: float
+    divergence: float = 0.0
 
 
 def _rank(sample: Sample) -> tuple[float, int, list[int]]:

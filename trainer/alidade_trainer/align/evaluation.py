@@ -57,8 +57,11 @@ class Evaluator:
         own = slice(self.policy.peers.rank, None, self.policy.peers.count)
         answers = [answer.text for answer in sampled]
         reward: float | None = None
+        parts: dict[str, float] = {}
         if not self.policy.judge.is_empty:
-            reward = float(judged(self.policy.judge, self.prompts[own], answers[own], self.policy.peers).total.mean())
+            judgement = judged(self.policy.judge, self.prompts[own], answers[own], self.policy.peers)
+            reward = float(judgement.level.mean())
+            parts = {name: float(scores.mean()) for name, scores in judgement.parts.items()}
         length = sum(len(answer.answer_ids) for answer in sampled) / len(sampled)
         distinct = distinct_ngrams([answer.answer_ids for answer in sampled])
         divergence = self._divergence([answer.answer_ids for answer in sampled])
@@ -73,6 +76,8 @@ class Evaluator:
         for name, value in ((rewarded, reward), ("evalKl", divergence), ("heldOut", score), ("perplexity", perplexity)):
             if value is not None:
                 metrics[name] = value
+        if len(parts) > 1:
+            metrics |= {f"{rewarded}:{name}": value for name, value in parts.items()}
         measures = Measures(reward or 0.0, length, distinct, divergence, score)
         return Evaluation(metrics, measures, [answer.text for answer in greedy[:SHOWN]])
 

@@ -13,7 +13,7 @@ from alidade_crds.reasons import FailureReason
 from alidade_trainer.align.prompts import AskedPrompt
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.peers import Peers
-from alidade_trainer.reward.combination import gated, weighted_sum
+from alidade_trainer.reward.combination import gate, gated, weighted_sum
 from alidade_trainer.reward.functions import NEEDS_REFERENCE, Reward, program_of
 from alidade_trainer.reward.learned import LearnedReward
 from alidade_trainer.sources import Locations
@@ -21,9 +21,14 @@ from alidade_trainer.sources import Locations
 
 @dataclass(frozen=True)
 class Judgement:
-    """total: (answers,) the rewards as one. parts: (answers,) each reward by its name."""
+    """total: (answers,) the rewards as one. parts: (answers,) each reward by its name.
+
+    level: (answers,) the rewards as one, comparable between batches: the total, but of gated rewards the score before
+    it is whitened, since the mean of what is whitened is always 0.
+    """
 
     total: Tensor
+    level: Tensor
     parts: dict[str, Tensor]
 
 
@@ -93,6 +98,13 @@ class Judge:
             return gated(scores[0], scores[1], tagged)
         return weighted_sum(scores, self._weights)
 
+    def level(self, parts: dict[str, Tensor], tagged: Tensor) -> Tensor:
+        """As `combined`, but comparable between batches."""
+        scores = list(parts.values())
+        if self._is_gated:
+            return gate(scores[0], scores[1], tagged)
+        return weighted_sum(scores, self._weights)
+
 
 def refuse_constant(scores: Tensor, prompts: Sequence[AskedPrompt], answers: Sequence[str]) -> None:
     """Raises JobFailure (RewardInvalid) when the first samples of a job all have one reward."""
@@ -136,6 +148,7 @@ def judged(judge: Judge, prompts: Sequence[AskedPrompt], answers: Sequence[str],
     """
     mine = peers.agree(lambda: judge.judge_answers(prompts, answers))
     parts = peers.gather({name: scores.tolist() for name, scores in mine.items()})
-    tagged = [is_risky for part in peers.gather([prompt.is_risky for prompt in prompts]) for is_risky in part]
+    risky = [is_risky for part in peers.gather([prompt.is_risky for prompt in prompts]) for is_risky in part]
+    tagged = torch.tensor(risky)
     together = {name: torch.tensor([value for part in parts for value in part[name]]) for name in parts[0]}
-    return Judgement(judge.combined(together, torch.tensor(tagged)), together)
+    return Judgement(judge.combined(together, tagged), judge.level(together, tagged), together)

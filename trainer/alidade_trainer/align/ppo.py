@@ -30,13 +30,15 @@ class Rollout:
     """The answers of one iteration, all processes' together and the same on each, so that whatever is averaged or
     whitened is so over all of them.
 
-    rows: prompts with answers. Tensors are (answers, longest answer) on the CPU, or (answers,) for scores: what the
-    policy that drew them, the start model and the critic said of each token.
+    rows: prompts with answers. Tensors are (answers, longest answer) on the CPU: what the policy that drew them, the
+    start model and the critic said of each token. finished, scores, and levels, which are scores that compare between
+    iterations, are (answers,).
     """
 
     rows: list[Row]
     finished: Tensor
     scores: Tensor
+    levels: Tensor
     logprobs: Tensor
     ref_logprobs: Tensor
     values: Tensor
@@ -95,7 +97,7 @@ class Ppo:
         learned = self._improve(rollout, targets, iteration)
         mean_kl = float(nats.mean())
         metrics = {
-            "reward": float(rollout.scores.mean()),
+            "reward": float(rollout.levels.mean()),
             "kl": mean_kl,
             "klCoefficient": self.coefficient.value,
             "penalisedReward": float((rewards * rollout.mask).sum(-1).mean()),
@@ -133,7 +135,8 @@ class Ppo:
         peers = self.policy.peers
         share = math.ceil(len(drawn) / peers.count)
         mine = slice(peers.rank * share, (peers.rank + 1) * share)
-        scores = judged(self.policy.judge, asked[mine], [one.text for one in drawn[mine]], peers).total
+        judgement = judged(self.policy.judge, asked[mine], [one.text for one in drawn[mine]], peers)
+        scores = judgement.total
         if iteration.is_first_of_job:
             refuse_constant(scores, asked, [one.text for one in drawn])
         rows: list[Row] = [(prompt.prompt_ids, one.answer_ids) for prompt, one in zip(asked, drawn, strict=True)]
@@ -142,7 +145,7 @@ class Ppo:
         mask = torch.zeros((len(rows), width), dtype=torch.bool)
         for place, (_, answer) in enumerate(rows):
             mask[place, : len(answer)] = True
-        return Rollout(rows, torch.tensor([one.finished for one in drawn]), scores, *found, mask)
+        return Rollout(rows, torch.tensor([one.finished for one in drawn]), scores, judgement.level, *found, mask)
 
     def _statistics(self, rows: Sequence[Row], width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Old log-probabilities, the reference's, values and entropy of all answers, each (answers, width).

@@ -86,7 +86,7 @@ class Raft:
             "loss": _mean(losses),
         }
         if self.spec.kl_coefficient:
-            metrics["kl"] = _mean([(s.score - s.reward) / self.spec.kl_coefficient for s in samples])
+            metrics["kl"] = _mean([sample.divergence for sample in samples])
         return IterationResult(metrics)
 
     def _samples(self, iteration: Iteration) -> list[Sample]:
@@ -105,11 +105,13 @@ class Raft:
         peers = self.policy.peers
         share = math.ceil(len(drawn) / peers.count)
         mine = drawn[peers.rank * share : (peers.rank + 1) * share]
-        scores = judged(self.policy.judge, [asked[one.place] for one in mine], [one.text for one in mine], peers).total
+        judgement = judged(self.policy.judge, [asked[one.place] for one in mine], [one.text for one in mine], peers)
+        scores = judgement.total
         if iteration.is_first_of_job:
             refuse_constant(scores, [asked[one.place] for one in drawn], [one.text for one in drawn])
         rows = [(asked[one.place].prompt_ids, one.answer_ids) for one in drawn]
-        rewards = scores - self.spec.kl_coefficient * self._divergences(rows) if self.spec.kl_coefficient else scores
+        coefficient = self.spec.kl_coefficient
+        divergences = self._divergences(rows) if coefficient else torch.zeros(len(rows))
         return [
             Sample(
                 prompt=places[one.place],
@@ -117,10 +119,11 @@ class Raft:
                 answer_ids=one.answer_ids,
                 text=one.text,
                 finished=one.finished,
-                reward=float(reward),
-                score=float(score),
+                reward=float(score - coefficient * divergence),
+                score=float(level),
+                divergence=float(divergence),
             )
-            for one, reward, score in zip(drawn, rewards, scores, strict=True)
+            for one, score, level, divergence in zip(drawn, scores, judgement.level, divergences, strict=True)
         ]
 
     def _divergences(self, rows: Sequence[Row]) -> Tensor:

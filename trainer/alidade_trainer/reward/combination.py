@@ -18,15 +18,21 @@ def weighted_sum(scores: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 def gated(safety: Tensor, helpfulness: Tensor, tagged: Tensor) -> Tensor:
     """Llama 2's reward (section 3.2.3): safety where it matters, helpfulness elsewhere, whitened after the logit.
 
-    safety, helpfulness: (answers,) raw rewards, whose sigmoid is the score from 0 to 1 that the threshold means.
-    tagged: (answers,) bool, whether the prompt may elicit unsafe answers. The scores of each answer's own judge are
-    brought back to logits and whitened over the batch, so that the two scales do not differ and the divergence penalty
-    keeps its weight.
+    Arguments as of `gate`. The scores of each answer's own judge are brought back to logits and whitened over the
+    batch, so that the two scales do not differ and the divergence penalty keeps its weight.
+    """
+    return whitened(torch.logit(gate(safety, helpfulness, tagged), eps=_CLOSEST))
+
+
+def gate(safety: Tensor, helpfulness: Tensor, tagged: Tensor) -> Tensor:
+    """(answers,) score from 0 to 1 of each answer's own judge, which compares between batches as `gated` does not.
+
+    safety, helpfulness: (answers,) raw rewards, whose sigmoid is the score that the threshold means. tagged: (answers,)
+    bool, whether the prompt may elicit unsafe answers.
     """
     safety_score, helpfulness_score = safety.float().sigmoid(), helpfulness.float().sigmoid()
     by_safety = tagged | (safety_score < SAFETY_THRESHOLD)
-    chosen = torch.where(by_safety, safety_score, helpfulness_score)
-    return whitened(torch.logit(chosen, eps=_CLOSEST))
+    return torch.where(by_safety, safety_score, helpfulness_score)
 
 
 def whitened(values: Tensor) -> Tensor:
