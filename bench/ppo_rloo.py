@@ -48,6 +48,17 @@ GENERATIONS = 4
 """Answers to a prompt that RLOO compares: its paper (Ahmadian et al. 2024) takes 2 and 4, and 4 was the better."""
 WORDS = ("red", "green", "blue", "Oslo", "Lima", "tin")
 EVALUATION_SAMPLES = 4
+QUIET = {
+    "OMP_NUM_THREADS": "1",
+    "DS_ACCELERATOR": "cpu",
+    "DS_LOG_LEVEL": "error",
+    "PYTHONWARNINGS": "ignore",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "GLOO_SOCKET_IFNAME": "lo",
+}
+"""Environment of every process here: one thread, no network, no chatter."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +170,7 @@ def main(argv: Sequence[str]) -> int:
     results: dict[str, Any] = {"quick": options.quick, "seeds": options.seeds, "generationsOfRloo": GENERATIONS}
     for name in options.problems:
         problem = PROBLEMS[name]
-        _prepare(problem)
+        prepare(problem)
         for lora in (False, True) if name == "speed" else (False,):
             results[name + ("-lora" if lora else "")] = _compare(problem, options, lora=lora)
     _print(results)
@@ -190,7 +201,7 @@ def _make_environment() -> None:
     subprocess.run([*pip, *packages], check=True)
 
 
-def _prepare(problem: Problem) -> None:
+def prepare(problem: Problem) -> None:
     """Data and start model of a problem, once."""
     if (problem.folder / "start/model").is_dir():
         return
@@ -199,11 +210,11 @@ def _prepare(problem: Problem) -> None:
     for name, rows in records.items():
         (problem.folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     job = {
-        **_job("sft", problem.folder / "start"),
+        **job_document("sft", problem.folder / "start"),
         "model": {"init": problem.init},
         "dataset": {"uri": f"file://{problem.folder}/sft.jsonl", "maxLength": 192, "packing": False},
         "training": {
-            **_training(learning_rate=3e-3, batch=32, seed=0),
+            **training_block(learning_rate=3e-3, batch=32, seed=0),
             "epochs": 10_000,
             "maxSteps": problem.sft_steps,
             "warmupRatio": 0.05,
@@ -212,8 +223,8 @@ def _prepare(problem: Problem) -> None:
     path = problem.folder / "sft.json"
     path.write_text(json.dumps(job))
     code = "import sys; from alidade_trainer.worker import main; sys.exit(main())"  # as the launcher starts it
-    with _run_folder() as run_folder:
-        _run([sys.executable, "-c", code], _worker_environment(path, run_folder))
+    with new_run_folder() as run_folder:
+        _run([sys.executable, "-c", code], worker_environment(path, run_folder))
 
 
 def _records(name: str) -> dict[str, list[dict[str, str]]]:
@@ -238,7 +249,8 @@ def _records(name: str) -> dict[str, list[dict[str, str]]]:
     return {"sft": rows, "prompts": rows[:1920], "held": rows[1920:]}
 
 
-def _job(stage: str, output: Path) -> dict[str, Any]:
+def job_document(stage: str, output: Path) -> dict[str, Any]:
+    """The blocks that every job here has; model, data and training are for the caller to add."""
     return {
         "version": "alidade.dev/job/v1",
         "owner": {"kind": "FineTuneJob", "namespace": "bench", "name": "ppo-rloo", "uid": "0"},
@@ -249,7 +261,8 @@ def _job(stage: str, output: Path) -> dict[str, Any]:
     }
 
 
-def _training(*, learning_rate: float, batch: int, seed: int) -> dict[str, Any]:
+def training_block(*, learning_rate: float, batch: int, seed: int) -> dict[str, Any]:
+    """Optimisation without anything that the two trainers could do differently."""
     return {
         "learningRate": learning_rate,
         "schedule": "constant",
@@ -263,7 +276,8 @@ def _training(*, learning_rate: float, batch: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _worker_environment(job: Path, run_folder: Path) -> dict[str, str]:
+def worker_environment(job: Path, run_folder: Path) -> dict[str, str]:
+    """What a single training process is told."""
     return {
         "ALIDADE_JOB": str(job),
         "ALIDADE_RUN_FOLDER": str(run_folder),
@@ -274,25 +288,15 @@ def _worker_environment(job: Path, run_folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _run_folder() -> Iterator[Path]:
+def new_run_folder() -> Iterator[Path]:
+    """What a launcher would share with its training processes."""
     with tempfile.TemporaryDirectory(prefix="ppo-rloo-") as folder:
         yield Path(folder)
 
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> str:
     """The output of a command; RuntimeError with the end of its errors when it fails."""
-    whole = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "DS_ACCELERATOR": "cpu",
-        "DS_LOG_LEVEL": "error",
-        "PYTHONWARNINGS": "ignore",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-        **environment,
-    }
+    whole = {**os.environ, **QUIET, **environment}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=whole)
     if done.returncode:
         said = (done.stdout + done.stderr)[-3000:]
@@ -455,8 +459,8 @@ def _train_ppo(setting: Setting) -> dict[str, float]:
 
     Ppo.run = metered  # type: ignore[method-assign]
     shutil.rmtree(folder / setting.name, ignore_errors=True)
-    with _run_folder() as run_folder:
-        os.environ |= _worker_environment(job, run_folder)
+    with new_run_folder() as run_folder:
+        os.environ |= worker_environment(job, run_folder)
         if work():
             outcome = (run_folder / "outcome-0.json").read_text()
             raise RuntimeError(f"{setting.name} failed: {outcome}")
@@ -476,7 +480,7 @@ def _ppo_job(setting: Setting) -> dict[str, Any]:
     if setting.problem == "speed":  # nothing that it says is right; its length differs at least
         reward = {"name": "length", "function": "length"}
     return {
-        **_job("align", folder / setting.name),
+        **job_document("align", folder / setting.name),
         "model": {"uri": f"file://{folder}/start/model"},
         "dataset": {"uri": f"file://{folder}/prompts.jsonl", "maxLength": 192},
         "adapter": {"type": "lora", "rank": 8, "dropout": 0} if setting.lora else {"type": "none"},
@@ -486,7 +490,7 @@ def _ppo_job(setting: Setting) -> dict[str, Any]:
             "generation": {"maxNewTokens": setting.max_new_tokens},
             "guardrails": {"minDiversityRatio": 0, "minLengthRatio": 0},
         },
-        "training": _training(learning_rate=setting.learning_rate, batch=setting.mini_batch, seed=setting.seed),
+        "training": training_block(learning_rate=setting.learning_rate, batch=setting.mini_batch, seed=setting.seed),
     }
 
 

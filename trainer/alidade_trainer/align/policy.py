@@ -90,7 +90,8 @@ class Policy:
         """One optimizer step. Returns loss and norm of the gradient, over all processes.
 
         summed_losses: of a group, sums over tokens or pairs; each is computed and led back before the next one.
-        divisor: number of those over all processes; so each weighs the same whichever group and process it comes to lie in.
+        divisor: number of those over all processes; so each weighs the same whichever group and process it comes to
+        lie in.
         """
         # DeepSpeed averages gradients over the processes; the factor makes of that average the sum it has to be.
         scale = self.peers.count / max(divisor, 1.0)
