@@ -152,6 +152,14 @@ class MemoryApi(Api):
             if key in self.objects and any(ref["uid"] == uid for ref in other["metadata"].get("ownerReferences", [])):
                 self.remove(other)
 
+    def collect(self) -> None:
+        """The garbage collector takes what was made for an owner that had gone by then."""
+        uids = {body["metadata"]["uid"] for body in self.objects.values()}
+        for key, body in list(self.objects.items()):
+            owners = {owner["uid"] for owner in body["metadata"].get("ownerReferences", [])}
+            if owners and not owners & uids and key in self.objects:
+                self.remove(body)
+
     def _write(self, body: JsonObject) -> JsonObject:
         body["metadata"]["resourceVersion"] = str(next(self._numbers))
         self.objects[body["kind"], body["metadata"]["name"]] = body

@@ -797,6 +797,26 @@ def test_a_change_of_the_sft_stops_all_that_was_made_from_the_old_one() -> None:
     assert "progress" not in cluster.status()
 
 
+def test_the_alignment_of_the_old_spec_goes_before_that_of_the_new_one_comes() -> None:
+    cluster = with_rewards()
+    old = cluster.job()
+    cluster.run_pod(old)
+    cluster.settle()
+    cluster.api.lingering.add("PyTorchJob")
+    cluster.apply(prompts={"uri": "pvc://data/other.json"})
+    changed = cluster.step()
+    assert not changed.children
+    assert changed.look_again_s is not None
+    assert cluster.condition("Launched") == (
+        "False", "Waiting", f"PyTorchJob {old} of an older spec is still there; waiting for it to go.",
+    )  # fmt: skip
+    cluster.settle()
+    assert newest_job(cluster) == old
+    cluster.delete(PYTORCH_JOB, old)
+    cluster.settle()
+    assert newest_job(cluster) != old
+
+
 def test_stages_of_the_old_spec_that_still_run_are_deleted() -> None:
     cluster = with_sft(rewardModels=[HELPFULNESS, SAFETY])
     safety = name_of(cluster, REWARD_MODEL, "safety")

@@ -20,6 +20,7 @@ from alidade_operator.reconcile.trainingjob import plan_training_job
 from alidade_operator.resources.observation import SourceView
 
 _AT_ONCE_S = 0.05
+_LEAVING_S = 0.5
 
 
 def plan_alignment_run(run: AlignmentRun, seen: RunObserved, config: OperatorConfig, now: datetime) -> Plan:
@@ -177,9 +178,25 @@ def _align(run: AlignmentRun, seen: RunObserved, config: OperatorConfig, draft: 
     if other is not None and not is_under_way:
         return _reuse(run, seen, config, draft, stages, inputs, other)
     draft.deletions += live_evaluations(seen)
+    leaving = next((item for item in seen.other_jobs if item.owned and item.state not in ("succeeded", "failed")), None)
+    if leaving is not None:
+        return _await_leave(run, draft, stages, leaving.name)
     source = SourceView(exists=True, succeeded=True, model=stages.sft.model) if stages.sft.source is not None else None
     inner = plan_training_job(job, replace(seen.job, source=source), config, draft.clock)
     return _merged(run, seen, draft, stages, job, inner)
+
+
+def _await_leave(run: AlignmentRun, draft: RunDraft, stages: Stages, name: str) -> Plan:
+    """An alignment of an older spec holds the GPUs until it is gone."""
+    draft.show(stages, steps.pending(run))
+    draft.state(**{field: getattr(JobStatus(), field) for field in _FIELDS_OF_JOB})
+    draft.await_model()
+    message = f"PyTorchJob {name} of an older spec is still there; waiting for it to go."
+    draft.conditions.set(ConditionType.LAUNCHED, "False", Reason.WAITING, message)
+    draft.conditions.set(ConditionType.ALIGNED, "False", Reason.WAITING, message)
+    # Our own deletions come back as no event.
+    draft.look_again_in(_LEAVING_S)
+    return draft.finish("Suspended" if run.spec is not None and run.spec.suspend else "Waiting", "wait", message)
 
 
 def _state_known(run: AlignmentRun, draft: RunDraft, stage: StageStatus, model: ModelInfo) -> None:
