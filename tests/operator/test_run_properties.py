@@ -1,0 +1,324 @@
+"""What holds of runs whatever happens: random walks of users, trainers, watches and clocks around the real controller.
+
+The controller's own queue is replaced by one whose order the walk decides. A run is worked on only when something has
+put it in line, so that a change that nobody is told of shows as a run that never ends.
+"""
+
+from __future__ import annotations
+
+import copy
+from datetime import datetime, timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from alidade_crds.contract import ResultDocument
+from alidade_operator.api import (
+    ALIGNMENT_RUN,
+    EVALUATION,
+    FINE_TUNE_JOB,
+    MODEL_SERVE,
+    PYTORCH_JOB,
+    REWARD_MODEL,
+    ApiError,
+    JsonObject,
+)
+from alidade_operator.cache import Key
+from alidade_operator.controller import Controller
+from alidade_operator.executor import OutdatedPlanError
+from tests.operator.builders import CONFIG, failure, success
+from tests.operator.memory import KINDS, SFT, MemoryCluster, drive, true
+from tests.operator.test_alignmentrun import EVALUATE, PROGRAM, SAFETY
+
+RUNS = ("demo", "other")
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"suspend": True},
+    {"prompts": {"uri": "pvc://data/other.json"}},
+    {"sft": {"template": {**SFT["template"], "training": {"epochs": 1}}}},
+    {"rewardModels": [SAFETY]},
+    {"rewardModels": [PROGRAM], "align": [{"raft": {}}, {"ppo": {}}]},
+    {"compute": {"nodePool": "nowhere"}},
+    {"sft": {"template": {**SFT["template"], "dataset": {"uri": "pvc://nowhere/sft.json"}}}, "suspend": True},
+    {"evaluation": EVALUATE, "gate": [{"metric": "perplexity", "atMost": {"value": 20}}], "serve": {"template": {}}},
+    {"activeDeadlineSeconds": 1000, "backoffLimit": 0},
+]  # fmt: skip
+OUTCOMES: list[tuple[int, ResultDocument]] = [
+    (0, success()),
+    (75, failure("WorkerLost", retryable=True)),
+    (1, failure()),
+]
+REMOVABLE = (FINE_TUNE_JOB, REWARD_MODEL, PYTORCH_JOB, EVALUATION)
+
+
+class Line:
+    """Keys that are to be worked on, each from a time on."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self.due: dict[Key, datetime] = {}
+
+    def add(self, key: Key) -> None:
+        """At once."""
+        self.due[key] = self.now
+
+    def add_after(self, key: Key, delay_s: float) -> None:
+        """After a time, or earlier if it is in line already."""
+        self.due[key] = min(self.due.get(key, datetime.max.replace(tzinfo=self.now.tzinfo)), self._after(delay_s))
+
+    def failed(self, key: Key) -> float:
+        """After the shortest back-off."""
+        self.add_after(key, 0.1)
+        return 0.1
+
+    def _after(self, delay_s: float) -> datetime:
+        return self.now + timedelta(seconds=delay_s)
+
+    def ready(self) -> list[Key]:
+        """Those whose time has come."""
+        return sorted(key for key, since in self.due.items() if since <= self.now)
+
+
+class Runs(RuleBasedStateMachine):
+    """Two runs, one operator, and everybody else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster = MemoryCluster()
+        self.line = Line(self.cluster.now)
+        self.told = 0
+        self.settled: dict[str, tuple[int, dict[str, JsonObject]]] = {}
+        self.start_operator()
+
+    # The operator
+
+    @rule()
+    def start_operator(self) -> None:
+        """It begins with what a listing tells; what an earlier one had in mind is lost."""
+        self.line.due.clear()
+        self.operator = Controller(CONFIG, self.cluster.api, clock=lambda: self.cluster.now)
+        self.operator._queue = self.line  # type: ignore[assignment]
+        for body in self.cluster.api.objects.values():
+            if body["kind"] in KINDS:
+                self.operator.take_event(KINDS[body["kind"]], None, copy.deepcopy(body))
+        self.told = len(self.cluster.api.log)
+
+    @rule(most=st.integers(1, 10))
+    def deliver(self, most: int) -> None:
+        """The watches tell some of what has happened, the garbage collector's part too."""
+        self.cluster.api.collect()
+        for event, body in self.cluster.api.log[self.told : self.told + most]:
+            if body["kind"] in KINDS:
+                self.operator.take_event(KINDS[body["kind"]], event, copy.deepcopy(body))
+            self.told += 1
+
+    @rule(which=st.integers(0, 9))
+    def work(self, which: int) -> None:
+        """The operator takes a key from the line."""
+        ready = self.line.ready()
+        if not ready:
+            return
+        key = ready[which % len(ready)]
+        del self.line.due[key]
+        try:
+            drive(self.operator._reconcile(key))
+        except (OutdatedPlanError, ApiError):
+            self.line.failed(key)
+
+    @rule(rounds=st.integers(1, 8))
+    def go_on(self, rounds: int) -> None:
+        """For a while everything goes as it should."""
+        for _ in range(rounds):
+            self.deliver(1000)
+            if self.line.ready():
+                self.work(0)
+            else:
+                self._play()
+            self.nothing_is_broken()
+
+    # Everybody else
+
+    @rule(name=st.sampled_from(RUNS), blocks=st.sampled_from(VARIANTS))
+    def apply(self, name: str, blocks: dict[str, Any]) -> None:
+        """A user applies a run, or changes it."""
+        self.cluster.apply(name, **blocks)
+
+    @rule(seconds=st.sampled_from([1, 15, 600]))
+    def wait(self, seconds: int) -> None:
+        """Time passes."""
+        self.cluster.clock(seconds=seconds)
+        self.line.now = self.cluster.now
+
+    @rule(which=st.integers(0, 9))
+    def start_pods(self, which: int) -> None:
+        """The training operator and the kubelet start a job."""
+        waiting = [name for name in self._jobs() if not self._pods(name)]
+        if waiting:
+            self.cluster.run_pod(waiting[which % len(waiting)])
+
+    @rule(which=st.integers(0, 9), outcome=st.sampled_from(OUTCOMES))
+    def end_pods(self, which: int, outcome: tuple[int, ResultDocument]) -> None:
+        """A training process ends."""
+        running = [name for name in self._jobs() if self._pods(name)]
+        if running:
+            self._end(running[which % len(running)], *outcome)
+
+    def _end(self, job: str, exit_code: int, result: ResultDocument) -> None:
+        if result.model is not None:
+            base = job.rpartition("-")[0]
+            result = result.model_copy(update={"model": result.model.model_copy(update={"digest": f"sha256:{base}"})})
+        self.cluster.end_pod(job, result, exit_code=exit_code)
+
+    @precondition(lambda self: self.cluster.names(EVALUATION))
+    @rule(ends=st.sampled_from(["Succeeded", "Failed"]), perplexity=st.sampled_from([10, 30]))
+    def evaluate(self, ends: str, perplexity: float) -> None:
+        """The evaluations that are under way come to an end."""
+        for name in self.cluster.names(EVALUATION):
+            conditions = self.cluster.api.objects["Evaluation", name].get("status", {}).get("conditions", [])
+            if not any(one["type"] in ("Succeeded", "Failed") for one in conditions):
+                result = {"suite": "p", "metric": "perplexity", "model": "aligned", "value": perplexity, "n": 1}
+                kept = {"conditions": [*conditions, true(ends)], "results": [result]}
+                self.cluster.write_status(EVALUATION, name, **kept)
+
+    @precondition(lambda self: self.cluster.names(MODEL_SERVE))
+    @rule()
+    def serve(self) -> None:
+        """Every ModelServe answers with what it was told."""
+        for name in self.cluster.names(MODEL_SERVE):
+            body = self.cluster.api.objects["ModelServe", name]
+            known = [one for one in body.get("status", {}).get("conditions", []) if one["type"] != "Available"]
+            told = {"conditions": [*known, true("Available")], "observedGeneration": body["metadata"]["generation"]}
+            if {**body.get("status", {}), **told} != body.get("status"):
+                self.cluster.write_status(MODEL_SERVE, name, **told)
+
+    @rule(kind=st.sampled_from(REMOVABLE), which=st.integers(0, 9))
+    def remove(self, kind: Any, which: int) -> None:
+        """Somebody deletes what a run has made."""
+        names = self.cluster.names(kind)
+        if names:
+            self.cluster.api.remove(self.cluster.api.objects[kind.kind, names[which % len(names)]])
+
+    # What always holds
+
+    def _jobs(self) -> list[str]:
+        """PyTorchJobs that have not ended."""
+        ended = {"Succeeded", "Failed"}
+        return [
+            name
+            for name in self.cluster.names(PYTORCH_JOB)
+            if not ended & {one["type"] for one in self._conditions("PyTorchJob", name)}
+        ]
+
+    def _pods(self, job: str) -> bool:
+        return ("Pod", f"{job}-master-0") in self.cluster.api.objects
+
+    def _conditions(self, kind: str, name: str) -> list[JsonObject]:
+        conditions: list[JsonObject] = self.cluster.api.objects[kind, name].get("status", {}).get("conditions", [])
+        return conditions
+
+    def _never_two_live_jobs_for_one_resource(self) -> None:
+        """Neither attempts of one job nor alignments of an old and a new spec."""
+        live = [self.cluster.api.objects["PyTorchJob", name]["metadata"]["labels"] for name in self._jobs()]
+        owners = [(labels["alidade.dev/kind"], labels["app.kubernetes.io/instance"]) for labels in live]
+        assert len(owners) == len(set(owners)), owners
+
+    def _never_two_live_resources_for_the_same_inputs(self) -> None:
+        """Of one run or of several."""
+        inputs = []
+        for kind in (FINE_TUNE_JOB, REWARD_MODEL):
+            for name in self.cluster.names(kind):
+                true_ones = {one["type"] for one in self._conditions(kind.kind, name) if one["status"] == "True"}
+                if not true_ones & {"Succeeded", "Failed"}:
+                    labels = self.cluster.api.objects[kind.kind, name]["metadata"]["labels"]
+                    inputs.append((kind.kind, labels["alidade.dev/inputs"]))
+        assert len(inputs) == len(set(inputs)), inputs
+
+    def _never_both_succeeded_and_failed(self) -> None:
+        """And each condition once."""
+        for name in self.cluster.names(ALIGNMENT_RUN):
+            truths = [(one["type"], one["status"]) for one in self._conditions("AlignmentRun", name)]
+            assert len({kind for kind, _ in truths}) == len(truths)
+            assert not {("Succeeded", "True"), ("Failed", "True")} <= set(truths)
+
+    def _stages_never_go_back_while_the_spec_stays(self) -> None:
+        """What a stage has come to stays, with the model and the inputs that it had."""
+        for name in self.cluster.names(ALIGNMENT_RUN):
+            status = self.cluster.status(name)
+            generation = status.get("observedGeneration", 0)
+            models = {
+                stage["name"]: {field: stage.get(field) for field in ("model", "inputs", "ref")}
+                for stage in status.get("stages", [])
+                if "model" in stage
+            }
+            known_generation, known = self.settled.get(name, (0, {}))
+            if generation == known_generation:
+                assert {stage: models.get(stage) for stage in known} == known
+            self.settled[name] = (generation, models)
+
+    # What comes of it all
+
+    def teardown(self) -> None:
+        """Once the users want what can be had, and trainers succeed, every run does, told of it by the line alone."""
+        # What had failed by then is known; a failure that is heard of later counts for the new spec.
+        self._catch_up()
+        runs = self.cluster.names(ALIGNMENT_RUN)
+        for number, name in enumerate(runs):
+            self.cluster.apply(name, backoffLimit=20 + number)
+        for _ in range(400):
+            self.deliver(1000)
+            if self.line.ready():
+                self.work(0)
+            elif not self._play() and not self._skip():
+                break
+            self.nothing_is_broken()
+        for name in runs:
+            truths = self.cluster.truths(name)
+            assert (truths["Succeeded"], truths["Failed"]) == ("True", "False"), self.cluster.status(name)
+            self.cluster.tell_all()
+            assert self.cluster.settle(name) == [], "a second look changes nothing"
+        assert not self._jobs()
+
+    @invariant()
+    def nothing_is_broken(self) -> None:
+        """The four rules above."""
+        self._never_two_live_jobs_for_one_resource()
+        self._never_two_live_resources_for_the_same_inputs()
+        self._never_both_succeeded_and_failed()
+        self._stages_never_go_back_while_the_spec_stays()
+
+    def _catch_up(self) -> None:
+        for _ in range(100):
+            self.deliver(1000)
+            if not self.line.ready():
+                return
+            self.work(0)
+            self.nothing_is_broken()
+        raise AssertionError(f"never quiet: {self.line.due}")
+
+    def _play(self) -> bool:
+        """Whether there was something to do for a trainer."""
+        before = len(self.cluster.api.log)
+        for job in self._jobs():
+            if not self._pods(job):
+                self.cluster.run_pod(job)
+            self._end(job, 0, success())
+        return len(self.cluster.api.log) > before
+
+    def _skip(self) -> bool:
+        """Goes to the time for which somebody is in line; whether there is one."""
+        times = list(self.line.due.values())
+        if not times:
+            return False
+        self.wait(max(1, round((min(times) - self.cluster.now).total_seconds() + 0.5)))
+        return True
+
+
+TestRuns = Runs.TestCase
+TestRuns.settings = settings(
+    max_examples=50,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
