@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from alidade_operator.api import PYTORCH_JOB, ApiError
+from alidade_operator.api import ALIGNMENT_RUN, EVALUATION, FINE_TUNE_JOB, PYTORCH_JOB, REWARD_MODEL, ApiError, Kind
 from tests.operator.builders import failure, success
 from tests.operator.conftest import Process, operator_process
-from tests.operator.played import Played, watch
+from tests.operator.memory import HELPFULNESS, run_spec
+from tests.operator.played import Played, now, watch
 
 JOBS = 4
 
@@ -106,3 +107,35 @@ async def _launched(played: Played, name: str, attempt: int) -> dict[str, Any] |
         if error.not_found:
             return None
         raise
+
+
+@pytest.mark.parametrize("killed_again_and_again", [3], indirect=True)
+async def test_a_run_makes_every_child_once(killed_again_and_again: Process, played: Played) -> None:
+    """The watches see everything that was ever made of SFT, two reward models, the alignment and the evaluation."""
+    seen: dict[str, set[str]] = defaultdict(set)
+
+    async def look(kind: Kind) -> None:
+        async for _, body in watch(played.api, kind, played.namespace):
+            seen[f"{kind.kind}/{body['metadata']['name']}"].add(body["metadata"]["uid"])
+
+    kinds = (FINE_TUNE_JOB, REWARD_MODEL, PYTORCH_JOB, EVALUATION)
+    looking = [asyncio.create_task(look(kind)) for kind in kinds]
+    safety = {"name": "safety", "template": {"dataset": {"uri": "pvc://data/safety.json"}}}
+    suite = {"type": "perplexity", "dataset": "pvc://data/held-out.json"}
+    spec = run_spec(rewardModels=[HELPFULNESS, safety], evaluation={"template": {"suites": [suite]}})
+    await played.apply_kind(ALIGNMENT_RUN, "demo", spec)
+    sft = (await played.child(FINE_TUNE_JOB, "sft", timeout_s=120))["metadata"]["name"]
+    await played.train(sft, success(), timeout_s=120)
+    for stage in ("helpfulness", "safety"):
+        judge = (await played.child(REWARD_MODEL, stage, timeout_s=120))["metadata"]["name"]
+        await played.train(judge, success(), timeout_s=120)
+    await played.train("demo", success(align_step="1-raft"), timeout_s=120)
+    measured = (await played.child(EVALUATION, "evaluation", timeout_s=120))["metadata"]["name"]
+    holds = {"status": "True", "reason": "Played", "message": "So it is.", "lastTransitionTime": now()}
+    await played.write_status(EVALUATION, measured, {"conditions": [{"type": "Succeeded", **holds}]})
+    await played.phase("demo", "Succeeded", kind=ALIGNMENT_RUN, timeout_s=120)
+    for task in looking:
+        task.cancel()
+    made = sorted(name.partition("/")[0] for name in seen)
+    assert made == ["Evaluation", "FineTuneJob", *["PyTorchJob"] * 4, *["RewardModel"] * 2]
+    assert {name: len(uids) for name, uids in seen.items()} == dict.fromkeys(seen, 1)
