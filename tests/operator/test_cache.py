@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alidade_operator.api import CLAIM, FINE_TUNE_JOB, POD, PYTORCH_JOB, Kind
+from alidade_operator.api import ALIGNMENT_RUN, CLAIM, FINE_TUNE_JOB, POD, PYTORCH_JOB, REWARD_MODEL, Kind
 from alidade_operator.cache import TOMBSTONES, Cache, Key, key_of, trim
 
 
@@ -106,6 +106,59 @@ def test_dependents_are_found_by_the_model_they_wait_for() -> None:
     assert cache.dependents(KEY) == [Key("FineTuneJob", "n", "b")]
     cache.put(FINE_TUNE_JOB, thing(name="b", uid="b", version=2, spec={"model": {"uri": "hf://a/b"}}))
     assert cache.dependents(KEY) == []
+
+
+def test_a_run_depends_on_all_that_its_spec_names_and_on_what_it_has_taken() -> None:
+    def source(name: str, kind: str = "FineTuneJob") -> Any:
+        return {"model": {"from": {"kind": kind, "name": name}}}
+
+    spec = {
+        "sft": {"template": source("base")},
+        "rewardModels": [
+            {"name": "a", "ref": {"name": "judge"}},
+            {"name": "b", "template": source("chat")},
+            {"name": "c", **source("reward", "RewardModel")},
+            {"name": "d", "function": "length"},
+        ],
+    }
+    stages = [{"name": "sft", "kind": "FineTuneJob", "ref": "others-sft-1"}]
+    cache = Cache()
+    cache.put(ALIGNMENT_RUN, thing(ALIGNMENT_RUN, "run", spec=spec, status={"stages": stages}))
+    run = Key("AlignmentRun", "n", "run")
+    named = [
+        ("FineTuneJob", "base"), ("RewardModel", "judge"), ("FineTuneJob", "chat"), ("RewardModel", "reward"),
+        ("FineTuneJob", "others-sft-1"),
+    ]  # fmt: skip
+    for kind, name in named:
+        assert cache.dependents(Key(kind, "n", name)) == [run], name
+        assert cache.dependents(Key(kind, "elsewhere", name)) == []
+    cache.put(ALIGNMENT_RUN, thing(ALIGNMENT_RUN, "run", version=2, spec={"sft": {"ref": {"name": "mine"}}}))
+    assert [name for kind, name in named if cache.dependents(Key(kind, "n", name))] == []
+    assert cache.dependents(Key("FineTuneJob", "n", "mine")) == [run]
+
+
+def test_what_comes_from_the_same_inputs_is_found_in_its_namespace_by_label_or_by_stage() -> None:
+    cache = Cache()
+    label = {"labels": {"alidade.dev/inputs": "abc"}}
+    cache.put(REWARD_MODEL, thing(REWARD_MODEL, "one", uid="1", metadata=label))
+    stages = [
+        {"name": "1-raft", "kind": "Alignment", "inputs": "abc"},
+        {"name": "sft", "kind": "FineTuneJob", "inputs": "x"},
+    ]
+    cache.put(ALIGNMENT_RUN, thing(ALIGNMENT_RUN, "run", uid="2", status={"stages": stages}))
+    assert [body["metadata"]["name"] for body in cache.alike("n", "abc")] == ["run", "one"]
+    assert list(cache.alike("n", "x")) == [], "a run is told by its alignment only: its stages have labels"
+    assert list(cache.alike("other", "abc")) == []
+    cache.remove(REWARD_MODEL, thing(REWARD_MODEL, "one", uid="1", version=2))
+    assert [body["metadata"]["name"] for body in cache.alike("n", "abc")] == ["run"]
+
+
+def test_what_a_run_has_made_is_its_child() -> None:
+    cache = Cache()
+    labels = {"alidade.dev/kind": "AlignmentRun", "app.kubernetes.io/instance": "run"}
+    cache.put(FINE_TUNE_JOB, thing(name="run-sft-1", metadata={"labels": labels}))
+    cache.put(PYTORCH_JOB, thing(PYTORCH_JOB, "run-align-1-1", uid="j", metadata={"labels": labels}))
+    assert [child["kind"] for child in cache.children(Key("AlignmentRun", "n", "run"))] == ["FineTuneJob", "PyTorchJob"]
 
 
 def test_a_claim_is_only_a_name_and_a_pod_only_what_plans_look_at() -> None:

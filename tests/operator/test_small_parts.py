@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 from prometheus_client import REGISTRY
 
+from alidade_crds.alignmentrun import AlignmentRunStatus, StageStatus
 from alidade_crds.metric_names import JobMetric, OperatorMetric, RunMetric
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import JobStatus, Progress
@@ -22,6 +23,7 @@ from alidade_operator.events import event_body
 from alidade_operator.logs import JsonFormatter
 from alidade_operator.reconcile.plan import Notice
 from alidade_operator.reconcile.progress import duration
+from alidade_operator.reconcile.usage import total_cost
 from tests.operator.builders import NOW
 
 RESOURCE = {"metadata": {"name": "demo", "namespace": "team-a", "uid": "u", "resourceVersion": "7"}}
@@ -115,6 +117,44 @@ async def test_a_task_that_should_run_for_ever_takes_the_process_with_it(caplog:
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
     assert "a mistake of ours" in caplog.text
+
+
+def test_a_date_that_a_plan_takes_back_and_states_again_stays() -> None:
+    first = Conditions([], generation=1, now=NOW)
+    first.set(ConditionType.EVALUATED, "True", Reason.COMPLETED, "a")
+    second = Conditions(first.list(), generation=2, now=NOW + timedelta(hours=1))
+    second.set(ConditionType.EVALUATED, "False", Reason.WAITING, "b")
+    second.set(ConditionType.EVALUATED, "True", Reason.COMPLETED, "a")
+    assert second.list()[0].last_transition_time == NOW
+
+
+def test_the_metrics_of_a_runs_steps_are_shown_by_step_and_go_with_it() -> None:
+    gauges = metrics.JobGauges()
+    steps = [StageStatus(name="1-raft", kind="Alignment", phase="Running", metrics={"reward": 0.5, "kl": 1.0})]
+    sft = StageStatus(name="sft", kind="FineTuneJob", phase="Succeeded", metrics={"train_loss": 2.0})
+    progress = Progress(step=3, total_steps=9, epoch=0, iteration=2, total_iterations=8, updated_at=NOW)
+    gauges.show("AlignmentRun", "n", "run", AlignmentRunStatus(stages=[sft, *steps], progress=progress))
+    labels = {"namespace": "n", "name": "run", "step": "1-raft", "metric": "reward"}
+    assert REGISTRY.get_sample_value(RunMetric.ALIGNMENT, labels) == 0.5
+    assert REGISTRY.get_sample_value(RunMetric.ALIGNMENT, labels | {"step": "sft", "metric": "train_loss"}) is None
+    job = {"namespace": "n", "name": "run", "kind": "AlignmentRun"}
+    assert REGISTRY.get_sample_value(JobMetric.ITERATION, job) == 2
+    gauges.hide("AlignmentRun", "n", "run")
+    assert REGISTRY.get_sample_value(RunMetric.ALIGNMENT, labels) is None
+    assert REGISTRY.get_sample_value(JobMetric.ITERATION, job) is None
+
+
+@pytest.mark.parametrize(
+    ("costs", "total"),
+    [
+        ([], None),
+        (["12.50 USD"], "12.50 USD"),
+        (["1.25 USD", "2.50 USD"], "3.75 USD"),
+        (["1.00 USD", "2.00 EUR", "1.00 USD"], "2.00 USD + 2.00 EUR"),
+    ],
+)
+def test_costs_add_up_by_currency(costs: list[str], total: str | None) -> None:
+    assert total_cost(costs) == total
 
 
 def test_the_gauges_of_a_job_go_with_it() -> None:
