@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from alidade_crds.contract import ResultDocument
 from alidade_operator.api import (
     ALIGNMENT_RUN,
+    CLAIM,
     EVALUATION,
     FINE_TUNE_JOB,
     MODEL_SERVE,
@@ -42,6 +43,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"rewardModels": [PROGRAM], "align": [{"raft": {}}, {"ppo": {}}]},
     {"compute": {"nodePool": "nowhere"}},
     {"sft": {"template": {**SFT["template"], "dataset": {"uri": "pvc://nowhere/sft.json"}}}, "suspend": True},
+    {"sft": {"template": {**SFT["template"], "dataset": {"uri": "pvc://nowhere/sft.json"}}}},
     {"evaluation": EVALUATE, "gate": [{"metric": "perplexity", "atMost": {"value": 20}}], "serve": {"template": {}}},
     {"activeDeadlineSeconds": 1000, "backoffLimit": 0},
 ]  # fmt: skip
@@ -127,15 +129,15 @@ class Runs(RuleBasedStateMachine):
         except (OutdatedPlanError, ApiError):
             self.line.failed(key)
 
-    @rule(rounds=st.integers(1, 8))
-    def go_on(self, rounds: int) -> None:
-        """For a while everything goes as it should."""
+    @rule(rounds=st.integers(1, 20), aligns=st.booleans())
+    def go_on(self, rounds: int, aligns: bool) -> None:
+        """For a while everything goes as it should; aligns: alignments too."""
         for _ in range(rounds):
             self.deliver(1000)
             if self.line.ready():
                 self.work(0)
             else:
-                self._play()
+                self._play(aligns=aligns)
             self.nothing_is_broken()
 
     # Everybody else
@@ -144,6 +146,12 @@ class Runs(RuleBasedStateMachine):
     def apply(self, name: str, blocks: dict[str, Any]) -> None:
         """A user applies a run, or changes it."""
         self.cluster.apply(name, **blocks)
+
+    @rule()
+    def claim(self) -> None:
+        """The claim that some specs name appears."""
+        if "nowhere" not in self.cluster.names(CLAIM):
+            self.cluster.put(CLAIM, "nowhere")
 
     @rule(seconds=st.sampled_from([1, 15, 600]))
     def wait(self, seconds: int) -> None:
@@ -257,6 +265,20 @@ class Runs(RuleBasedStateMachine):
                 assert {stage: models.get(stage) for stage in known} == known
             self.settled[name] = (generation, models)
 
+    def _a_stage_is_that_of_the_spec(self) -> None:
+        """What a run calls ready was made from what its spec says now."""
+        for name in self.cluster.names(ALIGNMENT_RUN):
+            run = self.cluster.api.objects["AlignmentRun", name]
+            status = self.cluster.status(name)
+            if status.get("observedGeneration") != run["metadata"]["generation"]:
+                continue
+            ready = {one["type"] for one in status["conditions"] if one["status"] == "True"}
+            stages = [one for one in status.get("stages", []) if one["name"] == "sft" and "SFTReady" in ready]
+            for stage in stages:
+                made = self.cluster.api.objects.get(("FineTuneJob", stage["ref"]))
+                if made is not None:
+                    assert made["spec"]["dataset"]["uri"] == run["spec"]["sft"]["template"]["dataset"]["uri"]
+
     # What comes of it all
 
     def teardown(self) -> None:
@@ -282,11 +304,12 @@ class Runs(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_broken(self) -> None:
-        """The four rules above."""
+        """The rules above."""
         self._never_two_live_jobs_for_one_resource()
         self._never_two_live_resources_for_the_same_inputs()
         self._never_both_succeeded_and_failed()
         self._stages_never_go_back_while_the_spec_stays()
+        self._a_stage_is_that_of_the_spec()
 
     def _catch_up(self) -> None:
         for _ in range(100):
@@ -297,13 +320,14 @@ class Runs(RuleBasedStateMachine):
             self.nothing_is_broken()
         raise AssertionError(f"never quiet: {self.line.due}")
 
-    def _play(self) -> bool:
-        """Whether there was something to do for a trainer."""
+    def _play(self, *, aligns: bool = True) -> bool:
+        """Whether there was something to do for a trainer; aligns: alignments are brought to their end too."""
         before = len(self.cluster.api.log)
         for job in self._jobs():
             if not self._pods(job):
                 self.cluster.run_pod(job)
-            self._end(job, 0, success())
+            if aligns or "-align-" not in job:
+                self._end(job, 0, success())
         return len(self.cluster.api.log) > before
 
     def _skip(self) -> bool:
