@@ -149,8 +149,10 @@ class Runs(RuleBasedStateMachine):
 
     @rule()
     def claim(self) -> None:
-        """The claim that some specs name appears."""
-        if "nowhere" not in self.cluster.names(CLAIM):
+        """The claim that some specs name appears, or goes."""
+        if "nowhere" in self.cluster.names(CLAIM):
+            self.cluster.api.remove(self.cluster.api.objects["PersistentVolumeClaim", "nowhere"])
+        else:
             self.cluster.put(CLAIM, "nowhere")
 
     @rule(seconds=st.sampled_from([1, 15, 600]))
