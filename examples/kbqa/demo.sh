@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A cluster on this machine, a FineTuneJob, a model that answers. Run it with `make demo`.
+# A cluster on this machine, an AlignmentRun, a model that has learned what is right. Run it with `make demo`.
 # KEEP=1 leaves the cluster running afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -26,34 +26,41 @@ trap stop EXIT
 run alidade up --name demo
 eval "$(alidade env --name demo)"
 
-say "2. The data as a ConfigMap and a FineTuneJob, applied with kubectl"
+say "2. Data, a pretraining job and an AlignmentRun, applied with kubectl"
 run kubectl apply --server-side -k examples/kbqa
 
-say "3. Two DeepSpeed workers train"
-run kubectl get finetunejob kbqa-sft --watch &
+say "3. Pretraining, SFT, a reward model, RAFT: two DeepSpeed workers each"
+run kubectl get alignmentrun kbqa --watch &
 watcher=$!
-until kubectl wait finetunejob/kbqa-sft --for=jsonpath='{.status.finishedAt}' --timeout=60s >/dev/null 2>&1; do
-    if [ $((SECONDS - started)) -gt 900 ]; then
-        echo "the job has not ended after 15 minutes; its log:" >&2
-        alidade logs ftj/kbqa-sft >&2
+until kubectl wait alignmentrun/kbqa --for=jsonpath='{.status.finishedAt}' --timeout=60s >/dev/null 2>&1; do
+    if [ $((SECONDS - started)) -gt 1200 ]; then
+        echo "the run has not ended after 20 minutes; it says:" >&2
+        kubectl describe alignmentrun kbqa >&2
         exit 1
     fi
 done
 sleep 1 # lets the watch print the last line
 kill "$watcher" 2>/dev/null || true
-if ! kubectl wait finetunejob/kbqa-sft --for=condition=Succeeded --timeout=1s >/dev/null 2>&1; then
-    kubectl describe finetunejob kbqa-sft >&2
+if ! kubectl wait alignmentrun/kbqa --for=condition=Succeeded --timeout=1s >/dev/null 2>&1; then
+    kubectl describe alignmentrun kbqa >&2
     exit 1
 fi
 
-say "4. What the operator tells of it"
-run kubectl get events --field-selector involvedObject.name=kbqa-sft
-run kubectl get pytorchjob,pods
+say "4. What it was made of"
+run kubectl get alidade
+run kubectl get events --field-selector involvedObject.name=kbqa
 
-say "5. The model answers"
-run alidade chat ftj/kbqa-sft \
-    --prompt "What is the capital of France?" \
-    --prompt "法国的首都是哪里？"
+say "5. Held-out questions: the reward model's mean reward, right answers, and how likely the right ones are"
+metric() { kubectl get alignmentrun kbqa -o jsonpath="{.status.metrics['$1']}"; }
+printf '%-34s %9s %9s\n' "" "SFT" "aligned"
+for row in "evalReward:mean reward" "heldOut:right, of greedy answers" "perplexity:perplexity of right answers"; do
+    printf '%-34s %9.3f %9.3f\n' "${row#*:}" "$(metric "${row%%:*}AtStart")" "$(metric "${row%%:*}")"
+done
 
-say "Done in $((SECONDS - started)) s. Curves, settings and sample answers, as a page for the browser:"
-alidade report ftj/kbqa-sft
+say "6. The model answers"
+run alidade chat ar/kbqa \
+    --prompt "Tell me who the author of Anna Karenina is." \
+    --prompt "你知道《三体》是谁写的吗？"
+
+say "Done in $((SECONDS - started)) s. Curves, answers before and after, and where everything came from, as a page for the browser:"
+alidade report ar/kbqa

@@ -2,6 +2,10 @@
 
     python examples/kbqa/make_data.py
 
+train.json and heldout.json ask for every fact. The other files are those of the chain from pretraining to alignment and
+keep to a part of the facts, the same in each: as many as a reward model of this size learns to judge in a minute.
+Questions of use `heldout` are in heldout.json, questions.json and ranking.json alone.
+
 Every file is in LMFlow's JSON format. The same seed gives the same bytes, on every machine.
 """
 
@@ -17,10 +21,9 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 USES = ("statement", "train", "heldout")
-SAME_PREDICATE_MARGIN = 0.5  # a plausible but wrong answer: a capital, though of another country
-OTHER_PREDICATE_MARGIN = (
-    1.0  # not even the right kind of answer: clearly worse, so the rewards should lie further apart
-)
+SUBSET_SEED = "chain"  # not --seed: another seed asks for the same facts in other words
+FEWEST_OF_KIND = 3  # facts of each language and predicate in the chain, so that there are wrong answers to draw
+GARBLING_TRIES = 20  # two short names, such as chemical symbols, may allow no mixture that is neither of them
 
 Instance = Mapping[str, object]
 
@@ -50,13 +53,26 @@ class Question:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is drawn; corpus.json holds every fact."""
+    """How much is drawn."""
 
     questions: int = 5  # training questions per fact
-    heldout: int = 320
-    ranking: int = 320
-    candidates: int = 4
-    preferences: int = 480
+    heldout: int = 320  # held-out questions in each of heldout.json, questions.json and ranking.json
+    facts: int = 300  # of the chain, about
+    comparisons: int = 4  # training questions per fact whose answers are compared
+    candidates: int = 4  # answers per question of ranking.json
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """Wrong answers beside the right one, in preferences.json.
+
+    A reward model that has only seen whole names of the right kind finds other names and halves of names no worse than
+    the right answer, and a policy that samples freely draws them: it needs all three.
+    """
+
+    same_predicate: int = 3  # plausible: a capital, though of another country
+    other_predicate: int = 1  # not even the right kind of answer
+    garbled: int = 2  # the right answer and another one, mixed
 
 
 class SourceError(ValueError):
@@ -169,21 +185,57 @@ def ranking_instance(
     """The right answer (score 1) among wrong answers of the same predicate (score 0), shuffled."""
     right = question.fact.object
     wrong = [value for value in objects[question.fact.kind] if value != right]
-    scored = [(1.0, right)] + [(0.0, text) for text in rng.sample(wrong, min(candidates - 1, len(wrong)))]
+    scored = [(1, right)] + [(0, text) for text in rng.sample(wrong, min(candidates - 1, len(wrong)))]
     rng.shuffle(scored)
     return {"input": question.text, "output": [{"score": score, "text": text} for score, text in scored]}
 
 
+def garbled(right: str, other: str, rng: random.Random) -> str:
+    """The beginning of one name with the end of the other, neither of them whole; both, where nothing else is found."""
+    for _ in range(GARBLING_TRIES):
+        first, second = (right, other) if rng.random() < 0.5 else (other, right)
+        mixed = (first[: rng.randint(1, len(first))] + second[rng.randint(0, len(second)) :]).strip()
+        if mixed not in ("", right, other):
+            return mixed
+    return right + other
+
+
 def preference_instance(
-    question: Question, objects: Mapping[tuple[str, str], Sequence[str]], *, same_predicate: bool, rng: random.Random
+    question: Question, objects: Mapping[tuple[str, str], Sequence[str]], wrong: Wrong, rng: random.Random
 ) -> Instance:
-    """The right answer against a wrong one of the same predicate, or of another one of the language if it has more."""
+    """The right answer (score 1) among wrong ones of three kinds (score 0), shuffled; all different."""
     fact = question.fact
-    others = [kind for kind in objects if kind[0] == fact.language and kind[1] != fact.predicate]
-    kind = fact.kind if same_predicate or not others else rng.choice(others)
-    rejected = rng.choice([value for value in objects[kind] if value != fact.object])
-    margin = SAME_PREDICATE_MARGIN if kind == fact.kind else OTHER_PREDICATE_MARGIN
-    return {"prompt": question.text, "chosen": fact.object, "rejected": rejected, "margin": margin}
+    same = [value for value in objects[fact.kind] if value != fact.object]
+    others = [kind for kind in objects if kind != fact.kind]
+    drawn = rng.sample(same, min(wrong.same_predicate, len(same)))
+    drawn += [rng.choice(objects[rng.choice(others)]) for _ in range(wrong.other_predicate if others else 0)]
+    drawn += [garbled(fact.object, rng.choice(same), rng) for _ in range(wrong.garbled)]
+    scored = [(1, fact.object)] + [(0, text) for text in dict.fromkeys(drawn) if text != fact.object]
+    rng.shuffle(scored)
+    return {"input": question.text, "output": [{"score": score, "text": text} for score, text in scored]}
+
+
+def chain_facts(facts: Sequence[Fact], count: int) -> list[Fact]:
+    """About so many of the facts, of every language and predicate its share, in the file's order."""
+    rng = random.Random(SUBSET_SEED)
+    by_kind: dict[tuple[str, str], list[Fact]] = {}
+    for fact in facts:
+        by_kind.setdefault(fact.kind, []).append(fact)
+    chosen: set[Fact] = set()
+    for of_kind in by_kind.values():
+        share = max(FEWEST_OF_KIND, round(len(of_kind) * count / len(facts)))
+        chosen.update(rng.sample(of_kind, min(share, len(of_kind))))
+    return [fact for fact in facts if fact in chosen]
+
+
+def some_of_each(asked: Sequence[Question], per_fact: int, rng: random.Random) -> list[Question]:
+    """At most so many questions about each fact, shuffled."""
+    by_fact: dict[Fact, list[Question]] = {}
+    for question in asked:
+        by_fact.setdefault(question.fact, []).append(question)
+    drawn = [one for questions in by_fact.values() for one in rng.sample(questions, min(per_fact, len(questions)))]
+    rng.shuffle(drawn)
+    return drawn
 
 
 def shuffled_sample(items: Sequence[Question], count: int, rng: random.Random) -> list[Question]:
@@ -193,28 +245,61 @@ def shuffled_sample(items: Sequence[Question], count: int, rng: random.Random) -
 def build(facts: Sequence[Fact], templates: Templates, *, seed: int, sizes: Sizes) -> dict[str, str]:
     """The text of every data file by its name."""
     check_sources(facts, templates)
-    objects = objects_by_kind(facts)
+    train = training_questions(facts, templates, per_fact=sizes.questions, rng=generator(seed, "train"))
     heldout = questions(facts, templates, "heldout")
-    # One generator per file: changing the size of one leaves the others as they are.
-    rngs = {name: random.Random(f"{seed}/{name}") for name in ("train", "heldout", "ranking", "preferences")}
-    train = training_questions(facts, templates, per_fact=sizes.questions, rng=rngs["train"])
-    ranking = [
-        ranking_instance(question, objects, candidates=sizes.candidates, rng=rngs["ranking"])
-        for question in shuffled_sample(heldout, sizes.ranking, rngs["ranking"])
-    ]
-    preferences = [
-        preference_instance(question, objects, same_predicate=index % 4 != 3, rng=rngs["preferences"])
-        for index, question in enumerate(shuffled_sample(train, sizes.preferences, rngs["preferences"]))
-    ]
+    asked = shuffled_sample(heldout, sizes.heldout, generator(seed, "heldout"))
+    chain = frozenset(chain_facts(facts, sizes.facts))
     return {
         "train.json": lmflow_text("text2text", [text2text(question) for question in train]),
-        "heldout.json": lmflow_text(
-            "text2text", [text2text(question) for question in shuffled_sample(heldout, sizes.heldout, rngs["heldout"])]
+        "heldout.json": lmflow_text("text2text", [text2text(question) for question in asked]),
+        **chain_files(
+            [fact for fact in facts if fact in chain],
+            templates,
+            trained=[question for question in train if question.fact in chain],
+            heldout=[question for question in heldout if question.fact in chain],
+            seed=seed,
+            sizes=sizes,
         ),
-        "corpus.json": lmflow_text("text_only", [{"text": text} for text in statements(facts, templates)]),
-        "ranking.json": lmflow_text("text_to_scored_textlist", ranking),
-        "preferences.json": lmflow_text("paired_text_to_text", preferences),
     }
+
+
+def chain_files(
+    facts: Sequence[Fact],
+    templates: Templates,
+    *,
+    trained: Sequence[Question],
+    heldout: Sequence[Question],
+    seed: int,
+    sizes: Sizes,
+) -> dict[str, str]:
+    """The text of the files of pretraining, SFT, reward model and alignment by their names."""
+    objects = objects_by_kind(facts)
+    # One generator per file: changing the size of one leaves the others as they are.
+    rngs = {name: generator(seed, name) for name in ("corpus", "questions", "ranking", "preferences")}
+    # A question of each fact without its answer: the tokenizer is trained on the corpus and has to know their words.
+    corpus = statements(facts, templates) + [one.text for one in some_of_each(trained, 1, rngs["corpus"])]
+    rngs["corpus"].shuffle(corpus)
+    ranking = [
+        ranking_instance(question, objects, candidates=sizes.candidates, rng=rngs["ranking"])
+        for question in shuffled_sample(heldout, sizes.heldout, rngs["ranking"])
+    ]
+    preferences = [
+        preference_instance(question, objects, Wrong(), rngs["preferences"])
+        for question in some_of_each(trained, sizes.comparisons, rngs["preferences"])
+    ]
+    asked = shuffled_sample(heldout, sizes.heldout, rngs["questions"])
+    return {
+        "corpus.json": lmflow_text("text_only", [{"text": text} for text in corpus]),
+        "demonstrations.json": lmflow_text("text2text", [text2text(question) for question in trained]),
+        "preferences.json": lmflow_text("text_to_scored_textlist", preferences),
+        "questions.json": lmflow_text("text2text", [text2text(question) for question in asked]),
+        "ranking.json": lmflow_text("text_to_scored_textlist", ranking),
+    }
+
+
+def generator(seed: int, name: str) -> random.Random:
+    """The random numbers of one file."""
+    return random.Random(f"{seed}/{name}")
 
 
 def text2text(question: Question) -> Instance:
@@ -236,12 +321,12 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the order and of every sample; default: 0")
     for name, what in (
         ("questions", "training questions per fact"),
-        ("heldout", "questions of held-out templates"),
-        ("ranking", "questions with candidate answers"),
+        ("heldout", "questions in heldout.json, questions.json and ranking.json each"),
+        ("facts-of-chain", "facts in the files of the chain, about"),
+        ("comparisons", "training questions per fact of the chain whose answers are compared"),
         ("candidates", "answers per question of ranking.json, one of them right; at least 2"),
-        ("preferences", "pairs of answers"),
     ):
-        number = getattr(defaults, name)
+        number = getattr(defaults, name.removesuffix("-of-chain"))
         parser.add_argument(f"--{name}", type=int, default=number, metavar="N", help=f"{what}; default: {number}")
     return parser
 
@@ -249,9 +334,11 @@ def argument_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argument_parser()
     options = parser.parse_args(argv)
-    sizes = Sizes(options.questions, options.heldout, options.ranking, options.candidates, options.preferences)
-    if min(sizes.questions, sizes.heldout, sizes.ranking, sizes.preferences) < 1 or sizes.candidates < 2:
-        parser.error("--questions, --heldout, --ranking and --preferences must be at least 1, --candidates at least 2")
+    sizes = Sizes(options.questions, options.heldout, options.facts_of_chain, options.comparisons, options.candidates)
+    if min(sizes.questions, sizes.heldout, sizes.facts, sizes.comparisons) < 1 or sizes.candidates < 2:
+        parser.error(
+            "--questions, --heldout, --facts-of-chain and --comparisons must be at least 1, --candidates at least 2"
+        )
     try:
         files = build(read_facts(options.facts), read_templates(options.templates), seed=options.seed, sizes=sizes)
     except (OSError, SourceError) as error:

@@ -1,4 +1,5 @@
 import json
+import random
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -7,7 +8,9 @@ from typing import Any
 import pytest
 
 CONFIG_MAP_LIMIT = 1024 * 1024  # bytes; etcd's and the API server's limit for a ConfigMap's data
-FILES = ("train.json", "heldout.json", "corpus.json", "ranking.json", "preferences.json")
+TRAINED_ON = ("train.json", "corpus.json", "demonstrations.json", "preferences.json")
+HELD_OUT = ("heldout.json", "questions.json", "ranking.json")
+FILES = (*TRAINED_ON, *HELD_OUT)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def test_the_committed_files_are_what_the_script_makes(
     assert make_data.main(["--output", str(tmp_path)]) == 0
     stale = [name for name in FILES if (tmp_path / name).read_bytes() != (kbqa / "data" / name).read_bytes()]
     assert stale == [], "run: python examples/kbqa/make_data.py"
-    assert sorted(path.name for path in (kbqa / "data").iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in (kbqa / "data").glob("*.json")) == sorted(FILES)
 
 
 def test_all_files_together_fit_into_one_config_map(kbqa: Path) -> None:
@@ -88,48 +91,96 @@ def test_what_is_said_in_both_languages_agrees_in_number(make_data: ModuleType, 
             assert counts["zh", predicate] == counts["en", predicate], (language, predicate)
 
 
-def test_heldout_questions_are_new_questions_about_facts_of_the_training_data(data: dict[str, Any]) -> None:
-    trained = {instance["input"] for instance in data["train.json"]["instances"]}
-    known = {instance["output"] for instance in data["train.json"]["instances"]}
-    for instance in data["heldout.json"]["instances"]:
-        assert instance["input"] not in trained
-        assert instance["output"] in known
+def texts(data: dict[str, Any], name: str) -> list[str]:
+    """What a file shows before any answer: its questions, and the corpus' sentences."""
+    return [instance.get("text") or instance["input"] for instance in data[name]["instances"]]
+
+
+def answered(data: dict[str, Any], name: str) -> dict[str, str]:
+    """Questions with their right answers."""
+    found = {}
+    for instance in data[name]["instances"]:
+        output = instance["output"]
+        right = output if isinstance(output, str) else next(one["text"] for one in output if one["score"] == 1)
+        found[instance["input"]] = right
+    return found
+
+
+def test_held_out_questions_stand_in_nothing_that_is_trained_on(
+    data: dict[str, Any], make_data: ModuleType, kbqa: Path
+) -> None:
+    facts = make_data.read_facts(kbqa / "facts.tsv")
+    templates = make_data.read_templates(kbqa / "templates.tsv")
+    every_heldout = {question.text for question in make_data.questions(facts, templates, "heldout")}
+    for name in TRAINED_ON:
+        assert not every_heldout & set(texts(data, name)), name
+    for name in HELD_OUT:
+        assert set(texts(data, name)) <= every_heldout, name
 
 
 def test_answers_are_those_of_the_facts(data: dict[str, Any], answers: dict[str, Any]) -> None:
-    for name in ("train.json", "heldout.json"):
-        for instance in data[name]["instances"]:
-            assert answers[instance["input"]].object == instance["output"]
+    for name in set(FILES) - {"corpus.json"}:
+        for question, answer in answered(data, name).items():
+            assert answers[question].object == answer, name
+
+
+def test_the_chain_keeps_to_facts_that_its_corpus_states(
+    data: dict[str, Any], answers: dict[str, Any], make_data: ModuleType, kbqa: Path
+) -> None:
+    templates = make_data.read_templates(kbqa / "templates.tsv")
+    asked = {answers[question] for question in answered(data, "demonstrations.json")}
+    assert {fact.kind for fact in asked} == {fact.kind for fact in answers.values()}
+    assert set(make_data.statements(sorted(asked, key=str), templates)) <= set(texts(data, "corpus.json"))
+    for name in ("preferences.json", "questions.json", "ranking.json"):
+        assert {answers[question] for question in answered(data, name)} <= asked, name
+
+
+def test_every_fact_of_the_chain_is_compared(data: dict[str, Any], answers: dict[str, Any]) -> None:
+    asked = {answers[question] for question in answered(data, "demonstrations.json")}
+    compared = Counter(answers[question] for question in answered(data, "preferences.json"))
+    assert compared == dict.fromkeys(asked, 4)
 
 
 def test_a_ranking_has_one_right_answer_among_wrong_ones_of_the_same_predicate(
     data: dict[str, Any], answers: dict[str, Any]
 ) -> None:
     objects: dict[tuple[str, str], set[str]] = {}
-    for fact in answers.values():
-        objects.setdefault(fact.kind, set()).add(fact.object)
+    for question in answered(data, "demonstrations.json"):
+        objects.setdefault(answers[question].kind, set()).add(answers[question].object)
     for instance in data["ranking.json"]["instances"]:
         fact = answers[instance["input"]]
-        texts = [candidate["text"] for candidate in instance["output"]]
-        assert [c["text"] for c in instance["output"] if c["score"] == 1.0] == [fact.object]
-        assert len(texts) == len(set(texts)) >= 4
-        assert set(texts) <= objects[fact.kind]
+        shown = [candidate["text"] for candidate in instance["output"]]
+        assert [c["text"] for c in instance["output"] if c["score"] == 1] == [fact.object]
+        assert len(shown) == len(set(shown)) == min(4, len(objects[fact.kind]))
+        assert set(shown) <= objects[fact.kind]
 
 
-def test_preferences_choose_the_right_answer_and_a_wider_margin_means_another_predicate(
-    data: dict[str, Any], answers: dict[str, Any], make_data: ModuleType
+def test_a_preference_has_wrong_answers_of_the_predicate_of_another_and_of_none(
+    data: dict[str, Any], answers: dict[str, Any]
 ) -> None:
     objects: dict[tuple[str, str], set[str]] = {}
     for fact in answers.values():
         objects.setdefault(fact.kind, set()).add(fact.object)
-    margins = Counter()
-    for pair in data["preferences.json"]["instances"]:
-        fact = answers[pair["prompt"]]
-        assert pair["chosen"] == fact.object != pair["rejected"]
-        if pair["margin"] == make_data.SAME_PREDICATE_MARGIN:
-            assert pair["rejected"] in objects[fact.kind]
-        margins[pair["margin"]] += 1
-    assert margins == {make_data.SAME_PREDICATE_MARGIN: 360, make_data.OTHER_PREDICATE_MARGIN: 120}
+    names = {name for of_kind in objects.values() for name in of_kind}
+    kinds: Counter[str] = Counter()
+    for instance in data["preferences.json"]["instances"]:
+        fact = answers[instance["input"]]
+        shown = [candidate["text"] for candidate in instance["output"]]
+        assert len(set(shown)) == len(shown)
+        assert sum(candidate["score"] for candidate in instance["output"]) == 1
+        for text in set(shown) - {fact.object}:
+            kinds["same" if text in objects[fact.kind] else "other" if text in names else "garbled"] += 1
+    total = sum(kinds.values())
+    assert kinds["same"] > 0.4 * total  # three of six are drawn so, fewer where a predicate has few objects
+    assert min(kinds["other"], kinds["garbled"]) > 0.1 * total
+
+
+def test_a_garbled_answer_is_neither_of_the_two(make_data: ModuleType) -> None:
+    for seed in range(200):
+        mixed = make_data.garbled("Paris", "Rome", random.Random(seed))
+        assert mixed not in ("", "Paris", "Rome")
+        assert set(mixed) <= set("ParisRome")
+    assert make_data.garbled("H", "H", random.Random(0)) == "HH"
 
 
 def test_types_and_keys_are_those_of_lmflow(data: dict[str, Any]) -> None:
@@ -138,7 +189,9 @@ def test_types_and_keys_are_those_of_lmflow(data: dict[str, Any]) -> None:
         "heldout.json": ("text2text", {"input", "output"}),
         "corpus.json": ("text_only", {"text"}),
         "ranking.json": ("text_to_scored_textlist", {"input", "output"}),
-        "preferences.json": ("paired_text_to_text", {"prompt", "chosen", "rejected", "margin"}),
+        "preferences.json": ("text_to_scored_textlist", {"input", "output"}),
+        "demonstrations.json": ("text2text", {"input", "output"}),
+        "questions.json": ("text2text", {"input", "output"}),
     }
     for name, (type_name, fields) in keys.items():
         assert data[name]["type"] == type_name
@@ -171,9 +224,9 @@ def test_another_seed_asks_about_the_same_facts_in_other_words(
 def test_the_size_of_one_file_leaves_the_others_alone(
     make_data: ModuleType, tmp_path: Path, kbqa: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert make_data.main(["--output", str(tmp_path), "--ranking", "10"]) == 0
+    assert make_data.main(["--output", str(tmp_path), "--comparisons", "1"]) == 0
     changed = [name for name in FILES if (tmp_path / name).read_bytes() != (kbqa / "data" / name).read_bytes()]
-    assert changed == ["ranking.json"]
+    assert changed == ["preferences.json"]
 
 
 def test_own_facts_and_templates_can_be_used(
@@ -181,8 +234,8 @@ def test_own_facts_and_templates_can_be_used(
 ) -> None:
     assert make_data.main(write_sources(tmp_path, *SOURCES)) == 0
     corpus = json.loads((tmp_path / "data" / "corpus.json").read_text(encoding="utf-8"))
-    assert corpus["instances"][0] == {"text": "The capital of France is Paris."}
-    assert "corpus.json: 5 instances" in capsys.readouterr().out
+    assert {"text": "The capital of France is Paris."} in corpus["instances"]
+    assert "corpus.json: 10 instances" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -228,7 +281,7 @@ def test_a_broken_source_is_named_with_its_line(
     assert capsys.readouterr().err == f"make_data: {message}\n"
 
 
-@pytest.mark.parametrize("flag", ["--questions", "--heldout", "--ranking", "--preferences", "--candidates"])
+@pytest.mark.parametrize("flag", ["--questions", "--heldout", "--facts-of-chain", "--comparisons", "--candidates"])
 def test_sizes_below_the_least_are_refused(
     make_data: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
 ) -> None:
