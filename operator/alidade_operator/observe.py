@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from alidade_crds.contract import ProgressDocument
+from alidade_crds.status import ModelInfo
 from alidade_crds.uris import UriError, parse_uri
 from alidade_operator.api import CLAIM, CONFIG_MAP, POD, PYTORCH_JOB, Api, ApiError, JsonObject, Kind
 from alidade_operator.cache import Cache, Key, references
@@ -64,8 +65,11 @@ class Sight:
             raise
 
 
-async def observe(job: TrainingJob, sight: Sight) -> Observed:
-    """All that a plan for the job depends on."""
+async def observe(job: TrainingJob, sight: Sight, *, start: ModelInfo | None = None) -> Observed:
+    """All that a plan for the job depends on.
+
+    start: the model that it starts from, where that is known without the resource that has made it.
+    """
     cache = sight.cache
     key = Key(job.kind.kind, job.namespace, job.name)
     jobs: list[TrainingJobView] = []
@@ -89,7 +93,8 @@ async def observe(job: TrainingJob, sight: Sight) -> Observed:
     document: JsonObject | None = None
     if job.spec is not None and may_launch:
         uris = [uri for _, uri in addresses(job.spec)]
-        models = [source.model.uri] if source is not None and source.model is not None else []
+        known = start or (source.model if source is not None else None)
+        models = [known.uri] if known is not None else []
         claims = await sight.claims([*uris, *models], job.namespace)
         config_maps = {name: keys_of(body) for name, body in (await sight.config_maps(uris, job.namespace)).items()}
         document = await sight.get(CONFIG_MAP, job.namespace, document_name(job.base))

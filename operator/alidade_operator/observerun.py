@@ -62,7 +62,7 @@ async def observe_run(run: AlignmentRun, sight: Sight) -> RunObserved:
     if not stages.are_ready:
         return seen
     job = alignment_job(run, stages, seen, sight.config)
-    observed = await observe(job, sight)
+    observed = await observe(job, sight, start=stages.sft.model)
     own = {item.name for item in observed.jobs}
     others = tuple(item for item in seen.other_jobs if item.name not in own)
     return replace(seen, job=observed, other_jobs=others)

@@ -957,3 +957,17 @@ def test_a_job_of_the_document_is_json_with_everything_by_name() -> None:
 def test_a_model_serve_is_made_of_the_aligned_model_only() -> None:
     cluster = aligned(serve={"template": {"replicas": 2}})
     assert cluster.of(MODEL_SERVE)["spec"]["model"]["uri"] == ALIGNED.uri
+
+
+def test_the_model_of_a_deleted_sft_is_found_on_a_claim_that_nothing_else_names() -> None:
+    cluster = MemoryCluster()
+    cluster.put(CLAIM, "elsewhere")
+    cluster.apply(sft={"template": {**SFT["template"], "output": {"uri": "pvc://elsewhere/sft"}}})
+    cluster.settle()
+    name = name_of(cluster, FINE_TUNE_JOB)
+    cluster.train(name)
+    cluster.settle()
+    cluster.delete(FINE_TUNE_JOB, name)
+    cluster.train(name_of(cluster, REWARD_MODEL))
+    cluster.settle()
+    assert cluster.condition("Launched")[:2] == ("True", "JobCreated"), cluster.condition("Accepted")
