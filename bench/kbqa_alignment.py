@@ -16,7 +16,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,27 @@ def _blocks(value: object) -> Iterable[dict[str, Any]]:
         yield from _blocks(part)
 
 
-def apply_and_wait(file: Path, seed: int) -> tuple[dict[str, Any], float]:
+@dataclass(frozen=True)
+class Chain:
+    """Manifests: of the pretrained model, and of the runs that start from it by the names of their rows."""
+
+    pretrain: dict[str, Any]
+    runs: dict[str, dict[str, Any]]
+
+    @classmethod
+    def of_example(cls, runs: Iterable[str]) -> "Chain":
+        """The example's own."""
+        return cls(read_manifest("pretrain.yaml"), {name: read_manifest(RUNS[name]) for name in runs})
+
+
+def read_manifest(name: str) -> dict[str, Any]:
+    """A manifest of the example."""
+    document: dict[str, Any] = yaml.safe_load((EXAMPLE / name).read_text(encoding="utf-8"))
+    return document
+
+
+def apply_and_wait(document: dict[str, Any]) -> tuple[dict[str, Any], float]:
     """The status of a manifest's resource once it has succeeded, and the seconds that it took."""
-    document = seeded(yaml.safe_load(file.read_text(encoding="utf-8")), seed)
     started = time.monotonic()
     run("kubectl", "apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(document))
     short = {"FineTuneJob": "ftj", "AlignmentRun": "ar"}[document["kind"]]
@@ -109,14 +128,14 @@ def model_folder(volumes: Path, status: dict[str, Any]) -> Path:
     return volumes / uri.removeprefix("pvc://")
 
 
-def train(seed: int, runs: dict[str, str], volumes: Path) -> dict[str, Any]:
-    """Models by name, the reward model's folder and metrics, seconds and stopped steps of one seed."""
-    base, pretraining_s = apply_and_wait(EXAMPLE / "pretrain.yaml", seed)
+def train(chain: Chain, seed: int, volumes: Path) -> dict[str, Any]:
+    """Models by name, the reward model's folder and metrics, seconds and iterations of one seed."""
+    base, pretraining_s = apply_and_wait(seeded(chain.pretrain, seed))
     models, seconds = {"base": model_folder(volumes, base)}, {"pretraining": pretraining_s}
     status: dict[str, Any] = {}
     iterations: dict[str, float | None] = {}
-    for name, file in runs.items():
-        status, seconds[name] = apply_and_wait(EXAMPLE / file, seed)
+    for name, document in chain.runs.items():
+        status, seconds[name] = apply_and_wait(seeded(document, seed))
         models[name] = model_folder(volumes, status)
         aligned = next(stage for stage in reversed(status["stages"]) if stage["kind"] == "Alignment")
         iterations[name] = aligned["metrics"].get("iterations")
@@ -232,31 +251,42 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=list(RUNS), help="which runs; default: all")
     parser.add_argument("--keep", action="store_true", help="leave the cluster running, with its models")
     options = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    run("alidade", "up", "--name", CLUSTER)
-    kubeconfig = Path(json.loads(run("alidade", "status", "--name", CLUSTER, "-o", "json"))["kubeconfig"])
-    os.environ["KUBECONFIG"] = str(kubeconfig)
-    try:
+    pairs = read_pairs(EXAMPLE / "data" / "questions.json")
+    with local_cluster(CLUSTER, keep=options.keep) as volumes:
         run("kubectl", "apply", "--server-side", "-k", str(EXAMPLE / "data"))
-        chosen = {name: RUNS[name] for name in options.runs}
-        result = benchmark(options.seeds, chosen, kubeconfig.parent / "volumes" / "default")
-    finally:
-        if not options.keep:
-            run("alidade", "down", "--name", CLUSTER, "--purge")
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "kbqa_alignment.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print_table(result["models"])
-    print(json.dumps(result["reward_model"]))
+        result = benchmark(Chain.of_example(options.runs), options.seeds, pairs, volumes)
+    report(result, "kbqa_alignment.json")
     return 0
 
 
-def benchmark(seeds: Sequence[int], runs: dict[str, str], volumes: Path) -> dict[str, Any]:
-    """Trains and measures all seeds."""
-    pairs = read_pairs(EXAMPLE / "data" / "questions.json")
-    measured: dict[str, list[Measures]] = {name: [] for name in ("base", "SFT", *runs)}
+@contextmanager
+def local_cluster(name: str, *, keep: bool) -> Iterator[Path]:
+    """The folder of the volumes of a cluster that runs meanwhile, to which kubectl and alidade are pointed."""
+    run("alidade", "up", "--name", name)
+    kubeconfig = Path(json.loads(run("alidade", "status", "--name", name, "-o", "json"))["kubeconfig"])
+    os.environ["KUBECONFIG"] = str(kubeconfig)
+    try:
+        yield kubeconfig.parent / "volumes" / "default"
+    finally:
+        if not keep:
+            run("alidade", "down", "--name", name, "--purge")
+
+
+def report(result: dict[str, Any], file: str) -> None:
+    """Writes a result and prints its tables."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / file).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print_table(result["models"])
+    print(json.dumps(result["reward_model"]))
+
+
+def benchmark(chain: Chain, seeds: Sequence[int], pairs: Sequence[tuple[str, str]], volumes: Path) -> dict[str, Any]:
+    """Trains and measures all seeds. pairs: held-out questions with their right answers."""
+    torch.set_num_threads(1)
+    measured: dict[str, list[Measures]] = {name: [] for name in ("base", "SFT", *chain.runs)}
     reward_metrics, seconds, iterations = [], [], []
     for seed in seeds:
-        trained = train(seed, runs, volumes)
+        trained = train(chain, seed, volumes)
         judge = LearnedReward.load(
             trained["reward"], dtype=torch.float32, device=torch.device("cpu"), digest=None, field="the reward model"
         )
