@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from alidade_engine.scoring import token_logprobs
 from alidade_trainer.align.losses import entropy
 from alidade_trainer.loss import can_select_positions
-from alidade_trainer.reward.network import HEAD, classifier, init_head
+from alidade_trainer.reward.network import HEAD, classifier, zero_head
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PolicyNetwork(nn.Module):
         self.value_head: nn.Linear | None = None
         if value_head:
             self.value_head = nn.Linear(policy.config.hidden_size, 1, bias=False, dtype=policy.dtype)
-            init_head(self.value_head)
+            zero_head(self.value_head)
 
     @property
     def config(self) -> Any:

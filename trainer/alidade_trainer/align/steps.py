@@ -33,7 +33,7 @@ from alidade_trainer.jobs import fingerprint
 from alidade_trainer.peers import Peers
 from alidade_trainer.plan import TrainingPlan, share_of_process
 from alidade_trainer.reward.comparisons import prepare_comparisons
-from alidade_trainer.reward.network import load_classifier
+from alidade_trainer.reward.network import HEAD, load_classifier, zero_head
 from alidade_trainer.starting import StartingPoint, build_model
 from alidade_trainer.surroundings import Surroundings
 from alidade_trainer.training import digest_of_data, fitting_micro_batch
@@ -270,10 +270,15 @@ def _network(job: JobDocument, step: AlignStep, start: StartingPoint, around: Su
         network = PolicyNetwork(model, value_head=True)
     else:
         assert start.model_folder is not None
-        folder = _critic_folder(job, start, around) or start.model_folder
+        taught = _critic_folder(job, start, around)
         critic = load_classifier(
-            folder, dtype=_dtype(job), trust_remote_code=job.model.trust_remote_code, new_head=True
+            taught or start.model_folder,
+            dtype=_dtype(job),
+            trust_remote_code=job.model.trust_remote_code,
+            new_head=True,
         )
+        if taught is None:
+            zero_head(getattr(critic, HEAD))
         critic.config.pad_token_id = start.tokenizer.pad_token_id
         if job.training.gradient_checkpointing:
             critic.gradient_checkpointing_enable({"use_reentrant": False})

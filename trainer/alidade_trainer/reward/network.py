@@ -99,6 +99,18 @@ def load_classifier(
     return loaded
 
 
+def zero_head(head: nn.Linear) -> None:
+    """Makes every value 0 at first.
+
+    For a critic that nothing has taught yet: its advantages are then those of a policy gradient without a critic. Drawn
+    weights would add values of deviation 1 to rewards of a like size, which the value clip lets go only slowly.
+    """
+    weights = [weight for weight in (head.weight, head.bias) if weight is not None]
+    with deepspeed.zero.GatheredParameters(weights, modifier_rank=0, enabled=hasattr(head.weight, "ds_id")):
+        for weight in weights:
+            nn.init.zeros_(weight)
+
+
 def init_head(head: nn.Linear) -> None:
     """Draws a head's weights from N(0, 1/(width + 1)) (Huang et al. 2024, detail 10); the bias becomes 0.
 
