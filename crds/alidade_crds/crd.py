@@ -91,6 +91,7 @@ KINDS: tuple[Kind, ...] = (
             frozen("method"),
             frozen("vocabulary", optional=True),
             frozen("context", optional=True),
+            frozen("ghostAttention", optional=True),
         ),
     ),
     Kind(
