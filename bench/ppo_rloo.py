@@ -167,7 +167,7 @@ def main(argv: Sequence[str]) -> int:
         return _child(Setting(**json.loads(argv[1])))
     options = _parser().parse_args(argv)
     _make_environment()
-    results: dict[str, Any] = {"quick": options.quick, "seeds": options.seeds, "generationsOfRloo": GENERATIONS}
+    results: dict[str, Any] = {"generationsOfRloo": GENERATIONS}
     for name in options.problems:
         problem = PROBLEMS[name]
         prepare(problem)
@@ -175,7 +175,8 @@ def main(argv: Sequence[str]) -> int:
             results[name + ("-lora" if lora else "")] = _compare(problem, options, lora=lora)
     _print(results)
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    RESULTS.write_text(json.dumps(known | results, indent=2) + "\n")
     return 0
 
 
@@ -321,7 +322,14 @@ def _compare(problem: Problem, options: argparse.Namespace, *, lora: bool) -> di
                 runs[trainer].setdefault(rate, []).append(measured)
                 print(f"{one.name} {json.dumps(measured)}", file=sys.stderr, flush=True)
     found = {trainer: _best(runs[trainer]) for trainer in TRAINERS}
-    return {"setting": setting, **found, "ratios": _ratios(found["ppo"], found["rloo"])}
+    seeds_used = len(runs["ppo"][rates[0]])
+    return {
+        "setting": setting,
+        "quick": options.quick,
+        "seeds": seeds_used,
+        **found,
+        "ratios": _ratios(found["ppo"], found["rloo"]),
+    }
 
 
 def _best(runs: dict[float, list[dict[str, float]]]) -> dict[str, Any]:
