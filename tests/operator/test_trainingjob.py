@@ -154,7 +154,7 @@ def test_numbers_that_are_none_are_left_out_of_progress() -> None:
 
 def test_a_job_that_succeeded_reports_its_model_and_is_not_launched_again() -> None:
     document = success(
-        metrics={"train_loss": 0.5, "epochs": 3.33333, "broken": float("inf")},
+        metrics={"train_loss": 0.5, "epochs": 3.33333, "tokens": 217344.0, "broken": float("inf")},
         report_uri="pvc://w/r.html",
         warnings=["2 records"],
     )
@@ -162,7 +162,7 @@ def test_a_job_that_succeeded_reports_its_model_and_is_not_launched_again() -> N
     assert made.status is not None
     assert made.status.phase == "Succeeded"
     assert made.status.model == document.model
-    assert made.status.metrics == {"train_loss": 0.5, "epochs": 3.33333}
+    assert made.status.metrics == {"train_loss": 0.5, "epochs": 3.333, "tokens": 217344.0}
     assert made.status.report_uri == "pvc://w/r.html"
     assert made.status.finished_at == NOW
     assert made.status.progress is not None

@@ -77,6 +77,14 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
+def readable(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Final metrics as tables show them: small numbers to four significant digits, counts whole; result.json has all."""
+    return {
+        name: round(value, 1) if abs(value) >= 1000 else float(f"{value:.4g}")
+        for name, value in finite(metrics).items()
+    }
+
+
 def rounded(metrics: Mapping[str, float]) -> dict[str, float]:
     """Metrics to four significant digits, without what is no number."""
     return {name: float(f"{value:.4g}") for name, value in finite(metrics).items()}

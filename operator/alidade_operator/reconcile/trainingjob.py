@@ -139,7 +139,7 @@ def _succeeded(situation: Situation, draft: Draft, current: TrainingJobView, res
     assert result.model is not None, "outcome() gives no success without a model"
     draft.state(
         model=result.model,
-        metrics=progress.finite(result.metrics),
+        metrics=progress.readable(result.metrics),
         report_uri=result.report_uri,
         progress=progress.at_the_end(draft.before.progress, situation.observed.progress, result, draft.now),
         finished_at=(current.ended_at or draft.now).replace(microsecond=0),
