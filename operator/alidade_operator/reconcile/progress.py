@@ -78,7 +78,7 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def readable(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Final metrics as tables show them: small numbers to four significant digits, counts whole; result.json has all."""
+    """Final metrics as tables show them: to four significant digits, and counts whole; result.json has all."""
     return {
         name: round(value, 1) if abs(value) >= 1000 else float(f"{value:.4g}")
         for name, value in finite(metrics).items()
