@@ -21,6 +21,8 @@ class Location:
     revision: str | None = None
 
     def __str__(self) -> str:
+        if self.scheme == "file":
+            return f"file://{self.path}"  # which begins with its own slash
         revision = f"@{self.revision}" if self.revision else ""
         tail = f"/{self.path}" if self.path else ""
         return f"{self.scheme}://{self.root}{revision}{tail}"
