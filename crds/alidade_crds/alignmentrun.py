@@ -345,6 +345,11 @@ class AlignmentRunStatus(JobStatus):
 
     steps: str | None = Field(None, max_length=128, description="Steps of the alignment in order, such as raft,ppo.")
     stage: str | None = Field(None, max_length=63, description="The stage that the run is at.")
+    done: str | None = Field(
+        None,
+        max_length=63,
+        description="What that stage has done of what it has to do: optimizer steps, or iterations of an alignment.",
+    )
     reward: float | None = Field(None, description="Newest mean reward, on held-out prompts where there are any.")
     stages: list[StageStatus] = Field([], max_length=32, description="The stages in order.")
     data: list[DataDigest] = Field(

@@ -303,3 +303,17 @@ def test_what_was_made_and_is_deleted_by_hand_comes_back(kind: Any) -> None:
     cluster.settle()
     assert cluster.names(kind) == [name]
     assert len(cluster.names(PYTORCH_JOB)) == 1
+
+
+def test_a_run_tells_what_its_present_stage_has_done_in_steps_or_in_iterations() -> None:
+    cluster = MemoryCluster()
+    cluster.apply()
+    cluster.settle()
+    name = cluster.names(FINE_TUNE_JOB)[0]
+    done = {"step": 54, "totalSteps": 600, "epoch": 0.5, "updatedAt": "2026-11-21T12:00:00Z"}
+    cluster.write_status(FINE_TUNE_JOB, name, phase="Running", progress=done)
+    cluster.settle()
+    assert (cluster.status()["stage"], cluster.status()["done"]) == ("sft", "54/600")
+    cluster.train(name)
+    cluster.settle()
+    assert "done" not in cluster.status(), "the reward model has not said anything yet"

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from alidade_crds.alignmentrun import AlignmentRunStatus, StageStatus
 from alidade_crds.reasons import ConditionType, Reason
-from alidade_crds.status import Condition
+from alidade_crds.status import Condition, Progress
 from alidade_operator.reconcile.draft import Draft, Phase
 from alidade_operator.reconcile.plan import Plan, ProgressTarget
 from alidade_operator.reconcile.stages import Stages
@@ -39,7 +39,7 @@ _REWARDS = ("evalReward", "reward", "promptReward")
 class RunDraft(Draft):
     """As Draft, with the stages of a run; `finish` counts what they have cost."""
 
-    moving = (*Draft.moving, "stages", "reward", "metrics")
+    moving = (*Draft.moving, "stages", "done", "reward", "metrics")
 
     before: AlignmentRunStatus
 
@@ -82,10 +82,11 @@ class RunDraft(Draft):
     def finish(self, phase: Phase, action: str, why: str, *, progress: ProgressTarget | None = None) -> Plan:
         """As Draft.finish."""
         listed: list[StageStatus] = self.stated("stages")
-        current = next((stage.name for stage in listed if stage.phase not in _ENDED), None)
+        current = next((stage for stage in listed if stage.phase not in _ENDED), None)
         hours = [stage.gpu_hours for stage in listed if stage.gpu_hours is not None]
         self.state(
-            stage=current,
+            stage=current.name if current is not None else None,
+            done=_done(current, self.stated("progress")),
             gpu_hours=round(sum(hours), 4) if hours else None,
             cost=total_cost([stage.cost for stage in listed if stage.cost is not None and not stage.reused]),
             reward=_reward(listed),
@@ -96,6 +97,17 @@ class RunDraft(Draft):
         super()._complete_conditions()
         for kind, what in (*_TO_ALIGNMENT, *_AFTER_ALIGNMENT):
             self.conditions.set_default(kind, "False", Reason.WAITING, what)
+
+
+def _done(stage: StageStatus | None, progress: Progress | None) -> str | None:
+    """What the present stage has done, as `327/600`; None where that is not known."""
+    if stage is None:
+        return None
+    if stage.kind == "Alignment":
+        known = progress if progress is not None and progress.align_step == stage.name else None
+        return f"{known.iteration}/{known.total_iterations}" if known is not None and known.total_iterations else None
+    total = stage.metrics.get("total_steps")
+    return f"{stage.metrics['step']:.0f}/{total:.0f}" if total else None
 
 
 def _reward(stages: Iterable[StageStatus]) -> float | None:
