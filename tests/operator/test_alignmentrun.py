@@ -136,7 +136,9 @@ def test_a_new_run_makes_its_sft_and_waits() -> None:
     )  # fmt: skip
     assert cluster.condition("Launched")[:2] == ("False", "Waiting")
     assert cluster.condition("Aligned") == ("False", "Waiting", "The alignment job has not been launched yet.")
-    assert cluster.stages() == [("sft", "Pending", False), ("1-raft", "Waiting", False)]
+    assert cluster.stages() == [
+        ("sft", "Pending", False), ("helpfulness", "Waiting", False), ("1-raft", "Waiting", False),
+    ]  # fmt: skip
     assert (cluster.status()["phase"], cluster.status()["stage"]) == ("Running", "sft")
     assert cluster.status()["steps"] == "raft"
 
@@ -792,7 +794,9 @@ def test_a_change_of_the_sft_stops_all_that_was_made_from_the_old_one() -> None:
     cluster.settle()
     assert cluster.names(PYTORCH_JOB) == [], "the alignment of the old model"
     assert made(cluster).count("FineTuneJob") == 2
-    assert cluster.stages() == [("sft", "Pending", False), ("1-raft", "Waiting", False)]
+    assert cluster.stages() == [
+        ("sft", "Pending", False), ("helpfulness", "Waiting", False), ("1-raft", "Waiting", False),
+    ]  # fmt: skip
     assert "model" not in cluster.status()
     assert "progress" not in cluster.status()
 

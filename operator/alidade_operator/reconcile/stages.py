@@ -1,7 +1,7 @@
 """The stages that an alignment waits for: SFT and reward models, each made by the run, reused, or referred to."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -96,7 +96,7 @@ def _sft(run: AlignmentRun, seen: RunObserved, config: OperatorConfig) -> Stage:
     if inputs is None:
         base = _base_of(run, seen, "spec.sft.template", sft.template.model)
         if base.state != "ready":
-            return base
+            return replace(base, status=_waiting(SFT, FINE_TUNE_JOB))
         inputs = inputs_hash(spec, _identity(base), _data(seen, spec))
     return _made(run, seen, config, MadeStage(SFT, FINE_TUNE_JOB, child_name(run.name, SFT, inputs), inputs, spec), 0.0)
 
@@ -111,18 +111,24 @@ def _reward(
     base = sft
     if model is None:
         if sft.state != "ready":
-            return Stage("pending", Reason.WAITING, f"Reward {reward.name} starts from the model of stage sft.")
+            message = f"Reward {reward.name} starts from the model of stage sft."
+            return Stage("pending", Reason.WAITING, message, _waiting(reward.name, REWARD_MODEL))
         model = start_model(run, seen, sft)
     elif inputs is None:
         base = _base_of(run, seen, f"{field}.template", model)
         if base.state != "ready":
-            return base
+            return replace(base, status=_waiting(reward.name, REWARD_MODEL))
     spec = reward.template.model_copy(update={"model": model}).to_dict()
     if inputs is None:
         content = {name: value for name, value in spec.items() if name != "model"}
         inputs = inputs_hash(content, _identity(base) or model.to_dict(), _data(seen, spec))
     made = MadeStage(reward.name, REWARD_MODEL, child_name(run.name, reward.name, inputs), inputs, spec)
     return _made(run, seen, config, made, _own_seconds(sft))
+
+
+def _waiting(name: str, kind: Kind) -> StageStatus:
+    """A stage of which nothing has been made yet."""
+    return StageStatus(name=name, kind=_stage_kind(kind), phase="Waiting")
 
 
 def _identity(base: Stage) -> str:
