@@ -124,3 +124,14 @@ def test_every_item_is_dealt_once_and_every_process_has_as_many_groups(count: in
     places = [place for share in shares for group in share if not group.is_filler for place in group.places]
     assert sorted(places) == list(range(count))
     assert all(len(group.items) <= size for share in shares for group in share)
+
+
+def test_a_critic_that_nothing_has_taught_says_0_of_every_state_and_learns_from_there(model: LlamaForCausalLM) -> None:
+    batch = answer_batch(ROWS, 0, CPU)
+    network = PolicyNetwork(model, value_head=True)
+    values = network(**batch.arguments, with_values=True)["values"]
+    assert not values.any()
+    ((values - 1.0).square() * batch.answer_mask).sum().backward()
+    assert network.value_head is not None
+    assert network.value_head.weight.grad is not None
+    assert network.value_head.weight.grad.any()
