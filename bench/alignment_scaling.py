@@ -118,7 +118,11 @@ def _measure(problem: Problem, step: str, iterations: int, folder: Path) -> dict
     for activity in ACTIVITIES:
         job = _job(problem, step, iterations, stage, folder / f"{step}-killed-{activity}")
         killed = _killed(
-            job, workers, activity, iteration=iterations // 2, delay_s=0.0 if problem.name == "toy" else 0.1
+            job,
+            workers,
+            activity,
+            iteration=iterations // 2,
+            delay_s=0.0 if activity == "sampling" or problem.name == "toy" else 0.1,
         )
         lost = killed["seconds"] - statistics.median(whole[KILLED].iteration_seconds)
         found[f"killed while {activity}"] = {
