@@ -96,10 +96,10 @@ def wrong_sums() -> dict[str, Any]:
     return config_map("wrong", train_json=json.dumps({"type": "paired_text_to_text", "instances": preferences}))
 
 
-def apply(cluster: Cluster, *manifests: dict[str, Any], namespace: str = "default") -> str:
-    """Applies manifests and returns what kubectl printed."""
-    text = yaml.safe_dump_all(manifests)
-    return cluster.kubectl("apply", "--server-side", "-n", namespace, "-f", "-", stdin=text)
+def apply(cluster: Cluster, *manifests: dict[str, Any], namespace: str | None = None) -> str:
+    """Applies manifests, to their own namespaces unless one is given, and returns what kubectl printed."""
+    where = ("-n", namespace) if namespace is not None else ()
+    return cluster.kubectl("apply", "--server-side", *where, "-f", "-", stdin=yaml.safe_dump_all(manifests))
 
 
 def read(cluster: Cluster, name: str, kind: str = "finetunejob", namespace: str = "default") -> dict[str, Any]:
