@@ -215,5 +215,5 @@ def test_starting_takes_less_than_three_seconds_of_processor_time(tmp_path: Path
 
 def test_importing_the_cluster_does_not_import_the_server() -> None:
     code = "import sys, alidade_local.cluster; print('aiohttp' in sys.modules or 'cryptography' in sys.modules)"
-    done = subprocess.run(["python", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
