@@ -14,10 +14,10 @@ def of_document(document: ProgressDocument, known: Progress | None, now: datetim
         step=document.step,
         total_steps=document.total_steps,
         epoch=round(document.epoch, 4) if math.isfinite(document.epoch) else 0.0,
-        loss=_number(document.loss),
-        eval_loss=_number(document.eval_loss),
-        learning_rate=_number(document.learning_rate),
-        tokens_per_second=_number(document.tokens_per_second),
+        loss=number(document.loss),
+        eval_loss=number(document.eval_loss),
+        learning_rate=number(document.learning_rate),
+        tokens_per_second=number(document.tokens_per_second),
         eta=duration(document.eta_s),
         activity=document.activity,
         align_step=document.align_step,
@@ -43,8 +43,8 @@ def at_the_end(
             step=result.step,
             total_steps=result.step,
             epoch=0.0,
-            loss=_number(result.metrics.get("train_loss")),
-            eval_loss=_number(result.metrics.get("eval_loss")),
+            loss=number(result.metrics.get("train_loss")),
+            eval_loss=number(result.metrics.get("eval_loss")),
             updated_at=now,
         )
     step = last.step if result.step is None else result.step
@@ -79,18 +79,17 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def readable(metrics: Mapping[str, float]) -> dict[str, float]:
     """Final metrics as tables show them: to four significant digits, and counts whole; result.json has all."""
-    return {
-        name: round(value, 1) if abs(value) >= 1000 else float(f"{value:.4g}")
-        for name, value in finite(metrics).items()
-    }
+    whole = {name: round(value, 1) for name, value in finite(metrics).items() if abs(value) >= 1000}
+    return rounded(metrics) | whole
 
 
 def rounded(metrics: Mapping[str, float]) -> dict[str, float]:
     """Metrics to four significant digits, without what is no number."""
-    return {name: float(f"{value:.4g}") for name, value in finite(metrics).items()}
+    shown = {name: number(value) for name, value in metrics.items()}
+    return {name: value for name, value in shown.items() if value is not None}
 
 
-def _number(value: float | None) -> float | None:
+def number(value: float | None) -> float | None:
     """A number to four significant digits, as many as a table shows; None for what is no number."""
     if value is None or not math.isfinite(value):
         return None

@@ -7,6 +7,7 @@ from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import Condition, Progress
 from alidade_operator.reconcile.draft import Draft, Phase
 from alidade_operator.reconcile.plan import Plan, ProgressTarget
+from alidade_operator.reconcile.progress import number
 from alidade_operator.reconcile.stages import Stages
 from alidade_operator.reconcile.usage import total_cost
 
@@ -116,7 +117,7 @@ def _reward(stages: Iterable[StageStatus]) -> float | None:
         if stage.kind == "Alignment":
             for name in _REWARDS:
                 if name in stage.metrics:
-                    return float(f"{stage.metrics[name]:.4g}")
+                    return number(stage.metrics[name])
     return None
 
 
