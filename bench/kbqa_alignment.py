@@ -26,10 +26,10 @@ import torch
 import yaml
 
 from alidade_engine.models import load_model, load_tokenizer
+from alidade_engine.reward.learned import LearnedReward
 from alidade_engine.sampling import generate
 from alidade_engine.scoring import sequence_logprobs
 from alidade_engine.templates import render_batch, resolve_template
-from alidade_trainer.reward.learned import LearnedReward
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "kbqa"

@@ -398,7 +398,7 @@ def _reward(problem: Problem, model_folder: Path) -> float:
 
 
 def _scores(answers: Sequence[str], references: Sequence[str]) -> list[float]:
-    from alidade_trainer.reward.functions import exact_match
+    from alidade_engine.reward.functions import exact_match
 
     return [exact_match([], answer, reference) for answer, reference in zip(answers, references, strict=True)]
 
@@ -510,7 +510,7 @@ def _train_rloo(setting: Setting) -> dict[str, float]:
     from transformers import AutoTokenizer
     from trl import RLOOConfig, RLOOTrainer
 
-    from alidade_trainer.reward.functions import answer_length
+    from alidade_engine.reward.functions import answer_length
 
     torch.set_num_threads(1)
     folder = PROBLEMS[setting.problem].folder

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from alidade_engine.padding import padded
 from alidade_engine.templates import Rendered
 
 
@@ -33,18 +34,11 @@ def sequence_logprobs(
     by_length = sorted(range(len(sequences)), key=lambda index: len(sequences[index].input_ids))
     for start in range(0, len(by_length), batch_size):
         indices = by_length[start : start + batch_size]
-        width = len(sequences[indices[-1]].input_ids)
-        ids = torch.full((len(indices), width), pad_token_id)
-        attention = torch.zeros_like(ids)
-        for row, index in enumerate(indices):
-            length = len(sequences[index].input_ids)
-            ids[row, :length] = torch.tensor(sequences[index].input_ids)
-            attention[row, :length] = 1
-        logits = model(
-            input_ids=ids.to(model.device), attention_mask=attention.to(model.device), use_cache=False
-        ).logits  # (batch, time, vocabulary)
+        batch = padded([sequences[index].input_ids for index in indices], pad_token_id)
+        on_device = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        logits = model(**on_device, use_cache=False).logits  # (batch, time, vocabulary)
         for row, index in enumerate(indices):
             places = torch.tensor(sequences[index].answer_mask)[1:].nonzero().squeeze(-1)
-            targets = ids[row, places + 1].to(model.device)
+            targets = on_device["input_ids"][row, places.to(model.device) + 1]
             scored[index] = token_logprobs(logits[row, places.to(model.device)], targets).cpu()
     return scored

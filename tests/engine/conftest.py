@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from alidade_crds.blocks import ModelInit
 from alidade_engine.models import init_model
+from alidade_engine.sources import Locations
 from alidade_engine.tokenization import train_tokenizer
 
 CORPUS = [
@@ -70,3 +71,11 @@ def model(tokenizer_trained: PreTrainedTokenizerFast) -> PreTrainedModel:
             if weight.dim() > 1:
                 weight.mul_(6)
     return made.eval()
+
+
+@pytest.fixture
+def locations(tmp_path: Path) -> Locations:
+    """Volumes with one claim, `data`, and a scratch folder."""
+    for name in ("volumes/data", "scratch"):
+        (tmp_path / name).mkdir(parents=True)
+    return Locations(tmp_path / "volumes", tmp_path / "scratch")

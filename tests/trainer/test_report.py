@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from alidade_trainer.charts import Line, line_chart, smoothed, thinned, ticks
+from alidade_engine.pages.charts import Line, line_chart, smoothed, thinned, ticks
 from alidade_trainer.report import ReportError, report_page, write_report
 
 LINEAGE: dict[str, Any] = {

@@ -11,11 +11,11 @@ import torch
 from peft import PeftModel
 
 from alidade_engine.models import load_model, load_tokenizer, model_digest
+from alidade_engine.sources import Locations
 from alidade_trainer.batches import BatchStream
 from alidade_trainer.data.dataset import Collator, prepare
 from alidade_trainer.jobs import read_job
 from alidade_trainer.plan import learning_rate_at, plan_training
-from alidade_trainer.sources import Locations
 from tests.trainer.conftest import Run, in_child, kill_after_step
 
 RunJob = Callable[..., Run]

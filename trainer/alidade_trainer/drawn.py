@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from alidade_engine.disk import write_file
 from alidade_engine.sampling import Completion
-from alidade_trainer.disk import write_file
 
 
 @dataclass(frozen=True)

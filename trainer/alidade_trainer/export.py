@@ -14,9 +14,9 @@ from torch import nn
 from alidade_crds.blocks import AdapterType, Precision
 from alidade_crds.contract import JobDocument
 from alidade_crds.status import ModelInfo
+from alidade_engine.disk import new_folder
 from alidade_engine.models import model_digest
 from alidade_trainer.adapters import save_adapter
-from alidade_trainer.disk import new_folder
 from alidade_trainer.jobs import fingerprint
 from alidade_trainer.merge import write_merged
 from alidade_trainer.model_card import write_model_card

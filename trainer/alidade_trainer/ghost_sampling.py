@@ -12,13 +12,13 @@ import torch
 
 from alidade_crds.blocks import Precision
 from alidade_crds.contract import JobDocument
+from alidade_engine.disk import write_file
 from alidade_engine.drawing import SamplingParams
 from alidade_engine.models import ensure_pad_token, load_model, load_tokenizer
 from alidade_engine.sampling import Completion, Sampler
 from alidade_engine.templates import resolve_template
 from alidade_trainer.data.ghost_attention import GhostPrompt, ghost_prompts, prompts_digest
 from alidade_trainer.data.tokenising import OpenedSource, SampledAnswer
-from alidade_trainer.disk import write_file
 from alidade_trainer.drawn import KeptDraws
 from alidade_trainer.jobs import fingerprint
 from alidade_trainer.peers import Peers

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from alidade_trainer.disk import write_file
+from alidade_engine.disk import write_file
 from alidade_trainer.progress import StepMetrics
 
 

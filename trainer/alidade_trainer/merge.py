@@ -8,8 +8,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from alidade_crds.reasons import FailureReason
+from alidade_engine.disk import new_folder
 from alidade_engine.models import load_model, load_tokenizer
-from alidade_trainer.disk import new_folder
 from alidade_trainer.failures import JobFailure
 
 
@@ -58,9 +58,10 @@ def write_merged(
 def _base_model(base: Path, adapter: Path, *, trust_remote_code: bool) -> PreTrainedModel:
     """The base in fp32: a reward model for an adapter of one, else a language model."""
     if json.loads((adapter / "adapter_config.json").read_text()).get("task_type") == "SEQ_CLS":
-        from alidade_trainer.reward.network import load_classifier
+        from alidade_engine.reward.network import load_classifier
+        from alidade_trainer.reward.heads import init_head
 
-        return load_classifier(base, dtype=torch.float32, trust_remote_code=trust_remote_code, new_head=True)
+        return load_classifier(base, dtype=torch.float32, trust_remote_code=trust_remote_code, new_head=init_head)
     return load_model(base, dtype=torch.float32, trust_remote_code=trust_remote_code)
 
 

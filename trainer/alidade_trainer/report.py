@@ -8,8 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from alidade_trainer.charts import Line, line_chart, smoothed
-from alidade_trainer.disk import write_file
+from alidade_engine.disk import write_file
+from alidade_engine.pages import charts
+from alidade_engine.pages.charts import Line, line_chart, smoothed
 from alidade_trainer.history import read_lines
 from alidade_trainer.samples import SampleAnswer
 
@@ -88,7 +89,7 @@ def report_page(*, lineage: Mapping[str, Any], pieces: Mapping[str, Any], lines:
 
 
 def _style() -> str:
-    return (Path(__file__).parent / "report.css").read_text()
+    return (Path(charts.__file__).parent / "page.css").read_text()
 
 
 def _subtitle(lineage: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alidade_crds.contract import JobDocument, ResultDocument
 from alidade_crds.reasons import FailureReason
-from alidade_trainer.disk import write_file
+from alidade_engine.disk import write_file
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.jobs import describe_differences, fingerprint
 

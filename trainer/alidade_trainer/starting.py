@@ -22,6 +22,7 @@ from alidade_engine.models import (
     model_digest,
     train_tokenizer,
 )
+from alidade_engine.sources import Locations
 from alidade_trainer.adapters import add_adapter
 from alidade_trainer.data.dataset import PreparedData, prepare, training_texts
 from alidade_trainer.data.tokenising import SampledAnswer
@@ -29,7 +30,6 @@ from alidade_trainer.failures import JobFailure
 from alidade_trainer.ghost_sampling import sample_last_answers
 from alidade_trainer.loss import add_embedding_noise
 from alidade_trainer.peers import Peers
-from alidade_trainer.sources import Locations
 from alidade_trainer.surroundings import Surroundings
 
 

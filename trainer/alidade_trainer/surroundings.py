@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from alidade_engine.sources import Locations
 from alidade_trainer.progress import Progress, StepMetrics
-from alidade_trainer.sources import Locations
 from alidade_trainer.stopping import StopWish
 
 

@@ -33,9 +33,9 @@ def main() -> int:
         result = ResultDocument(outcome="terminated", step=0)
     except Exception as error:
         # Imported here: a process that fails while it imports has to be able to say so.
+        from alidade_engine.sources import Locations
         from alidade_trainer.failures import JobFailure
         from alidade_trainer.faults import failure_of
-        from alidade_trainer.sources import Locations
 
         failure = failure_of(error, stage)
         told = Locations.from_environment().as_addresses(failure.message)
@@ -58,8 +58,8 @@ def _run(
     server: ProgressServer | None,
     say: Callable[[str], None],
 ) -> ResultDocument:
+    from alidade_engine.sources import Locations
     from alidade_trainer.results import finished_result
-    from alidade_trainer.sources import Locations
 
     locations = Locations.from_environment()
     output = locations.resolve_output(job.output)

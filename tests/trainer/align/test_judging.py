@@ -7,14 +7,14 @@ import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from alidade_crds.contract import JobAlignment, JobDocument, JobReward
+from alidade_engine.reward.functions import Reward, programmed
+from alidade_engine.reward.learned import LearnedReward
+from alidade_engine.reward.network import RewardNetwork
 from alidade_engine.templates import render
 from alidade_engine.tokenization import train_tokenizer
 from alidade_trainer.align.judging import Judge, check_rewards, refuse_constant
 from alidade_trainer.align.prompts import AskedPrompt
 from alidade_trainer.failures import JobFailure
-from alidade_trainer.reward.functions import Reward, programmed
-from alidade_trainer.reward.learned import LearnedReward
-from alidade_trainer.reward.network import RewardNetwork
 
 PROMPTS = [
     AskedPrompt([{"role": "user", "content": "Capital of Peru?"}], [1], "Lima", [2], is_risky=False),

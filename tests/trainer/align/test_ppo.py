@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from alidade_engine.reward.network import load_classifier
 from alidade_engine.tokenization import load_tokenizer
-from alidade_trainer.reward.network import load_classifier
+from alidade_trainer.reward.heads import init_head
 
 PPO = {
     "iterations": 5,
@@ -67,5 +68,5 @@ def test_the_critic_starts_from_a_reward_model_that_reads_the_same_tokens(
 
 def _write_reward_model(base: Path, folder: Path) -> None:
     torch.manual_seed(0)
-    load_classifier(base, dtype=torch.float32, new_head=True).save_pretrained(folder)
+    load_classifier(base, dtype=torch.float32, new_head=init_head).save_pretrained(folder)
     load_tokenizer(base).save_pretrained(folder)

@@ -9,8 +9,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from alidade_crds.contract import JobDocument
+from alidade_engine.sources import Locations
 from alidade_engine.tokenization import train_tokenizer
-from alidade_trainer.sources import Locations
 
 CORPUS = ["What is the capital of France? Paris.", "中国的首都是哪里？北京。", "question number answer"] * 10
 OWNER = {"kind": "FineTuneJob", "namespace": "default", "name": "kbqa", "uid": "0"}

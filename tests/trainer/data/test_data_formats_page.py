@@ -7,9 +7,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from alidade_crds.blocks import DataFormat
+from alidade_engine.data.formats import LMFLOW_TYPES, SHAPES, Conversation, Preference, Prompt, Text, read_examples
+from alidade_engine.data.records import HELD_OUT_NAMES, SUFFIXES, find_files, read_files
 from alidade_engine.templates import BUILT_IN, render
-from alidade_trainer.data.formats import LMFLOW_TYPES, SHAPES, Conversation, Preference, Prompt, Text, read_examples
-from alidade_trainer.data.records import HELD_OUT_NAMES, SUFFIXES, find_files, read_files
 from alidade_trainer.failures import JobFailure
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "data-formats.md").read_text("utf-8")

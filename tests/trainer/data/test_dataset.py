@@ -14,12 +14,12 @@ from transformers import PreTrainedTokenizerFast
 
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
+from alidade_engine.sources import Locations
 from alidade_engine.templates import render, render_prompt
 from alidade_engine.tokenization import train_tokenizer
 from alidade_trainer.data.dataset import PreparedData, TokenDataset, prepare, training_texts
 from alidade_trainer.data.sequences import NO_LOSS
 from alidade_trainer.failures import JobFailure
-from alidade_trainer.sources import Locations
 
 Job = Callable[..., JobDocument]
 Write = Callable[[str, Any], Path]

@@ -9,13 +9,13 @@ from transformers import PreTrainedTokenizerFast
 
 from alidade_crds.blocks import DataFormat, GhostAttention
 from alidade_crds.contract import JobDocument
+from alidade_engine.sources import Locations
 from alidade_engine.templates import render_prompts, resolve_template
 from alidade_trainer.data.dataset import prepare
 from alidade_trainer.data.ghost_attention import GhostPrompt, ghost_prompts
 from alidade_trainer.data.sequences import NO_LOSS
 from alidade_trainer.data.tokenising import OpenedSource, SampledAnswer
 from alidade_trainer.failures import JobFailure
-from alidade_trainer.sources import Locations
 
 Job = Callable[..., JobDocument]
 Write = Callable[[str, Any], Any]

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer
 
 from alidade_crds.contract import ResultDocument
-from alidade_trainer.reward.network import load_classifier
+from alidade_engine.reward.network import load_classifier
 
 GOOD, BAD = ["Oslo", "Lima", "Bern"], ["tin", "gold", "fox"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alidade_trainer.reward.pooling import positions_of
+from alidade_engine.padding import positions_of
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from alidade_crds.alignmentrun import RewardFunction
+from alidade_engine.reward.functions import programmed
 from alidade_trainer.align.answers import answer_batch
 from alidade_trainer.align.divergence import token_divergence
 from alidade_trainer.align.diversity import distinct_ngrams
@@ -14,7 +15,6 @@ from alidade_trainer.align.guardrails import Measures
 from alidade_trainer.align.judging import judged
 from alidade_trainer.align.policy import Policy
 from alidade_trainer.align.prompts import AskedPrompt
-from alidade_trainer.reward.functions import programmed
 
 MOST_PROMPTS = 256
 """Prompts of an evaluation: a share of one half is then known to ±0.06 (95 %), and it costs little beside sampling."""

@@ -10,13 +10,13 @@ from torch import Tensor
 from alidade_crds.blocks import Precision
 from alidade_crds.contract import JobAlignment, JobDocument
 from alidade_crds.reasons import FailureReason
+from alidade_engine.reward.functions import NEEDS_REFERENCE, Reward, program_of
+from alidade_engine.reward.learned import LearnedReward
+from alidade_engine.sources import Locations
 from alidade_trainer.align.prompts import AskedPrompt
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.peers import Peers
 from alidade_trainer.reward.combination import gate, gated, weighted_sum
-from alidade_trainer.reward.functions import NEEDS_REFERENCE, Reward, program_of
-from alidade_trainer.reward.learned import LearnedReward
-from alidade_trainer.sources import Locations
 
 
 @dataclass(frozen=True)

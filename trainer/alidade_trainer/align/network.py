@@ -8,10 +8,11 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from alidade_engine.reward.network import HEAD, classifier
 from alidade_engine.scoring import token_logprobs
 from alidade_trainer.align.losses import entropy
 from alidade_trainer.loss import can_select_positions
-from alidade_trainer.reward.network import HEAD, classifier, zero_head
+from alidade_trainer.reward.heads import zero_head
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from transformers import PreTrainedTokenizerBase
 from alidade_crds.blocks import DataFormat, Dataset
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
+from alidade_engine.data.formats import Conversation, Example, Messages, Preference, as_prompt
+from alidade_engine.data.records import Position
+from alidade_engine.sources import Locations
 from alidade_engine.templates import RenderError, render_batch, render_prompts, resolve_template
 from alidade_trainer.data.dataset import PreparedData, hold_out, refuse_nothing
-from alidade_trainer.data.formats import Conversation, Example, Messages, Preference, as_prompt
-from alidade_trainer.data.records import Position
 from alidade_trainer.data.report import SourceReport, data_report
 from alidade_trainer.data.sequences import SampleBuilder, TokenDataset
 from alidade_trainer.data.tokenising import TOO_LONG, OpenedSource
 from alidade_trainer.failures import JobFailure
-from alidade_trainer.sources import Locations
 
 SAFETY_TAG = "safety"
 """Field of a prompt's record that is true where answers may be unsafe (Llama 2, section 3.2.3)."""

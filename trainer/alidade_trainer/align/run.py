@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from alidade_crds.alignmentrun import AlignStep
 from alidade_crds.contract import Failure, JobDocument, ResultDocument
+from alidade_engine.disk import write_file
 from alidade_engine.models import ensure_pad_token, load_config, load_tokenizer
+from alidade_engine.sources import Locations
 from alidade_trainer.align.course import course_of, measures_of
 from alidade_trainer.align.evaluation import SHOWN, Evaluation
 from alidade_trainer.align.guardrails import Trip
@@ -23,7 +25,6 @@ from alidade_trainer.align.sampling import Interrupted
 from alidade_trainer.align.state import StepState
 from alidade_trainer.align.steps import StepParts, build_step, step_name
 from alidade_trainer.checkpoints import Checkpoint, CheckpointStore, TrainingState
-from alidade_trainer.disk import write_file
 from alidade_trainer.export import Export, Parent, export_model, parents_of
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.history import History
@@ -34,7 +35,6 @@ from alidade_trainer.progress import StepMetrics, peak_memory_bytes
 from alidade_trainer.report import ReportPieces, save_pieces, write_report
 from alidade_trainer.results import write_result
 from alidade_trainer.samples import SampleAnswer
-from alidade_trainer.sources import Locations
 from alidade_trainer.starting import StartingPoint, check_digest
 from alidade_trainer.surroundings import Surroundings
 from alidade_trainer.training import ENGINE_TAG, LAST_STEPS, checkpoint_to_resume, digest_of_data, load_engine

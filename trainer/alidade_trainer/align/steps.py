@@ -15,6 +15,7 @@ from alidade_crds.blocks import AdapterType, Precision
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
 from alidade_engine.models import load_config, load_model, load_tokenizer
+from alidade_engine.reward.network import HEAD, load_classifier
 from alidade_engine.sampling import Sampler, SamplingEngine
 from alidade_engine.vllm_sampling import VllmSampler, choose_engine, refuse_missing
 from alidade_trainer.align.divergence import KlCoefficient
@@ -33,7 +34,7 @@ from alidade_trainer.jobs import fingerprint
 from alidade_trainer.peers import Peers
 from alidade_trainer.plan import TrainingPlan, share_of_process
 from alidade_trainer.reward.comparisons import prepare_comparisons
-from alidade_trainer.reward.network import HEAD, load_classifier, zero_head
+from alidade_trainer.reward.heads import init_head, zero_head
 from alidade_trainer.starting import StartingPoint, build_model
 from alidade_trainer.surroundings import Surroundings
 from alidade_trainer.training import digest_of_data, fitting_micro_batch
@@ -275,7 +276,7 @@ def _network(job: JobDocument, step: AlignStep, start: StartingPoint, around: Su
             taught or start.model_folder,
             dtype=_dtype(job),
             trust_remote_code=job.model.trust_remote_code,
-            new_head=True,
+            new_head=init_head,
         )
         if taught is None:
             zero_head(getattr(critic, HEAD))

@@ -1,1 +1,1 @@
-"""From files of records to tokens: read, recognise, tokenise, pack."""
+"""From records to tokens: tokenise, pack, deal."""

@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from alidade_crds.blocks import Dataset, Validation
 from alidade_crds.contract import JobDocument, Stage
 from alidade_crds.reasons import FailureReason
+from alidade_engine.data.formats import Conversation, Preference, Prompt, Text
+from alidade_engine.sources import Locations
 from alidade_engine.templates import resolve_template
-from alidade_trainer.data.formats import Conversation, Preference, Prompt, Text
 from alidade_trainer.data.report import GhostReport, SourceReport, data_report
 from alidade_trainer.data.sequences import Collator, Samples, TokenDataset, concatenate, epoch_order
 from alidade_trainer.data.tokenising import (
@@ -28,7 +29,6 @@ from alidade_trainer.data.tokenising import (
     tokenise,
 )
 from alidade_trainer.failures import JobFailure
-from alidade_trainer.sources import Locations
 
 
 @dataclass(frozen=True)

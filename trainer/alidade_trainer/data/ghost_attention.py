@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from alidade_crds.blocks import GhostAttention
 from alidade_crds.reasons import FailureReason
+from alidade_engine.data.formats import Conversation, Example, Messages, Prompt
+from alidade_engine.data.records import Position
 from alidade_engine.templates import RenderError, render_prompts
-from alidade_trainer.data.formats import Conversation, Example, Messages, Prompt
-from alidade_trainer.data.records import Position
 from alidade_trainer.data.tokenising import OpenedSource
 from alidade_trainer.failures import JobFailure
 

@@ -1,1 +1,1 @@
-"""Rewards: models that learn them from preferences, programs that give them, and how several become one."""
+"""Reward models: trained on preferences, measured, and several made one."""

@@ -16,16 +16,17 @@ from transformers import PreTrainedTokenizerBase
 from alidade_crds.blocks import Dataset
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
+from alidade_engine.data.formats import Preference
+from alidade_engine.data.records import Position
+from alidade_engine.padding import padded
+from alidade_engine.sources import Locations
 from alidade_engine.templates import RenderError, render_batch, resolve_template
 from alidade_trainer.data.dataset import PreparedData, draw_samples, hold_out, refuse_nothing
-from alidade_trainer.data.formats import Preference
-from alidade_trainer.data.records import Position
 from alidade_trainer.data.report import SourceReport, data_report
 from alidade_trainer.data.sequences import SampleBuilder, TokenDataset
 from alidade_trainer.data.tokenising import TOO_LONG, OpenedSource
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.reward.ranking import pair_strength, ranked_pairs
-from alidade_trainer.sources import Locations
 
 _BATCH = 256  # records tokenised at once
 
@@ -103,17 +104,6 @@ class ComparisonCollator:
             "prompts": torch.tensor(prompts),
             "margins": torch.tensor(margins, dtype=torch.float32),
         }
-
-
-def padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, Tensor]:
-    """input_ids and attention_mask, (rows, time) int64, padded on the right to the longest."""
-    width = max(map(len, rows))
-    input_ids = torch.full((len(rows), width), pad_token_id)
-    attention_mask = torch.zeros_like(input_ids)
-    for place, row in enumerate(rows):
-        input_ids[place, : len(row)] = torch.tensor(row)
-        attention_mask[place, : len(row)] = 1
-    return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
 @dataclass(frozen=True)

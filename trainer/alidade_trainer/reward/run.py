@@ -13,6 +13,8 @@ from alidade_crds.contract import JobDocument
 from alidade_crds.jobs import RankingLoss
 from alidade_crds.reasons import FailureReason
 from alidade_engine.models import ensure_pad_token, load_config, load_tokenizer
+from alidade_engine.reward.network import RewardNetwork, load_classifier
+from alidade_engine.sources import Locations
 from alidade_trainer.adapters import add_adapter
 from alidade_trainer.dealing import dealt
 from alidade_trainer.failures import JobFailure
@@ -20,10 +22,9 @@ from alidade_trainer.loop import TrainingLoop
 from alidade_trainer.peers import Peers
 from alidade_trainer.report import ReportPieces
 from alidade_trainer.reward.comparisons import Comparison, ComparisonCollator, ComparisonData, prepare_comparisons
+from alidade_trainer.reward.heads import init_head
 from alidade_trainer.reward.measures import ScoredPair, preference_metrics, reward_histogram
-from alidade_trainer.reward.network import RewardNetwork, load_classifier
 from alidade_trainer.reward.ranking import prompt_losses
-from alidade_trainer.sources import Locations
 from alidade_trainer.starting import StartingPoint, check_digest
 from alidade_trainer.surroundings import Surroundings
 from alidade_trainer.training import StageParts, TrainingRun
@@ -54,7 +55,7 @@ def build_reward_model(job: JobDocument, start: StartingPoint) -> RewardNetwork:
     dtype = torch.bfloat16 if job.training.precision == Precision.BF16 else torch.float32
     torch.manual_seed(job.training.seed)
     model = load_classifier(
-        start.model_folder, dtype=dtype, trust_remote_code=job.model.trust_remote_code, new_head=True
+        start.model_folder, dtype=dtype, trust_remote_code=job.model.trust_remote_code, new_head=init_head
     )
     ensure_pad_token(start.tokenizer, model)
     if job.training.gradient_checkpointing:

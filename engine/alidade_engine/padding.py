@@ -1,4 +1,6 @@
-"""Where in a padded row the reward is read."""
+"""Rows of different lengths as one tensor, and where in it each ends."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -23,3 +25,14 @@ def pooled(values: Tensor, attention_mask: Tensor) -> Tensor:
     """(rows, ...) what stands at each row's last real token in (rows, time, ...)."""
     rows = torch.arange(values.size(0), device=values.device)
     return values[rows, last_token(attention_mask)]
+
+
+def padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, Tensor]:
+    """input_ids and attention_mask, (rows, time) int64, padded on the right to the longest."""
+    width = max(map(len, rows))
+    input_ids = torch.full((len(rows), width), pad_token_id)
+    attention_mask = torch.zeros_like(input_ids)
+    for place, row in enumerate(rows):
+        input_ids[place, : len(row)] = torch.tensor(row)
+        attention_mask[place, : len(row)] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask}

@@ -13,8 +13,8 @@ from torch import Tensor
 from alidade_crds.alignmentrun import RewardFunction
 from alidade_crds.contract import JobReward
 from alidade_crds.reasons import FailureReason
-from alidade_trainer.data.formats import Messages
-from alidade_trainer.failures import JobFailure
+from alidade_engine.data.formats import Messages
+from alidade_engine.failures import JobFailure
 
 _UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # kana, ideographs, hangul
 _READ_UNIT = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")

@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 
 from alidade_crds.reasons import FailureReason
-from alidade_trainer.failures import JobFailure
+from alidade_engine.failures import JobFailure
 
 SUFFIXES = (".json", ".jsonl", ".parquet", ".csv")
 # By these names a folder's files tell that they are held out; they are not trained on when other files are there.

@@ -16,8 +16,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
 from alidade_crds.reasons import FailureReason
-from alidade_trainer.failures import JobFailure
-from alidade_trainer.sources import Locations
+from alidade_engine.failures import JobFailure
+from alidade_engine.sources import Locations
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"train.jsonl": b'{"text": "x"}\n', "deep/more.csv": b"text\ny\n", "weights.bin": b"pickle"}

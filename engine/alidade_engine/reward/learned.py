@@ -9,13 +9,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from alidade_crds.reasons import FailureReason
+from alidade_engine.data.formats import Messages
+from alidade_engine.failures import JobFailure
 from alidade_engine.models import ensure_pad_token, load_tokenizer, model_digest
+from alidade_engine.padding import padded
+from alidade_engine.reward.functions import Reference
+from alidade_engine.reward.network import RewardNetwork, load_classifier
 from alidade_engine.templates import render_batch, resolve_template
-from alidade_trainer.data.formats import Messages
-from alidade_trainer.failures import JobFailure
-from alidade_trainer.reward.comparisons import padded
-from alidade_trainer.reward.functions import Reference
-from alidade_trainer.reward.network import RewardNetwork, load_classifier
 
 ROWS = 32
 """Answers of one forward pass: enough for a GPU's units at usual lengths."""
@@ -49,7 +49,7 @@ class LearnedReward:
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[Messages], answers: Sequence[str], references: Sequence[Reference]) -> Tensor:  # noqa: ARG002
-        """As `alidade_trainer.reward.functions.Reward`; of a text beyond the model's context the end is read."""
+        """As `alidade_engine.reward.functions.Reward`; of a text beyond the model's context the end is read."""
         chats = [
             [*prompt, {"role": "assistant", "content": answer}] for prompt, answer in zip(prompts, answers, strict=True)
         ]

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 from alidade_crds.contract import SCRATCH_ENV, VOLUMES_ENV
 from alidade_crds.reasons import FailureReason
 from alidade_crds.uris import Location, UriError, parse_uri
-from alidade_trainer.failures import JobFailure
+from alidade_engine.failures import JobFailure
 
 # What a model folder needs; pickles are never fetched.
 MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt", "*.py"]

@@ -6,7 +6,7 @@ import pytest
 
 from alidade_crds.blocks import DataFormat
 from alidade_crds.reasons import FailureReason
-from alidade_trainer.data.formats import (
+from alidade_engine.data.formats import (
     LMFLOW_TYPES,
     SHAPES,
     Conversation,
@@ -16,8 +16,8 @@ from alidade_trainer.data.formats import (
     Text,
     read_examples,
 )
-from alidade_trainer.data.records import Position, Record
-from alidade_trainer.failures import JobFailure
+from alidade_engine.data.records import Position, Record
+from alidade_engine.failures import JobFailure
 
 
 def user(text: str) -> dict[str, str]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from alidade_crds.blocks import DataFormat
 from alidade_crds.reasons import FailureReason
-from alidade_trainer.data.records import Position, Record, kind_of
-from alidade_trainer.failures import JobFailure
+from alidade_engine.data.records import Position, Record, kind_of
+from alidade_engine.failures import JobFailure
 
 Messages = list[dict[str, str]]
 """Turns, each {"role": system|user|assistant|tool, "content": text}."""

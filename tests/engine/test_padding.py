@@ -2,7 +2,7 @@
 
 import torch
 
-from alidade_trainer.reward.pooling import last_token, pooled, positions_of
+from alidade_engine.padding import last_token, pooled, positions_of
 
 MASK = torch.tensor([[1, 1, 1, 0, 0], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 0, 0]])
 

@@ -1,9 +1,9 @@
 """Reward models: a language model's backbone with one linear head, stored as transformers' sequence classifiers."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from alidade_crds.reasons import FailureReason
+from alidade_engine.failures import JobFailure
 from alidade_engine.models import check_weights, load_config
-from alidade_trainer.failures import JobFailure
-from alidade_trainer.reward.pooling import pooled, positions_of
+from alidade_engine.padding import pooled, positions_of
 
 HEAD = "score"
 """transformers' name of the head of causal models' sequence classifiers."""
@@ -55,11 +55,15 @@ def classifier(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 
 
 def load_classifier(
-    folder: Path, *, dtype: torch.dtype, trust_remote_code: bool = False, new_head: bool = False
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
+    new_head: Callable[[nn.Linear], None] | None = None,
 ) -> PreTrainedModel:
     """The model of a folder with a head of one output, from safetensors only.
 
-    new_head: a language model without a head gets one; otherwise it is refused as no reward model.
+    new_head: draws the head that a language model without one gets; without it such a model is refused.
     Raises JobFailure: as `alidade_engine.models.load_config`; ModelInvalid when weights are missing.
     """
     config = load_config(folder, trust_remote_code=trust_remote_code)
@@ -88,40 +92,12 @@ def load_classifier(
             f"The model in {folder} {found}; a reward model stands on a causal language model.",
         )
     headless = any(name.startswith(f"{HEAD}.") for name in info["missing_keys"])
-    if headless and not new_head:
+    if headless and new_head is None:
         raise JobFailure(
             FailureReason.MODEL_INVALID,
             f"The model in {folder} is a language model without a reward head; name a model that a RewardModel made.",
         )
-    if headless:
-        init_head(getattr(model, HEAD))
+    if headless and new_head is not None:
+        new_head(getattr(model, HEAD))
     loaded: PreTrainedModel = model
     return loaded
-
-
-def zero_head(head: nn.Linear) -> None:
-    """Makes every value 0 at first.
-
-    For a critic that nothing has taught yet: its advantages are then those of a policy gradient without a critic. Drawn
-    weights would add values of deviation 1 to rewards of a like size, which the value clip lets go only slowly.
-    """
-    weights = [weight for weight in (head.weight, head.bias) if weight is not None]
-    with deepspeed.zero.GatheredParameters(weights, modifier_rank=0, enabled=hasattr(head.weight, "ds_id")):
-        for weight in weights:
-            nn.init.zeros_(weight)
-
-
-def init_head(head: nn.Linear) -> None:
-    """Draws a head's weights from N(0, 1/(width + 1)) (Huang et al. 2024, detail 10); the bias becomes 0.
-
-    Small, so that first rewards lie around 0 and the first steps do not shake the backbone. They depend on the seed
-    that torch was given last, and not on what was drawn since, which differs between ZeRO's stages.
-    """
-    generator = torch.Generator().manual_seed(torch.initial_seed())
-    weights = [head.weight] if head.bias is None else [head.weight, head.bias]
-    with deepspeed.zero.GatheredParameters(weights, modifier_rank=0, enabled=hasattr(head.weight, "ds_id")):
-        if head.weight.numel():  # under ZeRO-3 only the first process holds it here
-            drawn = torch.randn(1, head.in_features, generator=generator) * (head.in_features + 1) ** -0.5
-            head.weight.data.copy_(drawn)
-        if head.bias is not None:
-            nn.init.zeros_(head.bias)

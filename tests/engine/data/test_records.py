@@ -9,8 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from alidade_crds.reasons import FailureReason
-from alidade_trainer.data.records import find_files, read_files
-from alidade_trainer.failures import JobFailure
+from alidade_engine.data.records import find_files, read_files
+from alidade_engine.failures import JobFailure
 
 RECORDS = [{"input": "1+1?", "output": "2"}, {"input": "中国的首都？", "output": "北京"}]
 

@@ -1,0 +1,1 @@
+"""Records of data: read from files, and recognised by their shape."""

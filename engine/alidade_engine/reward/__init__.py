@@ -1,0 +1,1 @@
+"""Rewards: what a trained model or a program gives an answer."""

@@ -1,0 +1,1 @@
+"""Measures language models: suites, intervals, comparisons and a report of them."""
