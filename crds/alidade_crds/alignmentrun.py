@@ -1,7 +1,6 @@
 """AlignmentRun: SFT, reward models, RAFT or PPO or DPO, evaluation, gate and serving as one resource."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
@@ -15,6 +14,7 @@ from alidade_crds.blocks import (
     DeepSpeed,
     Model,
     Output,
+    RewardFunction,
     Training,
 )
 from alidade_crds.evaluation import EvaluationTemplate
@@ -46,15 +46,6 @@ class SftStage(Spec):
     template: FineTuneJobSpec | None = Field(None, description="A FineTuneJob that the run makes.")
     ref: LocalRef | None = Field(None, description="An existing FineTuneJob.")
     model: Model | None = Field(None, description="A model that needs no training.")
-
-
-class RewardFunction(StrEnum):
-    """Rewards that a program gives."""
-
-    EXACT_MATCH = "exact_match"
-    CONTAINS = "contains"
-    REGEX = "regex"
-    LENGTH = "length"
 
 
 class RewardSource(Spec):
@@ -247,9 +238,16 @@ class GateRule(Spec):
 
     model_config = spec_config(("has(self.atLeast) || has(self.atMost)", "at least one of atLeast, atMost must be set"))
 
-    metric: str = Field(max_length=63, description="Metric of the evaluation.")
+    metric: str = Field(
+        max_length=127, description="Metric of the evaluation, alone or with its suite in front, as suite.metric."
+    )
     at_least: Bound | None = Field(None, description="Lower bound.")
     at_most: Bound | None = Field(None, description="Upper bound.")
+    significant: bool = Field(
+        False,
+        description="Whether the 95 % interval has to be within the bound, and not the value alone: that of the "
+        "difference, where the bound is relative to the evaluation's baseline without times, else the metric's own.",
+    )
 
 
 class AlignmentRunSpec(RunPolicy):

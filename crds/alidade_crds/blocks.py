@@ -96,6 +96,15 @@ class DataFormat(StrEnum):
     PROMPTS = "prompts"
 
 
+class RewardFunction(StrEnum):
+    """Rewards that a program gives."""
+
+    EXACT_MATCH = "exact_match"
+    CONTAINS = "contains"
+    REGEX = "regex"
+    LENGTH = "length"
+
+
 class Validation(Spec):
     """Held-out data: exactly one of uri, fraction."""
 

@@ -1,4 +1,4 @@
-"""What operator and trainer say to each other: one job document in, one progress and one result document out.
+"""What operator and jobs say to each other: one document in, one progress and one result document out.
 
 Each document carries `version`; a reader refuses a version it does not know instead of guessing.
 """
@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from alidade_crds.alignmentrun import AlignStep, Generation, Guardrails, RewardFunction
+from alidade_crds.alignmentrun import AlignStep, Generation, Guardrails
 from alidade_crds.base import Report, Spec
 from alidade_crds.blocks import (
     Adapter,
@@ -19,16 +19,21 @@ from alidade_crds.blocks import (
     DeepSpeed,
     GhostAttention,
     ModelInit,
+    Precision,
+    RewardFunction,
     Tracking,
     Training,
     Vocabulary,
 )
+from alidade_crds.evaluation import EndpointApi, LeakCheck, Suite
 from alidade_crds.jobs import RankingLoss
+from alidade_crds.packed import PackedResults
 from alidade_crds.status import ModelInfo
 
 JOB_VERSION = "alidade.dev/job/v1"
 PROGRESS_VERSION = "alidade.dev/progress/v1"
 RESULT_VERSION = "alidade.dev/result/v1"
+EVALUATION_VERSION = "alidade.dev/evaluation/v1"
 
 # The environment of a training container; paths are told, never assumed.
 JOB_ENV = "ALIDADE_JOB"
@@ -37,6 +42,9 @@ SCRATCH_ENV = "ALIDADE_SCRATCH"
 TERMINATION_LOG_ENV = "ALIDADE_TERMINATION_LOG"
 PORT_ENV = "ALIDADE_PORT"
 POD_IP_ENV = "POD_IP"
+WORKER_INDEX_ENV = "JOB_COMPLETION_INDEX"  # set by Kubernetes in the pods of an indexed Job
+ENDPOINT_KEY_ENV = "ALIDADE_ENDPOINT_KEY"
+JUDGE_KEY_ENV = "ALIDADE_JUDGE_KEY_{}"  # with the place of the suite, from 0
 
 # Kubernetes cuts a termination message at this length, in bytes.
 TERMINATION_MESSAGE_LIMIT = 4096
@@ -126,6 +134,52 @@ class JobDocument(Spec):
     )
 
 
+class JobEvaluatedModel(Spec):
+    """A model that is measured, with references resolved."""
+
+    name: str = Field(description="Name in tables and comparisons.")
+    model: JobModel = Field(description="Where its weights are.")
+
+
+class JobEndpoint(Spec):
+    """A served model that is measured; its key comes by environment (ALIDADE_ENDPOINT_KEY)."""
+
+    name: str = Field(description="Name in tables.")
+    url: str = Field(description="Address of the server.")
+    api: EndpointApi = Field(EndpointApi.AUTO, description="How it is spoken to.")
+    model: str | None = Field(None, description="Model that is asked for.")
+    concurrency: int = Field(8, description="Most questions that are asked at the same time.")
+    timeout_seconds: int = Field(60, description="Seconds an answer may take.")
+    retries: int = Field(4, description="Times a question is asked again.")
+
+
+class JobSuite(Suite):
+    """A suite with its reward model resolved; a judge's key comes by environment (ALIDADE_JUDGE_KEY_<place>)."""
+
+    reward: JobModel | None = Field(None, description="The reward model, in place of rewardModel.")
+
+
+class EvaluationDocument(Spec):
+    """All that an evaluation job is told. It holds no secret: those come by environment from Secrets."""
+
+    version: Literal["alidade.dev/evaluation/v1"] = "alidade.dev/evaluation/v1"
+    owner: Owner
+    models: list[JobEvaluatedModel] = Field([], description="Models that are measured one after the other.")
+    endpoint: JobEndpoint | None = Field(None, description="A served model that is measured.")
+    baseline: str = Field(description="The model that the others are compared with.")
+    suites: list[JobSuite] = Field(description="What is measured.")
+    leak_check: LeakCheck | None = Field(None, description="Looks for test prompts in the training data.")
+    precision: Precision | None = Field(None, description="Number format; default: bf16 on GPUs, fp32 on the CPU.")
+    seed: int = Field(0, description="Seed of sampling and of the bootstrap.")
+    workers: int = Field(1, description="Pods that share the prompts.")
+    processes_per_worker: int = Field(1, description="Processes of each pod; on GPUs one for each.")
+    output: str = Field(description="Folder for results.json, samples/, report.html and result.json, as a URI.")
+
+    def model_names(self) -> list[str]:
+        """Names of what is measured, in order."""
+        return [self.endpoint.name] if self.endpoint is not None else [one.name for one in self.models]
+
+
 class ProgressDocument(Report):
     """How far a job is; answered by rank 0 at GET /progress."""
 
@@ -174,15 +228,25 @@ class ResultDocument(Report):
     align_step: str | None = Field(None, description="The alignment step that the model comes from, such as 2-ppo.")
     report_uri: str | None = Field(None, description="The HTML report.")
     warnings: list[str] = Field([], description="What a person should know, such as records that were left out.")
+    evaluation: PackedResults | None = Field(None, description="What an evaluation has measured.")
 
     def to_termination_message(self) -> str:
-        """The document as JSON of at most 4096 bytes: warnings, then metrics are left out when it is longer."""
-        for shortened in (
+        """The document as JSON of at most 4096 bytes.
+
+        Warnings, then metrics, then an evaluation's last results are left out when it is longer.
+        """
+        shortened = [
             self,
             self.model_copy(update={"warnings": []}),
-            self.model_copy(update={"warnings": [], "metrics": {}}),
-        ):
-            text = shortened.model_dump_json(by_alias=True, exclude_none=True)
+            bare := self.model_copy(update={"warnings": [], "metrics": {}}),
+        ]
+        if self.evaluation is not None:
+            kept = self.evaluation
+            while kept.rows:
+                kept = kept.shorter()
+                shortened.append(bare.model_copy(update={"evaluation": kept}))
+        for one in shortened:
+            text = one.model_dump_json(by_alias=True, exclude_none=True)
             if len(text.encode()) <= TERMINATION_MESSAGE_LIMIT:
                 return text
         assert self.failure is not None, "model and report alone stay below the limit"

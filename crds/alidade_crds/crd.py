@@ -140,7 +140,18 @@ KINDS: tuple[Kind, ...] = (
         description="Measures models, or a served endpoint, and says which is better.",
         spec=EvaluationSpec,
         status=EvaluationStatus,
-        columns=(_PHASE, _AGE),
+        columns=(
+            Column("Baseline", ".status.baseline", description="Model that the others are compared with", priority=1),
+            _PHASE,
+            Column("Done", ".status.done", description="Samples measured of those there are"),
+            Column("Verdict", ".status.verdict", description="Verdicts on the models, counted"),
+            Column("Report", ".status.reportUri", description="Where the HTML report is", priority=1),
+            _AGE,
+        ),
+        change_rules=(
+            *(frozen(field) for field in ("models", "suites", "seed")),
+            *(frozen(field, optional=True) for field in ("endpoint", "baseline", "leakCheck", "precision", "output")),
+        ),
     ),
     Kind(
         kind="ModelServe",

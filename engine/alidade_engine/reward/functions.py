@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from alidade_crds.alignmentrun import RewardFunction
+from alidade_crds.blocks import RewardFunction
 from alidade_crds.contract import JobReward
 from alidade_crds.reasons import FailureReason
 from alidade_engine.data.formats import Messages

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from alidade_crds.alignmentrun import RewardFunction
+from alidade_crds.blocks import RewardFunction
 from alidade_crds.contract import JobReward
 from alidade_engine.failures import JobFailure
 from alidade_engine.reward.functions import program_of, programmed

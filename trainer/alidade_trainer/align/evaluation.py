@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from alidade_crds.alignmentrun import RewardFunction
+from alidade_crds.blocks import RewardFunction
 from alidade_engine.reward.functions import programmed
 from alidade_trainer.align.answers import answer_batch
 from alidade_trainer.align.divergence import token_divergence

@@ -10,7 +10,8 @@ from peft import PeftModel
 from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-from alidade_crds.alignmentrun import AlignStep, PpoStep, RaftStep, RewardFunction
+from alidade_crds.alignmentrun import AlignStep, PpoStep, RaftStep
+from alidade_crds.blocks import RewardFunction
 from alidade_crds.blocks import AdapterType, Precision
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
