@@ -39,8 +39,8 @@ class SetMeasure:
     """One metric that is a function of a whole set of samples, such as the share of different n-grams.
 
     samples: number of samples, the same for every model. value: for each model from the places (kept,) of the samples
-    that are kept to the metric on them. Resampling with replacement would repeat samples, which such metrics count; their
-    intervals come from leaving samples out.
+    that are kept to the metric on them. Resampling with replacement would repeat samples, which such metrics count;
+    their intervals come from leaving samples out.
     """
 
     metric: str
