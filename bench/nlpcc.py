@@ -81,7 +81,7 @@ def train(data: Path, kubeconfig: Path) -> dict[str, Any]:
     """Converts the data, runs the job, and says what came out."""
     volume = kubeconfig.parent / "volumes" / "default" / "alidade-workspace"
     (volume / "nlpcc").mkdir(parents=True, exist_ok=True)
-    run(sys.executable, str(ROOT / "examples/kbqa/nlpcc.py"), str(data), "--output", str(volume / "nlpcc/train.json"))
+    run(sys.executable, str(ROOT / "examples/nlpcc/nlpcc.py"), str(data), "--output", str(volume / "nlpcc/train.json"))
     environment = {"KUBECONFIG": str(kubeconfig)}
     run("kubectl", "apply", "-f", "-", stdin=yaml.safe_dump(JOB), **environment)
     started = time.monotonic()

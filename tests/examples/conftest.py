@@ -7,11 +7,12 @@ from types import ModuleType
 
 import pytest
 
-KBQA = Path(__file__).resolve().parents[2] / "examples" / "kbqa"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+KBQA = EXAMPLES / "kbqa"
 
 
-def load_script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"kbqa_{name}", KBQA / f"{name}.py")
+def load_script(name: str, folder: Path = KBQA) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{folder.name}_{name}", folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -32,4 +33,4 @@ def make_data() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def nlpcc() -> ModuleType:
-    return load_script("nlpcc")
+    return load_script("nlpcc", EXAMPLES / "nlpcc")

@@ -1,29 +1,11 @@
 import json
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench import kbqa_alignment, nlpcc_alignment
 from bench.kbqa_alignment import Measures, estimate, mean_of, perplexity, read_manifest, seeded
-
-
-def entry(number: int, predicate: str, answer: str, question: str) -> Any:
-    return nlpcc_alignment.nlpcc.Entry(number, question, f"主题{number}", predicate, answer, answer)
-
-
-def entries() -> list[Any]:
-    found = [
-        entry(number, predicate, f"{predicate}{number}", f"谁知道主题{number}的{predicate}呢？")
-        for number in range(40)
-        for predicate in ("作者", "语言")
-    ]
-    return [
-        *found,
-        entry(50, "密度", "3", "主题50的密度？"),
-        entry(51, "作者", "太长太长太长太长太长太长", "主题51的作者？"),
-    ]
 
 
 def test_another_seed_reaches_every_stage_and_names_do_not_collide() -> None:
@@ -44,30 +26,6 @@ def test_estimates_are_means_over_questions_and_seeds_with_an_interval_around_th
     assert found["seeds"] == [0.5, 1.0]
     assert 0.5 <= found["interval"][0] < 0.75 < found["interval"][1] <= 1.0
     assert estimate(perplexity, [one, other])["value"] == pytest.approx(2.7183)  # e to the mean of 2 and 0 nats
-
-
-def test_triples_are_taken_by_whole_predicates_with_enough_short_answers() -> None:
-    taken = nlpcc_alignment.chosen(entries(), seed=0)
-    assert {one.predicate for one in taken} == {"作者", "语言"}
-    assert len(taken) == 80
-    assert all(len(one.answer) <= nlpcc_alignment.LONGEST for one in taken)
-
-
-def test_the_questions_that_are_measured_stand_in_no_training_file() -> None:
-    taken = nlpcc_alignment.chosen(entries(), seed=0)
-    as_a_template = taken[-1]
-    asks = nlpcc_alignment.ASKED[0].format(subject=as_a_template.subject, predicate=as_a_template.predicate)
-    taken[-1] = nlpcc_alignment.nlpcc.Entry(
-        as_a_template.id, asks, as_a_template.subject, as_a_template.predicate, as_a_template.object, "x"
-    )
-    files = {name: json.loads(text) for name, text in nlpcc_alignment.data_files(taken, seed=0).items()}
-    measured = {one["input"] for one in files["questions.json"]["instances"]}
-    assert len(measured) == 39  # half of 80, without the one that is asked as a template asks
-    for name in ("corpus.json", "demonstrations.json", "preferences.json"):
-        shown = {one.get("text") or one["input"] for one in files[name]["instances"]}
-        assert not measured & shown, name
-    trained = {one["output"] for one in files["demonstrations.json"]["instances"]}
-    assert {one["output"] for one in files["questions.json"]["instances"]} <= trained
 
 
 def test_the_manifests_read_the_benchmark_s_files() -> None:

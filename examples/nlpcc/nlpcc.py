@@ -1,6 +1,6 @@
 """Convert a file of the NLPCC-ICCPOL 2016 KBQA shared task into LMFlow's JSON.
 
-    python examples/kbqa/nlpcc.py train.txt --output out.json --limit 5000
+    python examples/nlpcc/nlpcc.py train.txt --output out.json --limit 5000
 
 The file is a sequence of blocks (UTF-8; lines end with CRLF or LF):
 
