@@ -11,8 +11,7 @@ from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from alidade_crds.alignmentrun import AlignStep, PpoStep, RaftStep
-from alidade_crds.blocks import RewardFunction
-from alidade_crds.blocks import AdapterType, Precision
+from alidade_crds.blocks import AdapterType, Precision, RewardFunction
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
 from alidade_engine.models import load_config, load_model, load_tokenizer
