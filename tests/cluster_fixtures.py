@@ -50,15 +50,18 @@ def _kubectl() -> str:
     return found
 
 
-def wait_until(read: Callable[[], T | None], what: str, *, timeout_s: float = 60.0) -> T:
-    """The first result of `read` but None and False; fails after the timeout, saying what did not happen."""
+def wait_until(read: Callable[[], T | None], what: str | Callable[[], str], *, timeout_s: float = 60.0) -> T:
+    """The first result of `read` but None and False; fails after the timeout, saying what did not happen.
+
+    what: the sentence, or what makes it from the state at the end.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
         result = read()
         if result is not None and result is not False:
             return result
         if time.monotonic() > deadline:
-            pytest.fail(f"not within {timeout_s:g} s: {what}")
+            pytest.fail(f"not within {timeout_s:g} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.05)
 
 

@@ -118,6 +118,34 @@ def listed(
     return items
 
 
+def children(cluster: Cluster, parent: str, name: str, kinds: str) -> list[dict[str, Any]]:
+    """What belongs to a resource in the namespace `default`, by the labels that say so; several kinds with commas.
+
+    parent: the kind of the resource, as in its manifest. Its name alone would take in the children of its namesakes of
+    other kinds, which tests of one cluster leave behind.
+    """
+    return listed(cluster, kinds, f"alidade.dev/kind={parent},app.kubernetes.io/instance={name}")
+
+
+def wait_until_childless(cluster: Cluster, parent: str, name: str, kinds: str, *, timeout_s: float = 60.0) -> None:
+    """Return once nothing of these kinds belongs to the resource; fails after the timeout, naming what is left."""
+
+    def remaining() -> str:
+        left = [_what_holds(child) for child in children(cluster, parent, name, kinds)]
+        return f"children of {parent} {name} were to go, of which there are still {'; '.join(left) or 'none by now'}"
+
+    wait_until(lambda: not children(cluster, parent, name, kinds), remaining, timeout_s=timeout_s)
+
+
+def _what_holds(resource: dict[str, Any]) -> str:
+    """An object with everything that decides whether it goes."""
+    metadata = resource["metadata"]
+    facts = {key: metadata.get(key) for key in ("uid", "deletionTimestamp", "finalizers")}
+    owners = [f"{owner['kind']} {owner['name']} {owner['uid']}" for owner in metadata.get("ownerReferences") or []]
+    told = ", ".join(f"{key} {value}" for key, value in facts.items())
+    return f"{resource['kind']}/{metadata['name']} ({told}, owners {owners})"
+
+
 def conditions(resource: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """Status and reason of every condition."""
     entries = resource.get("status", {}).get("conditions", [])

@@ -10,15 +10,16 @@ import pytest
 from tests.e2e.jobs import (
     Cluster,
     apply,
+    children,
     conditions,
     finetune_job,
     finished,
     has_checkpoint,
-    listed,
     loss_curve,
     output_folder,
     read,
     wait_until,
+    wait_until_childless,
 )  # fmt: skip
 
 pytestmark = pytest.mark.slow
@@ -60,9 +61,11 @@ def test_a_job_goes_from_apply_to_a_model_that_can_be_asked(trained_on_sums: Clu
 
     apply(cluster, finetune_job("whole"))
     assert read(cluster, "whole")["metadata"]["generation"] == job["metadata"]["generation"]
+    kinds = "pytorchjob,configmap,pod"
+    made = {child["kind"] for child in children(cluster, "FineTuneJob", "whole", kinds)}
+    assert made == {"PyTorchJob", "ConfigMap", "Pod"}
     cluster.kubectl("delete", "ftj", "whole", "--wait", "--timeout=30s")
-    label = "app.kubernetes.io/instance=whole"
-    wait_until(lambda: not listed(cluster, "pytorchjob,configmap,pod", label), "the children to go", timeout_s=60)
+    wait_until_childless(cluster, "FineTuneJob", "whole", kinds)
     assert (folder / "model" / "config.json").exists(), "a model outlives the resource that made it"
 
 
@@ -72,7 +75,7 @@ def test_a_suspended_job_holds_no_pod_and_goes_on_where_it_was(trained_on_sums: 
     wait_until(lambda: has_checkpoint(cluster, "paused"), "training to be under way", timeout_s=180)
     cluster.kubectl("patch", "ftj", "paused", "--type=merge", "-p", '{"spec":{"suspend":true}}')
     wait_until(lambda: conditions(read(cluster, "paused"))["Suspended"][0] == "True", "the job to be suspended")
-    wait_until(lambda: not listed(cluster, "pod", "app.kubernetes.io/instance=paused"), "its pods to go")
+    wait_until_childless(cluster, "FineTuneJob", "paused", "pod")
     paused = read(cluster, "paused")
     assert paused["status"]["phase"] == "Suspended"
 
