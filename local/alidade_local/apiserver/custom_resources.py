@@ -199,7 +199,7 @@ class Definitions:
         self._store = objects.store
         self._registry = registry
         self._ending: set[str] = set()
-        self.worker: Worker[str] = Worker("custom resources", self._tend)
+        self.worker: Worker[str] = Worker("custom resources", self._store, self._tend)
         for stored in self._store.all(DEFINITIONS_KEY):
             registry.replace_custom(stored.name, resources_of(stored.obj))
             self.worker.add(stored.name)

@@ -30,7 +30,7 @@ class GarbageCollector:
         self._places: dict[str, _Place] = {}
         self._dependents: dict[str, set[str]] = {}
         self._owners: dict[str, tuple[str, ...]] = {}
-        self.worker: Worker[str] = Worker("garbage collection", self._examine)
+        self.worker: Worker[str] = Worker("garbage collection", objects.store, self._examine)
         for key in objects.store.resources():
             for stored in objects.store.all(key):
                 self._note(key, stored)

@@ -22,7 +22,7 @@ class NamespaceLifecycle:
         self._store = objects.store
         self._registry = registry
         self._ending: set[str] = set()
-        self.worker: Worker[str] = Worker("namespaces", self._tend)
+        self.worker: Worker[str] = Worker("namespaces", self._store, self._tend)
         for stored in self._store.all(NAMESPACES_KEY):
             self.worker.add(stored.name)
         self._store.listen(None, self._changed)

@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
@@ -18,6 +18,9 @@ import orjson
 import pytest
 import yaml
 
+from alidade_local.apiserver.journal import Revision
+from alidade_local.apiserver.options import DeleteOptions
+from alidade_local.apiserver.rest import Target
 from alidade_local.apiserver.server import start_api_server
 from alidade_local.apiserver.settings import ApiServerSettings
 from alidade_local.pki import Certificates
@@ -262,3 +265,39 @@ async def test_a_failed_commit_is_told_and_undone(api: Api, monkeypatch: pytest.
     assert (await api.get(f"{CONFIG_MAPS}/a"))["data"] == {"x": "1"}
     assert await api.gone(f"{CONFIG_MAPS}/b")
     assert (await api.merge(f"{CONFIG_MAPS}/a", {"data": {"x": "3"}}))["data"] == {"x": "3"}
+
+
+async def test_a_collection_whose_commit_fails_is_tried_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = await api.post(CONFIG_MAPS, config_map("owner"))
+    await api.post(CONFIG_MAPS, owned("child", owner))
+    append, failures = api.server.store._journal.append, 0
+
+    def append_but_no_end_of_the_child(rows: Sequence[Revision], *more: Any) -> None:
+        nonlocal failures
+        if failures < 2 and any(row.name == "child" and row.deleted for row in rows):
+            failures += 1
+            raise OSError("no space left on device")
+        append(rows, *more)
+
+    monkeypatch.setattr(api.server.store._journal, "append", append_but_no_end_of_the_child)
+    await api.delete(f"{CONFIG_MAPS}/owner")
+    await api.until(lambda: api.gone(f"{CONFIG_MAPS}/child"))
+    assert failures == 2
+
+
+async def test_a_collection_that_breaks_is_tried_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = await api.post(CONFIG_MAPS, config_map("owner"))
+    await api.post(CONFIG_MAPS, owned("child", owner))
+    delete, failures = api.server.objects.delete, 0
+
+    def delete_the_child_at_the_third_try(target: Target, options: DeleteOptions) -> Any:
+        nonlocal failures
+        if failures < 2 and target.name == "child":
+            failures += 1
+            raise RuntimeError("a mistake in a rule of the kind")
+        return delete(target, options)
+
+    monkeypatch.setattr(api.server.objects, "delete", delete_the_child_at_the_third_try)
+    await api.delete(f"{CONFIG_MAPS}/owner")
+    await api.until(lambda: api.gone(f"{CONFIG_MAPS}/child"))
+    assert failures == 2
