@@ -1,6 +1,7 @@
 """The server itself: listens, knows who asks, and hands each path to what answers it."""
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from typing import Any
@@ -112,7 +113,9 @@ class ApiServer:
         await runner.cleanup()
         for transport in transports:
             if transport is not None:
-                transport.abort()
+                # CPython 3.11.2 lets go of the protocol of a TLS transport that is closed twice, and then fails here.
+                with contextlib.suppress(AttributeError):
+                    transport.abort()
         await asyncio.sleep(0)  # aborted connections are gone one turn of the loop later
 
     def _create_namespaces(self) -> None:
