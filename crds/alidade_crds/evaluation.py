@@ -72,6 +72,21 @@ class SuiteType(StrEnum):
     ARENA = "arena"
 
 
+LEAKED, FAILED, UNFINISHED = "leaked", "failed", "unfinished"
+"""Metrics that any suite may have: share of prompts found in the training data, of samples without an answer, of answers
+that the limit cut off."""
+SUITE_METRICS: dict[SuiteType, tuple[str, ...]] = {
+    SuiteType.GENERATION: ("bleu", "rouge1", "rouge2", "rougeL", "exact_match", "f1"),
+    SuiteType.RANKING: ("mrr", "map", "hits1"),
+    SuiteType.PERPLEXITY: ("perplexity", "bits_per_byte"),
+    SuiteType.REWARD: ("mean",),
+    SuiteType.DIVERSITY: ("msttr100", "distinct1", "distinct2", "unique1", "unique2", "mean_length"),
+    SuiteType.QUESTIONS: ("correct",),
+    SuiteType.ARENA: ("elo", "win_rate"),
+}
+"""Metrics of the suites; what a task of the harness or a function of the user's measures is not known beforehand."""
+
+
 class Judge(Spec):
     """A model behind an OpenAI-compatible server that says which of two answers is better."""
 

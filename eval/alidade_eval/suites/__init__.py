@@ -1,0 +1,1 @@
+"""The suites: what each asks of a model, and what it makes of the answers."""
