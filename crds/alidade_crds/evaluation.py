@@ -73,8 +73,8 @@ class SuiteType(StrEnum):
 
 
 LEAKED, FAILED, UNFINISHED = "leaked", "failed", "unfinished"
-"""Metrics that any suite may have: share of prompts found in the training data, of samples without an answer, of answers
-that the limit cut off."""
+"""Metrics that any suite may have: share of prompts found in the training data, of samples without an answer, of
+answers that the limit cut off."""
 SUITE_METRICS: dict[SuiteType, tuple[str, ...]] = {
     SuiteType.GENERATION: ("bleu", "rouge1", "rouge2", "rougeL", "exact_match", "f1"),
     SuiteType.RANKING: ("mrr", "map", "hits1"),

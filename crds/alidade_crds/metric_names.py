@@ -73,3 +73,19 @@ class TrainerMetric(Word):
         "Gauge (step, metric): newest reward, kl, acceptance and other metrics of an alignment step's iterations.",
     )
     ITERATION = "alidade_trainer_alignment_iteration", "Gauge (step): iterations of the present alignment step done."
+
+
+class EvaluationMetric(Word):
+    """What the first process of an evaluation job exports at /metrics."""
+
+    SAMPLES = "alidade_evaluation_samples", "Gauge: samples measured, over all processes and models."
+    TOTAL_SAMPLES = "alidade_evaluation_total_samples", "Gauge: samples in all."
+    FAILURES = "alidade_evaluation_failures_total", "Counter (model): samples without an answer."
+
+
+class ResultMetric(Word):
+    """Gauges (namespace, name, suite, metric, model) of finished Evaluations; gone with the resource."""
+
+    VALUE = "alidade_evaluation_result", "The measured value."
+    LOW = "alidade_evaluation_result_low", "Lower end of its 95 % interval."
+    HIGH = "alidade_evaluation_result_high", "Upper end of its 95 % interval."

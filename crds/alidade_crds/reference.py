@@ -111,6 +111,8 @@ def metrics_reference() -> str:
         "Jobs, as the operator sees them": metric_names.JobMetric,
         "Alignment runs, as the operator sees them": metric_names.RunMetric,
         "Training processes": metric_names.TrainerMetric,
+        "Evaluations, as the operator sees them": metric_names.ResultMetric,
+        "Evaluation processes": metric_names.EvaluationMetric,
     }
     return _words_page(head, sections, "metric")
 

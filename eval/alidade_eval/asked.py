@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from alidade_crds.contract import JobSuite
 from alidade_eval.items import Item
@@ -171,9 +171,19 @@ def chunks(indices: Sequence[int]) -> Iterator[Sequence[int]]:
         yield indices[start : start + CHUNK]
 
 
-def distinct(collections: Sequence[Collection]) -> list[Collection]:
+class Keyed(Protocol):
+    """What is told apart by its key."""
+
+    @property
+    def key(self) -> str: ...
+
+
+K = TypeVar("K", bound=Keyed)
+
+
+def distinct(collections: Sequence[K]) -> list[K]:
     """Each collection once, in order."""
-    by_key: dict[str, Collection] = {}
+    by_key: dict[str, K] = {}
     for one in collections:
         by_key.setdefault(one.key, one)
     return list(by_key.values())
@@ -181,5 +191,3 @@ def distinct(collections: Sequence[Collection]) -> list[Collection]:
 
 Rows = Mapping[str, Mapping[str, Sequence[Row]]]
 """Rows of every collection by key, then by model, in the order of their indices."""
-
-Json = dict[str, Any]

@@ -1,8 +1,8 @@
 """Test prompts that stand in the training data: word for word, or nearly.
 
 Only the prompts are held in memory; the training data is read once, text by text. Candidates for near-duplicates come
-from locality-sensitive hashing of MinHashes (Broder 1997; the library datasketch), and count when the Jaccard similarity
-of their sets of n-grams, computed exactly, is high enough.
+from locality-sensitive hashing of MinHashes (Broder 1997; the library datasketch), and count when the Jaccard
+similarity of their sets of n-grams, computed exactly, is high enough.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,7 +39,8 @@ def find_leaks(
     """
     exact: dict[str, list[int]] = {}
     for index, prompt in enumerate(prompts):
-        exact.setdefault(plain(prompt), []).append(index)
+        if wording := plain(prompt):  # what has no words stands everywhere
+            exact.setdefault(wording, []).append(index)
     grams = {index: set_ for index, prompt in enumerate(prompts) if (set_ := ngrams(prompt, ngram))}
     lsh = MinHashLSH(threshold=max(0.05, similarity - SLACK), num_perm=PERMUTATIONS)
     for index, own in grams.items():

@@ -1,7 +1,8 @@
 """Samples on the disk: a line of JSON for each, written as it is done, so that what was done is never done again.
 
-One file for each collection, model and process, MODEL~PROCESS.jsonl (no name has a ~); a process writes its own and reads all. A line that a kill cut off is
-dropped. Of several rows of one sample, such as a failure and a later answer, the newest counts.
+One file for each collection, model and process, MODEL~PROCESS.jsonl (no name has a ~). A process writes its own and
+reads all. A line that a kill cut off is dropped. Of several rows of one sample, such as a failure and a later answer,
+the newest counts.
 """
 
 import json

@@ -101,7 +101,7 @@ class LocalModel:
         model = load_model(folder, dtype=dtype, trust_remote_code=source.trust_remote_code)
         tokenizer = load_tokenizer(folder)
         ensure_pad_token(tokenizer, model)
-        return cls(name, model.to(device), tokenizer)  # type: ignore[arg-type]  # transformers' annotation of to()
+        return cls(name, model.to(device), tokenizer)
 
     def answers(
         self,

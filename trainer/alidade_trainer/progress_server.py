@@ -1,15 +1,14 @@
 """Progress over HTTP: /progress for the operator, /metrics for Prometheus, /healthz for probes."""
 
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from alidade_crds.metric_names import TrainerMetric
+from alidade_engine.status_server import StatusServer
 from alidade_trainer.progress import Progress, StepMetrics, resident_bytes
 
 # From tiny models on a CPU (milliseconds) to large ones that accumulate many micro-batches (minutes).
@@ -76,11 +75,11 @@ def peak_gpu_bytes() -> int | None:
     return int(torch.cuda.max_memory_allocated())
 
 
-class ProgressServer:
-    """Answers on its own threads until `close`."""
+class ProgressServer(StatusServer):
+    """The status server of a training, which also counts how long steps take."""
 
     def __init__(self, progress: Progress, *, host: str, port: int) -> None:
-        """Binds at once; port 0 takes a free one. Raises OSError when the address cannot be bound."""
+        """As `StatusServer`."""
         registry = CollectorRegistry()
         registry.register(ProgressCollector(progress))
         self._step_seconds = Histogram(
@@ -89,48 +88,12 @@ class ProgressServer:
             buckets=STEP_BUCKETS_S,
             registry=registry,
         )
-        self._server = ThreadingHTTPServer((host, port), _handler(progress, registry))
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, name="progress", daemon=True).start()
 
-    @property
-    def url(self) -> str:
-        """Where it answers."""
-        return f"http://{self._server.server_address[0]!s}:{self._server.server_address[1]}"
+        def document() -> bytes:
+            return progress.to_document().model_dump_json(by_alias=True).encode()
+
+        super().__init__(document, registry, host=host, port=port)
 
     def observe_step(self, metrics: StepMetrics) -> None:
         """Counts a step in the histogram of durations."""
         self._step_seconds.observe(metrics.seconds)
-
-    def close(self) -> None:
-        """Stops answering and frees the port."""
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def _handler(progress: Progress, registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 30  # seconds; a client that never finishes its request must not keep a thread
-
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            if path == "/progress":
-                self._answer("application/json", progress.to_document().model_dump_json(by_alias=True).encode())
-            elif path == "/metrics":
-                self._answer("text/plain; version=0.0.4; charset=utf-8", generate_latest(registry))
-            elif path == "/healthz":
-                self._answer("text/plain; charset=utf-8", b"ok\n")
-            else:
-                self.send_error(404, explain="Known paths: /progress /metrics /healthz")
-
-        def _answer(self, content_type: str, body: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Requests are not logged: the log is for the training."""
-
-    return Handler

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from alidade_eval.inference.intervals import LEVEL, RESAMPLES
+from alidade_eval.inference.intervals import RESAMPLES, Draws
 
 SCALE = 400 / math.log(10)
 """Points of rating per unit of log-odds: 400 points more are odds of ten to one."""
@@ -36,16 +36,11 @@ def ratings(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(MEAN + SCALE * (strengths - strengths.mean()))
 
 
-def rating_intervals(points: NDArray[np.float64], *, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(models,) lower and upper ends of the 95 % intervals, by bootstrap over prompts.
+def rating_samples(points: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
+    """(resamples, models) ratings on prompts drawn with replacement, for intervals of ratings and of differences.
 
     points: (prompts, models, models) as of `ratings`, of each prompt.
     """
-    random = np.random.default_rng(seed)
-    prompts = len(points)
-    drawn = []
-    for _ in range(_BOOTSTRAPS):
-        weights = random.multinomial(prompts, np.full(prompts, 1 / prompts)).astype(np.float64)
-        drawn.append(ratings(np.tensordot(weights, points, axes=1)))
-    low, high = np.quantile(np.array(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return low, high
+    draws = Draws(len(points), seed=seed, resamples=_BOOTSTRAPS)
+    rows = (weights for portion in draws.weights() for weights in portion)
+    return np.array([ratings(np.tensordot(weights, points, axes=1)) for weights in rows])

@@ -1,18 +1,17 @@
 """Results of a metric: every model's value with its interval, and whether it differs from the baseline's.
 
 Models are compared on the same samples: what makes a question hard for both does not count as a difference. Where each
-sample is right or wrong, McNemar's exact test (McNemar 1947) on those that one model alone has right decides; elsewhere
-the interval of the difference, by the same resamples of both, and whether 0 is in it.
+sample is right or wrong, McNemar's exact test on those that one model alone has right decides, and the interval of the
+difference agrees with it; elsewhere that interval, by the same resamples of both models, decides: whether 0 is in it.
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import binomtest
 
 from alidade_crds.evaluation import EvaluationResult, Verdict
 from alidade_eval.inference.intervals import (
-    LEVEL,
     Draws,
     Interval,
     jackknife_interval,
@@ -21,6 +20,7 @@ from alidade_eval.inference.intervals import (
     resampled,
     set_values,
 )
+from alidade_eval.inference.pairs import share_difference
 from alidade_eval.measures import AnyMeasure, Direction, Measure, SetMeasure, Statistics
 
 
@@ -39,36 +39,30 @@ def _sum_results(measure: Measure, samples: int, suite: str, baseline: str, seed
     if samples == 1:  # nothing tells how another sample would differ
         return [_result(measure, suite, model, value, samples) for model, value in values.items()]
     draws = Draws(samples, seed=seed)
-    drawn = {model: resampled(draws, measure, model) for model in values}
+    drawn = {} if measure.binary else {model: resampled(draws, measure, model) for model in values}
     found = []
     for model, value in values.items():
-        interval = _interval(measure, model, drawn[model], samples)
+        interval = _interval(measure, model, drawn, samples)
         if model == baseline:
             found.append(_result(measure, suite, model, value, samples, interval))
             continue
-        difference = percentile_interval(drawn[model] - drawn[baseline], samples=samples)
-        verdict = _verdict(measure, model, baseline, difference)
+        difference = _difference(measure, model, baseline, drawn, samples)
+        verdict = judged(measure.direction, sign_of(difference))
         found.append(_result(measure, suite, model, value, samples, interval, difference, verdict))
     return found
 
 
-def _interval(measure: Measure, model: str, drawn: Statistics, samples: int) -> Interval:
+def _interval(measure: Measure, model: str, drawn: Mapping[str, Statistics], samples: int) -> Interval:
     if measure.binary:
         return proportion_interval(int(measure.statistics[model].sum()), samples)
-    return percentile_interval(drawn, samples=samples)
+    return percentile_interval(drawn[model], samples=samples)
 
 
-def _verdict(measure: Measure, model: str, baseline: str, difference: Interval) -> Verdict | None:
+def _difference(measure: Measure, model: str, baseline: str, drawn: Mapping[str, Statistics], samples: int) -> Interval:
     if measure.binary:
         one, other = measure.statistics[model][:, 0], measure.statistics[baseline][:, 0]
-        won, lost = int((one > other).sum()), int((one < other).sum())
-        return judged(measure.direction, won - lost if mcnemar(won, lost) < 1 - LEVEL else 0)
-    return judged(measure.direction, sign_of(difference))
-
-
-def mcnemar(won: int, lost: int) -> float:
-    """Two-sided p-value of as uneven a split of the samples that one of two models alone has right."""
-    return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
+        return share_difference(int((one > other).sum()), int((one < other).sum()), samples)
+    return percentile_interval(drawn[model] - drawn[baseline], samples=samples)
 
 
 def sign_of(difference: Interval) -> int:

@@ -3,8 +3,8 @@
 Means, ratios and corpus scores are functions of sums over samples. A bootstrap (Efron 1979) of such a sum needs no
 sample twice in memory: how often each sample is drawn is a row of a multinomial, and all resamples are one product of
 matrices. Counts have Wilson's interval (Wilson 1927), which is sound where all or none of the samples count. Metrics of
-whole sets, which repeated samples would change, have an interval by leaving groups of samples out (jackknife; Quenouille
-1956, Efron & Tibshirani 1993, chapter 11).
+whole sets, which repeated samples would change, have an interval by leaving groups of samples out (jackknife;
+Quenouille 1956, Efron & Tibshirani 1993, chapter 11).
 """
 
 from collections.abc import Callable, Iterator
@@ -61,7 +61,7 @@ def percentile_interval(values: Statistics, *, samples: int) -> Interval:
     """The middle 95 % of bootstrap values, widened as a small sample asks for.
 
     Percentiles of a bootstrap are too narrow by about the factor by which Student's t is wider than the normal
-    distribution, and by the square root of n/(n - 1) (Hesterberg 2015, section 3.6): both are made up for in the levels.
+    distribution, and by the square root of n/(n - 1) (Hesterberg 2015, section 3.6): the interval is widened by both.
     """
     middle, ends = np.median(values), np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     factor = float(t.ppf((1 + LEVEL) / 2, samples - 1)) / 1.959964 * (samples / (samples - 1)) ** 0.5

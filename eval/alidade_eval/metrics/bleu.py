@@ -1,6 +1,7 @@
 """BLEU (Papineni et al. 2002), by sacrebleu."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
@@ -24,11 +25,10 @@ def bleu_statistics(
     Summed over the answers, and given to `bleu`, they make corpus BLEU. tokenizer: one of sacrebleu's;
     `tokenizer_for` unless given.
     """
-    metric = BLEU(tokenize=tokenizer or tokenizer_for(references))
-    most = max(map(len, references), default=1)
-    # The library wants a stream for each place of a reference, with None where an answer has fewer.
-    streams = [[own[place] if place < len(own) else None for own in references] for place in range(most)]
-    rows = metric._extract_corpus_statistics(list(answers), streams)
+    # Which orders count decides a sentence's score only, which is not used; this spares a warning for each of them.
+    metric = BLEU(tokenize=tokenizer or tokenizer_for(references), effective_order=True)
+    scores = [metric.sentence_score(answer, list(own)) for answer, own in zip(answers, references, strict=True)]
+    rows = [[score.sys_len, score.ref_len, *score.counts, *score.totals] for score in scores]
     return np.array(rows, dtype=np.float64).reshape(len(answers), 2 + 2 * ORDER)
 
 

@@ -22,5 +22,5 @@ def perplexity(sums: Statistics, _samples: int) -> Statistics:
 
 
 def bits_per_byte(sums: Statistics, _samples: int) -> Statistics:
-    """(...,) bits of surprise per byte of text, of (..., 3) sums: comparable between tokenizers, as perplexity is not."""
+    """(...,) bits of surprise per byte of text, of (..., 3) sums: comparable between tokenizers."""
     return np.asarray(sums[..., 0] / (sums[..., 2] * math.log(2)))

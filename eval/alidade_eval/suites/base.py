@@ -11,6 +11,7 @@ from alidade_crds.evaluation import EvaluationResult
 from alidade_crds.reasons import FailureReason
 from alidade_engine.failures import JobFailure
 from alidade_eval.asked import Collection, Keep, Rows
+from alidade_eval.items import Item
 from alidade_eval.measures import AnyMeasure
 from alidade_eval.samples import FAILURE, Row
 
@@ -76,8 +77,9 @@ class SecondCollection(Protocol):
 class Suite(ABC):
     """One set of measurements. Its constructor checks that the records have what it needs."""
 
-    def __init__(self, spec: JobSuite) -> None:
+    def __init__(self, spec: JobSuite, items: Sequence[Item] = ()) -> None:
         self.spec = spec
+        self.items = items
 
     @property
     def title(self) -> str:

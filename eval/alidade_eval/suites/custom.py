@@ -28,11 +28,10 @@ class CustomSuite(Suite):
 
     def __init__(self, spec: JobSuite, items: Sequence[Item], *, seed: int, field: str) -> None:
         """Raises JobFailure (EntryPointFailed) when there is no such function."""
-        super().__init__(spec)
+        super().__init__(spec, items)
         assert spec.entry_point is not None, "the schema asks for one"
         self._function = load_function(spec.entry_point, field=f"{field}.entryPoint")
         self._field = field
-        self._items = items
         self._answers = Answers.of(spec, items, seed)
 
     def collections(self) -> Sequence[Collection]:
@@ -43,14 +42,14 @@ class CustomSuite(Suite):
         """As `Suite.findings`. Raises JobFailure (EntryPointFailed) when the function fails."""
         found = whole(rows, self._answers.key, models)
         indices, answers = indices_of(found), texts(found)
-        scored = {model: self._scored([self._items[index] for index in indices], own) for model, own in answers.items()}
+        scored = {model: self._scored([self.items[index] for index in indices], own) for model, own in answers.items()}
         names = list(next(iter(scored.values())))
         check_metrics(self.spec, names, self._field)
         scores = {name: {model: own[name] for model, own in scored.items()} for name in names}
         measures = [mean_measure(name, own) for name, own in scores.items()]
         return Findings(
             measures=[*wanted_only(measures, self.spec), *troubles(rows, self._answers, models)],
-            samples=samples(self._items, indices, answers, scores),
+            samples=samples(self.items, indices, answers, scores),
         )
 
     def _scored(self, items: Sequence[Item], answers: Sequence[str]) -> dict[str, NDArray[np.float64]]:

@@ -29,8 +29,7 @@ class DiversitySuite(Suite):
 
     def __init__(self, spec: JobSuite, items: Sequence[Item], *, seed: int, field: str) -> None:
         check_metrics(spec, SUITE_METRICS[spec.type], field)
-        super().__init__(spec)
-        self._items = items
+        super().__init__(spec, items)
         self._answers = Answers.of(spec, items, seed)
 
     def collections(self) -> Sequence[Collection]:
@@ -49,7 +48,7 @@ class DiversitySuite(Suite):
         measures.append(Measure("mean_length", None, {model: own[:, None] for model, own in size.items()}))
         return Findings(
             measures=[*wanted_only(measures, self.spec), *troubles(rows, self._answers, models)],
-            samples=samples(self._items, indices, answers, {"mean_length": size}),
+            samples=samples(self.items, indices, answers, {"mean_length": size}),
         )
 
 

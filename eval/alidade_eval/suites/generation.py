@@ -24,8 +24,7 @@ class GenerationSuite(Suite):
         check_metrics(spec, SUITE_METRICS[spec.type], field)
         lacking = [item for item in items if not any(reference.strip() for reference in item.references)]
         need(items, lacking, field=field, dataset=spec.dataset, what="there is no answer to compare with.")
-        super().__init__(spec)
-        self._items = items
+        super().__init__(spec, items)
         self._answers = Answers.of(spec, items, seed)
 
     def collections(self) -> Sequence[Collection]:
@@ -36,7 +35,7 @@ class GenerationSuite(Suite):
         """As `Suite.findings`."""
         found = whole(rows, self._answers.key, models)
         indices, answers = indices_of(found), texts(found)
-        references = [self._items[index].references for index in indices]
+        references = [self.items[index].references for index in indices]
         scores = {"exact_match": {model: exact_match(own, references) for model, own in answers.items()}}
         scores["f1"] = {model: token_f1(own, references) for model, own in answers.items()}
         rouge = {model: rouge_scores(own, references) for model, own in answers.items()}
@@ -51,7 +50,7 @@ class GenerationSuite(Suite):
         ]
         return Findings(
             measures=[*wanted_only(measures, self.spec), *troubles(rows, self._answers, models)],
-            samples=samples(self._items, indices, answers, scores),
+            samples=samples(self.items, indices, answers, scores),
             details={"bleuTokenizer": tokenizer},
         )
 
@@ -61,8 +60,7 @@ class QuestionsSuite(Suite):
 
     def __init__(self, spec: JobSuite, items: Sequence[Item], *, seed: int, field: str) -> None:
         check_metrics(spec, SUITE_METRICS[spec.type], field)
-        super().__init__(spec)
-        self._items = items
+        super().__init__(spec, items)
         self._answers = Answers.of(spec, items, seed)
 
     def collections(self) -> Sequence[Collection]:
@@ -78,5 +76,5 @@ class QuestionsSuite(Suite):
         correct = {model: np.asarray(matches(own, expected, kinds)) for model, own in answers.items()}
         return Findings(
             measures=[mean_measure("correct", correct, binary=True), *troubles(rows, self._answers, models)],
-            samples=samples(self._items, indices, answers, {"correct": correct}),
+            samples=samples(self.items, indices, answers, {"correct": correct}),
         )

@@ -23,8 +23,7 @@ class PerplexitySuite(Suite):
         check_metrics(spec, SUITE_METRICS[spec.type], field)
         lacking = [item for item in items if not _measured(item).strip()]
         need(items, lacking, field=field, dataset=spec.dataset, what="it has neither a text nor an answer.")
-        super().__init__(spec)
-        self._items = items
+        super().__init__(spec, items)
         self._likelihoods = TextLikelihoods.of(spec, items)
 
     def collections(self) -> Sequence[Collection]:
@@ -35,7 +34,7 @@ class PerplexitySuite(Suite):
         """As `Suite.findings`."""
         found = whole(rows, self._likelihoods.key, models)
         indices = indices_of(found)
-        measured = [_measured(self._items[index]) for index in indices]
+        measured = [_measured(self.items[index]) for index in indices]
         statistics = {
             model: perplexity_statistics([row["nats"][0] for row in own], [row["tokens"][0] for row in own], measured)
             for model, own in found.items()
@@ -49,7 +48,7 @@ class PerplexitySuite(Suite):
             Measure("bits_per_byte", "lower", statistics, bits_per_byte),
         ]
         warnings = []
-        if dropped := len(self._items) - len(indices):
+        if dropped := len(self.items) - len(indices):
             warnings.append(f"{self.title}: {dropped} records do not fit a model's context and were left out.")
         beyond = [model for model, rows_ in statistics.items() if _is_beyond(rows_)]
         if beyond:
@@ -58,7 +57,7 @@ class PerplexitySuite(Suite):
             )
         return Findings(
             measures=wanted_only(measures, self.spec),
-            samples=samples(self._items, indices, {}, {"perplexity": own}),
+            samples=samples(self.items, indices, {}, {"perplexity": own}),
             warnings=warnings,
         )
 

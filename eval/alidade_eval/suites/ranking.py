@@ -29,8 +29,7 @@ class RankingSuite(Suite):
         lacking = [item for item in items if not any(item.relevant) or all(item.relevant)]
         what = "it has no candidate answers of which some are right and some are not (output: [{score, text}])."
         need(items, lacking, field=field, dataset=spec.dataset, what=what)
-        super().__init__(spec)
-        self._items = items
+        super().__init__(spec, items)
         self._likelihoods = CandidateLikelihoods.of(spec, items)
 
     def collections(self) -> Sequence[Collection]:
@@ -45,7 +44,7 @@ class RankingSuite(Suite):
         scores = {
             metric: {
                 model: np.array(
-                    [one(own, self._items[index].relevant) for own, index in zip(rank, indices, strict=True)]
+                    [one(own, self.items[index].relevant) for own, index in zip(rank, indices, strict=True)]
                 )
                 for model, rank in scored.items()
             }
@@ -53,22 +52,20 @@ class RankingSuite(Suite):
         }
         measures = [mean_measure(metric, own, binary=metric == "hits1") for metric, own in scores.items()]
         likeliest = {
-            model: [
-                self._items[index].candidates[int(np.argmax(own))] for own, index in zip(rank, indices, strict=True)
-            ]
+            model: [self.items[index].candidates[int(np.argmax(own))] for own, index in zip(rank, indices, strict=True)]
             for model, rank in scored.items()
         }
-        dropped = len(self._items) - len(indices)
+        dropped = len(self.items) - len(indices)
         warning = f"{self.title}: {dropped} records do not fit a model's context and were left out."
         return Findings(
             measures=wanted_only(measures, self.spec),
-            samples=samples(self._items, indices, likeliest, scores),
+            samples=samples(self.items, indices, likeliest, scores),
             warnings=[warning] if dropped else [],
         )
 
     def _scores(self, row: Row) -> list[float]:
         """The candidates' log-likelihoods, divided as the suite says."""
-        candidates = self._items[row["index"]].candidates
+        candidates = self.items[row["index"]].candidates
         sizes = {
             "tokens": row["tokens"],
             "bytes": [max(1, len(text.encode())) for text in candidates],

@@ -109,8 +109,7 @@ class RewardSuite(Suite):
     ) -> None:
         check_metrics(spec, SUITE_METRICS[spec.type], field)
         check_reference(spec, items, field)
-        super().__init__(spec)
-        self._items = items
+        super().__init__(spec, items)
         self._answers = Answers.of(spec, items, seed)
         self._scores = RewardScores(spec, self._answers, load)
 
@@ -130,5 +129,5 @@ class RewardSuite(Suite):
         rewards = {model: np.array([row["score"] for row in own]) for model, own in scored.items()}
         return Findings(
             measures=[mean_measure("mean", rewards), *troubles(rows, self._answers, models)],
-            samples=samples(self._items, indices, answers, {"mean": rewards}),
+            samples=samples(self.items, indices, answers, {"mean": rewards}),
         )
