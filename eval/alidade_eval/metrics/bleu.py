@@ -1,7 +1,6 @@
 """BLEU (Papineni et al. 2002), by sacrebleu."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
