@@ -30,7 +30,7 @@ def ratings(points: NDArray[np.float64]) -> NDArray[np.float64]:
     # Each game as won by the one and, seen from the other side, as lost: the library asks for both outcomes.
     outcomes = np.repeat([1.0, 0.0], len(winner))
     weights = np.tile(points[winner, loser], 2) / 2
-    model = LogisticRegression(C=STRENGTH_PRIOR, fit_intercept=False, tol=1e-8, max_iter=1000)
+    model = LogisticRegression(C=STRENGTH_PRIOR, fit_intercept=False, solver="newton-cholesky", tol=1e-8)
     model.fit(np.concatenate([design, -design]), outcomes, sample_weight=weights)
     strengths = model.coef_[0]
     return np.asarray(MEAN + SCALE * (strengths - strengths.mean()))
