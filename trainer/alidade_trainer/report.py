@@ -3,14 +3,13 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from alidade_engine.disk import write_file
-from alidade_engine.pages import charts
 from alidade_engine.pages.charts import Line, line_chart, smoothed
+from alidade_engine.pages.frame import answer_text, columns, facts, flat, gallery, page, tiles, warnings
 from alidade_trainer.history import read_lines
 from alidade_trainer.samples import SampleAnswer
 
@@ -39,18 +38,20 @@ def save_pieces(output: Path, pieces: ReportPieces) -> None:
 
 
 def write_report(output: Path) -> Path:
-    """Writes report.html of a finished job's output folder; answers its path. Raises ReportError when it is not "
-    "finished."""
+    """Writes report.html of a finished job's output folder; answers its path.
+
+    Raises ReportError when the job is not finished.
+    """
     lineage_path, pieces_path = output / "model" / "lineage.json", output / PIECES_FILE
     for path in (lineage_path, pieces_path):
         if not path.is_file():
             raise ReportError(f"{path} is missing; a report is made of a finished job's output folder.")
-    page = report_page(
+    content = report_page(
         lineage=json.loads(lineage_path.read_text()),
         pieces=json.loads(pieces_path.read_text()),
         lines=read_lines(output / "metrics.jsonl"),
     )
-    write_file(output / REPORT_FILE, page)
+    write_file(output / REPORT_FILE, content)
     return output / REPORT_FILE
 
 
@@ -66,30 +67,23 @@ def report_page(*, lineage: Mapping[str, Any], pieces: Mapping[str, Any], lines:
     # What an alignment did to rewards and answers comes before what its optimizer did.
     is_alignment = any("iteration" in line for line in lines)
     middle = [*_alignment(lines), _samples(pieces["samples"])]
-    body = [
-        f"<header><h1>{escape(title)}</h1><p class=quiet>{escape(_subtitle(lineage))}</p></header>",
+    sections = [
         _tiles(lineage),
-        _warnings(pieces["data"]["warnings"]),
+        warnings(pieces["data"]["warnings"]),
         *(middle if is_alignment else []),
-        _gallery("Optimizer steps" if is_alignment else "", _charts(steps, evaluations)),
-        _gallery("", _histogram(pieces.get("histogram"))),
+        gallery("Optimizer steps" if is_alignment else "", _charts(steps, evaluations)),
+        gallery("", _histogram(pieces.get("histogram"))),
         *([] if is_alignment else middle),
-        '<section class="columns">',
-        _table("Settings", _settings(lineage["job"])),
-        _table("Data", _data_rows(pieces["data"])),
-        _table("Lineage", _lineage_rows(lineage)),
-        _table("Results", {name: f"{value:.6g}" for name, value in sorted(lineage["metrics"].items())}),
-        "</section>",
+        columns(
+            [
+                facts("Settings", _settings(lineage["job"])),
+                facts("Data", _data_rows(pieces["data"])),
+                facts("Lineage", _lineage_rows(lineage)),
+                facts("Results", {name: f"{value:.6g}" for name, value in sorted(lineage["metrics"].items())}),
+            ]
+        ),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_style()}</style></head><body><main>{''.join(body)}</main></body></html>\n"
-    )
-
-
-def _style() -> str:
-    return (Path(charts.__file__).parent / "page.css").read_text()
+    return page(title, _subtitle(lineage), sections)
 
 
 def _subtitle(lineage: Mapping[str, Any]) -> str:
@@ -117,7 +111,7 @@ def _before_and_after(metrics: Mapping[str, float], key: str) -> str | None:
 
 def _tiles(lineage: Mapping[str, Any]) -> str:
     metrics, model = lineage["metrics"], lineage["model"]
-    tiles = [
+    values = [
         *((name, _before_and_after(metrics, key)) for key, name in COMPARED),
         ("Training loss", None if lineage["stage"] == "align" else f"{metrics['train_loss']:.4f}"),
         ("Validation loss", f"{metrics['eval_loss']:.4f}" if "eval_loss" in metrics else None),
@@ -131,13 +125,7 @@ def _tiles(lineage: Mapping[str, Any]) -> str:
         ("Weights", f"{model['parameters']:,}"),
         ("Weights trained", f"{model['trainableParameters']:,}"),
     ]
-    shown = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in tiles if value is not None)
-    return f'<section class="tiles">{shown}</section>'
-
-
-def _warnings(warnings: Iterable[str]) -> str:
-    items = "".join(f"<li>{escape(text)}</li>" for text in warnings)
-    return f'<section class="warnings"><ul>{items}</ul></section>' if items else ""
+    return tiles(values)
 
 
 def _charts(steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
@@ -186,7 +174,7 @@ def _alignment(lines: list[dict[str, Any]]) -> Iterable[str]:
     """A section of charts for each step of an alignment."""
     iterations = [line for line in lines if "iteration" in line]
     for step in dict.fromkeys(line["align_step"] for line in iterations):
-        yield _gallery(step, _step_charts([line for line in iterations if line["align_step"] == step]))
+        yield gallery(step, _step_charts([line for line in iterations if line["align_step"] == step]))
 
 
 def _step_charts(iterations: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
@@ -199,18 +187,6 @@ def _step_charts(iterations: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
             yield caption, line_chart(drawn, x_name="iteration", y_name=y_name)
 
 
-def _gallery(title: str, charts: Iterable[tuple[str, str]]) -> str:
-    figures = "".join(_figure(caption, chart) for caption, chart in charts)
-    if not figures:
-        return ""
-    head = f"<h2>{escape(title)}</h2>" if title else ""
-    return f'<section>{head}<div class="charts">{figures}</div></section>'
-
-
-def _figure(caption: str, chart: str) -> str:
-    return f"<figure><figcaption>{escape(caption)}</figcaption>{chart}</figure>"
-
-
 def _samples(samples: list[Mapping[str, Any]]) -> str:
     if not samples:
         return ""
@@ -220,35 +196,22 @@ def _samples(samples: list[Mapping[str, Any]]) -> str:
     names = {"prompt": "Prompt", "reference": "In the data", "before": "Before", "answer": after}
     shown = [name for name in names if any(sample.get(name) is not None for sample in samples)]
     head = "".join(f"<th>{names[name]}</th>" for name in shown)
-    rows = "".join(f"<tr>{''.join(f'<td>{_text(sample[name])}</td>' for name in shown)}</tr>" for sample in samples)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{answer_text(sample[name])}</td>' for name in shown)}</tr>" for sample in samples
+    )
     return (
         f"<section class=samples><h2>Likeliest answers to {where}</h2><table><thead><tr>{head}</tr></thead>"
         f"<tbody>{rows}</tbody></table></section>"
     )
 
 
-def _text(text: str) -> str:
-    return escape(text) or "<i class=quiet>nothing</i>"
-
-
 def _settings(job: Mapping[str, Any]) -> dict[str, str]:
     """The blocks of the job that decide the training, as `training.seed` and value."""
     rows: dict[str, str] = {}
     for block in ("model", "dataset", "adapter", "alignment", "training", "deepspeed", "checkpoint"):
-        for name, value in _flat(job.get(block, {}), block):
+        for name, value in flat(job.get(block, {}), block):
             rows[name] = value
     return rows
-
-
-def _flat(value: Any, name: str) -> Iterable[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}")
-    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        for number, item in enumerate(value):
-            yield from _flat(item, f"{name}[{number}]")
-    elif value not in (None, []):
-        yield name, value if isinstance(value, str) else json.dumps(value)
 
 
 def _data_rows(report: Mapping[str, Any]) -> dict[str, str]:
@@ -292,8 +255,3 @@ def _lineage_rows(lineage: Mapping[str, Any]) -> dict[str, str]:
     rows["seed"] = str(lineage["job"].get("training", {}).get("seed", ""))
     rows |= {f"version of {name}": number for name, number in lineage["versions"].items()}
     return {name: value for name, value in rows.items() if value}
-
-
-def _table(title: str, rows: Mapping[str, str]) -> str:
-    body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
-    return f"<div><h2>{escape(title)}</h2><table>{body}</table></div>"
