@@ -1,6 +1,7 @@
 """Log-probabilities that a model gives to answers."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -21,24 +22,61 @@ def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     return chosen - wide.logsumexp(-1)
 
 
+MOST_LOGITS = 1 << 28
+"""Logits that are held at once: 1 GiB in float32, and as much again while they are normalised."""
+
+
 @torch.inference_mode()
 def sequence_logprobs(
-    model: PreTrainedModel, sequences: Sequence[Rendered], *, pad_token_id: int, batch_size: int = 16
+    model: PreTrainedModel,
+    sequences: Sequence[Rendered],
+    *,
+    pad_token_id: int,
+    batch_size: int = 16,
+    most_logits: int = MOST_LOGITS,
 ) -> list[Tensor]:
     """For each sequence the log-probabilities of its answer tokens, given all that stands before each.
 
-    Returns one (answer tokens,) float32 tensor on the CPU for each sequence, in order; `.sum()` is the log-likelihood.
-    A sequence's first token, before which nothing stands, is never among them.
+    batch_size: most sequences that are read at once; fewer, but at least one, where their logits, of which those
+    before the first answer are not computed, would be more than most_logits. Returns one (answer tokens,) float32
+    tensor on the CPU for each sequence, in order; `.sum()` is the log-likelihood. A sequence's first token, before
+    which nothing stands, is never among them.
     """
     scored: list[Tensor] = [torch.empty(0)] * len(sequences)
-    by_length = sorted(range(len(sequences)), key=lambda index: len(sequences[index].input_ids))
-    for start in range(0, len(by_length), batch_size):
-        indices = by_length[start : start + batch_size]
+    for indices in _batches(sequences, batch_size, most_logits // model.config.get_text_config().vocab_size):
         batch = padded([sequences[index].input_ids for index in indices], pad_token_id)
         on_device = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        logits = model(**on_device, use_cache=False).logits  # (batch, time, vocabulary)
+        first = min(_first_place(sequences[index]) for index in indices)
+        logits = _logits(model, on_device, first)  # (batch, time - first, vocabulary)
         for row, index in enumerate(indices):
-            places = torch.tensor(sequences[index].answer_mask)[1:].nonzero().squeeze(-1)
-            targets = on_device["input_ids"][row, places.to(model.device) + 1]
-            scored[index] = token_logprobs(logits[row, places.to(model.device)], targets).cpu()
+            places = torch.tensor(sequences[index].answer_mask)[1:].nonzero().squeeze(-1).to(model.device)
+            targets = on_device["input_ids"][row, places + 1]
+            scored[index] = token_logprobs(logits[row, places - first], targets).cpu()
     return scored
+
+
+def _batches(sequences: Sequence[Rendered], batch_size: int, most_places: int) -> Iterator[list[int]]:
+    """Sequences of like lengths; sequences of a batch times the length of its longest are at most most_places."""
+    batch: list[int] = []
+    for index in sorted(range(len(sequences)), key=lambda index: len(sequences[index].input_ids)):
+        if len(batch) == batch_size or (batch and (len(batch) + 1) * len(sequences[index].input_ids) > most_places):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _first_place(sequence: Rendered) -> int:
+    """The place whose logits tell the first answer token; 0 where there is none."""
+    return next((place - 1 for place, own in enumerate(sequence.answer_mask) if own and place), 0)
+
+
+def _logits(model: PreTrainedModel, batch: dict[str, Tensor], first: int) -> Tensor:
+    """(batch, time - first, vocabulary) logits from a place on."""
+    kept = batch["input_ids"].size(1) - first
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        last: Tensor = model(**batch, use_cache=False, logits_to_keep=kept).logits
+        return last
+    every: Tensor = model(**batch, use_cache=False).logits
+    return every[:, first:]

@@ -3,13 +3,17 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Protocol, TypeVar
 
 from alidade_crds.contract import JobSuite
+from alidade_crds.reasons import FailureReason
+from alidade_engine.data.formats import Messages
+from alidade_engine.failures import JobFailure
 from alidade_eval.items import Item
 from alidade_eval.samples import FAILURE, INDEX, Row
-from alidade_eval.subjects import Answer, AnswerSettings, Likelihood, LocalModel, Subject
+from alidade_eval.subjects import Answer, AnswerSettings, Likelihood, LocalModel, RenderError, Subject
 
 Keep = Callable[[Row], None]
 CHUNK = 256
@@ -38,10 +42,9 @@ def key_of(kind: str, *parts: object) -> str:
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
-def source_of(suite: JobSuite) -> tuple[object, ...]:
-    """What decides the records of a suite."""
-    asked = [question.ask for question in suite.questions]
-    return suite.dataset, str(suite.format), suite.limit, asked
+def messages_of(items: Sequence[Item]) -> list[Messages]:
+    """What is asked. It is part of a key, not the data's address: files may change between two attempts."""
+    return [item.messages for item in items]
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Answers:
     def of(cls, suite: JobSuite, items: Sequence[Item], seed: int) -> "Answers":
         """What the suite asks."""
         settings = AnswerSettings(suite.template, suite.max_new_tokens, suite.temperature, suite.top_p)
-        return cls(key_of("answers", source_of(suite), asdict(settings)), items, settings, seed)
+        return cls(key_of("answers", messages_of(items), asdict(settings)), items, settings, seed)
 
     @property
     def size(self) -> int:
@@ -70,8 +73,21 @@ class Answers:
         def kept(place: int, answer: Answer) -> None:
             keep(row_of_answer(indices[place], answer))
 
-        prompts = [self.items[index].messages for index in indices]
-        subject.answers(prompts, self.settings, keys=list(indices), seed=self.seed, keep=kept)
+        items = [self.items[index] for index in indices]
+        with rendering(items):
+            subject.answers(messages_of(items), self.settings, keys=list(indices), seed=self.seed, keep=kept)
+
+
+@contextmanager
+def rendering(items: Sequence[Item]) -> Iterator[None]:
+    """Says which record it was when a template cannot render one. items: of the conversations, in order."""
+    try:
+        yield
+    except RenderError as error:
+        raise JobFailure(
+            FailureReason.TEMPLATE_FAILED,
+            f"{items[error.index].position}: {error.message} Set suites[].template to one that fits, such as chatml.",
+        ) from error
 
 
 def row_of_answer(index: int, answer: Answer) -> Row:
@@ -92,7 +108,8 @@ class CandidateLikelihoods:
     @classmethod
     def of(cls, suite: JobSuite, items: Sequence[Item]) -> "CandidateLikelihoods":
         """What the suite asks."""
-        return cls(key_of("candidates", source_of(suite), suite.template), items, suite.template)
+        asked = messages_of(items), [item.candidates for item in items]
+        return cls(key_of("candidates", asked, suite.template), items, suite.template)
 
     @property
     def size(self) -> int:
@@ -105,7 +122,8 @@ class CandidateLikelihoods:
         for chunk in chunks(indices):
             items = [self.items[index] for index in chunk]
             asked = [(item.messages, candidate) for item in items for candidate in item.candidates]
-            scored = iter(model.answer_likelihoods(asked, template=self.template))
+            with rendering([item for item in items for _ in item.candidates]):
+                scored = iter(model.answer_likelihoods(asked, template=self.template))
             for index, item in zip(chunk, items, strict=True):
                 keep(row_of_likelihoods(index, [next(scored) for _ in item.candidates]))
 
@@ -127,7 +145,8 @@ class TextLikelihoods:
     def of(cls, suite: JobSuite, items: Sequence[Item]) -> "TextLikelihoods":
         """What the suite asks."""
         settings = (suite.template, suite.window, suite.stride)
-        return cls(key_of("texts", source_of(suite), settings), items, *settings)
+        asked = messages_of(items), [item.text or item.references for item in items]
+        return cls(key_of("texts", asked, settings), items, *settings)
 
     @property
     def size(self) -> int:
@@ -147,7 +166,8 @@ class TextLikelihoods:
             texts = [item.text or "" for item in items]
             return list(model.text_likelihoods(texts, window=self.window, stride=self.stride))
         asked = [(item.messages, item.references[0]) for item in items]
-        return model.answer_likelihoods(asked, template=self.template)
+        with rendering(items):
+            return model.answer_likelihoods(asked, template=self.template)
 
 
 def row_of_likelihoods(index: int, found: Sequence[Likelihood | str]) -> Row:

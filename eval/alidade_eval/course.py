@@ -11,6 +11,8 @@ import torch
 
 from alidade_crds.contract import EvaluationDocument
 from alidade_crds.evaluation import EVERY_MODEL, LEAKED, EvaluationResult
+from alidade_crds.reasons import FailureReason
+from alidade_engine.failures import JobFailure
 from alidade_engine.sources import Locations
 from alidade_eval.asked import Collection, Rows, distinct
 from alidade_eval.endpoint import HttpEndpoint
@@ -96,8 +98,14 @@ class Course:
     # Asking
 
     def _done(self, one: _Asked, subject: str) -> set[int]:
-        """Places that need no more work; what failed at an endpoint is asked again by another attempt."""
-        return {index for index, row in self.store.rows(one.key, subject).items() if FAILURE not in row}
+        """Places that need no more work.
+
+        What failed is asked again by another attempt, unless processes share the work: another one may have taken the
+        failure as the answer by then.
+        """
+        is_shared = self.around.share.count > 1
+        rows = self.store.rows(one.key, subject)
+        return {index for index, row in rows.items() if is_shared or FAILURE not in row}
 
     def _missing(self, one: _Asked, subject: str) -> list[int]:
         done = self._done(one, subject)
@@ -192,10 +200,12 @@ class Course:
         for suite in self.suites:
             found = suite.findings(self._rows([*suite.collections(), *suite.second()]), self.names)
             results += self._numbers(suite, found)
-            warnings += [*found.warnings, *self._failures(suite)]
+            warnings += [*found.warnings, *self._remarks(suite)]
             details[suite.title] = dict(found.details)
             directions[suite.title] = {measure.metric: measure.direction for measure in found.measures}
             write_samples(self.around.output, suite.title, found.samples)
+        if not results:
+            raise JobFailure(FailureReason.DATA_TOO_LONG, " ".join(["No record could be measured.", *warnings]))
         leaks = self._leaks(results)
         return Outcome(results, details, directions, leaks, warnings, self.seconds)
 
@@ -209,16 +219,21 @@ class Course:
         ]
         return [*numbers, *found.results]
 
-    def _failures(self, suite: Suite) -> list[str]:
+    def _remarks(self, suite: Suite) -> list[str]:
+        """What a person should know of the answers: those that failed, and those that say nothing."""
         said = []
         for one in suite.collections():
             for name in self.names:
-                failed = [row for row in self.store.rows(one.key, name).values() if FAILURE in row]
+                rows = self.store.rows(one.key, name).values()
+                failed = [row for row in rows if FAILURE in row]
                 if failed:
                     said.append(
                         f"{suite.title}: {name} has no answer to {len(failed)} of {one.size} records, which were left "
                         f"out for all models; the first because {failed[0][FAILURE]}."
                     )
+                empty = sum(not row["text"].strip() for row in rows if "text" in row)
+                if empty:
+                    said.append(f"{suite.title}: {empty} of {one.size} answers of {name} are empty.")
         return said
 
     def _leaks(self, results: list[EvaluationResult]) -> dict[str, list[dict[str, object]]]:

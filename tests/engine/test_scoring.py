@@ -33,6 +33,21 @@ def test_a_batch_scores_each_sequence_as_alone(model: PreTrainedModel, tokenizer
         torch.testing.assert_close(score.double(), expected, atol=2e-5, rtol=1e-5)
 
 
+def test_batches_are_as_small_as_their_logits_ask_for(model: PreTrainedModel) -> None:
+    sequences = [Rendered(list(range(4, 4 + length)), [place >= 3 for place in range(length)]) for length in (9, 5, 7)]
+    whole = sequence_logprobs(model, sequences, pad_token_id=0)
+    read: list[tuple[int, ...]] = []
+    hook = model.register_forward_pre_hook(
+        lambda _module, _args, given: read.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    small = sequence_logprobs(model, sequences, pad_token_id=0, most_logits=14 * model.config.vocab_size)
+    hook.remove()
+    assert read == [(2, 7), (1, 9)]
+    for one, other in zip(whole, small, strict=True):
+        # As above: batches of other shapes round differently.
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-5)
+
+
 def test_a_first_token_has_no_score(model: PreTrainedModel) -> None:
     (score,) = sequence_logprobs(model, [Rendered([5, 6, 7], [True, False, True])], pad_token_id=0)
     assert score.shape == (1,)

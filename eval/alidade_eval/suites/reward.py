@@ -25,7 +25,7 @@ class RewardScores:
 
     def __init__(self, spec: JobSuite, answers: Answers, load: Callable[[], Reward]) -> None:
         source = spec.reward.to_dict() if spec.reward is not None else [spec.function, spec.pattern]
-        self.key = key_of("rewards", answers.key, source)
+        self.key = key_of("rewards", answers.key, source, [item.references for item in answers.items])
         self.needs = answers.key
         self._answers = answers
         self._load = load
