@@ -15,9 +15,11 @@ from alidade_engine.reward.functions import plain
 from alidade_eval.metrics.words import words
 
 PERMUTATIONS = 128
-"""Of a MinHash: similarities are then known to about 0.04, and no true one is lost but near the threshold."""
+"""Of a MinHash: similarities are then known to about 0.04."""
 SLACK = 0.15
 """By so much less similar texts are looked at, since their hashes are only an estimate."""
+FALSE_POSITIVES, FALSE_NEGATIVES = 0.1, 0.9
+"""Weights of the two errors of hashing: a text too many is compared exactly, one too few is a leak that stays hidden."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,11 @@ def find_leaks(
         if wording := plain(prompt):  # what has no words stands everywhere
             exact.setdefault(wording, []).append(index)
     grams = {index: set_ for index, prompt in enumerate(prompts) if (set_ := ngrams(prompt, ngram))}
-    lsh = MinHashLSH(threshold=max(0.05, similarity - SLACK), num_perm=PERMUTATIONS)
+    lsh = MinHashLSH(
+        threshold=max(0.05, similarity - SLACK),
+        num_perm=PERMUTATIONS,
+        weights=(FALSE_POSITIVES, FALSE_NEGATIVES),
+    )
     for index, own in grams.items():
         lsh.insert(index, minhash(own))
     known = frozenset().union(*grams.values()) if grams else frozenset()
