@@ -19,7 +19,7 @@ PERMUTATIONS = 128
 SLACK = 0.15
 """By so much less similar texts are looked at, since their hashes are only an estimate."""
 FALSE_POSITIVES, FALSE_NEGATIVES = 0.1, 0.9
-"""Weights of the two errors of hashing: a text too many is compared exactly, one too few is a leak that stays hidden."""
+"""Weights of the two errors of hashing: one text too many is compared exactly, one too few is a hidden leak."""
 
 
 @dataclass(frozen=True)

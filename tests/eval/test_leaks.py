@@ -30,7 +30,8 @@ def test_a_near_duplicate_is_found_with_its_true_similarity() -> None:
 
 def test_chinese_is_compared_by_sign() -> None:
     found = leaks(["请问小说三体的作者到底是谁呢"], ["请问小说三体的作者究竟是谁呢"], similarity=0.4)
-    assert [(leak.kind, leak.similarity) for leak in found] == [("near", pytest.approx(8 / 16))]
+    assert [leak.kind for leak in found] == ["near"]
+    assert found[0].similarity == pytest.approx(8 / 16)
 
 
 def test_short_prompts_are_found_word_for_word_only() -> None:
