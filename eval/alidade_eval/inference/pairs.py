@@ -42,7 +42,7 @@ def share_difference(won: int, lost: int, samples: int) -> Interval:
 
 
 def _score(difference: float, won: int, lost: int, samples: int) -> float:
-    """How many standard errors the found difference lies above a supposed one (Tango 1998, equation 12)."""
+    """How many standard errors the found difference lies above a supposed one (Tango 1998)."""
     above = won - lost - samples * difference
     linear = (2 * samples - won + lost) * difference - won - lost
     root = max(linear**2 + 8 * samples * lost * difference * (1 - difference), 0.0) ** 0.5
