@@ -25,11 +25,14 @@ Direction = Literal["higher", "lower"] | None
 
 
 def decimals_of(result: EvaluationResult) -> int:
-    """Places behind the point: the interval's width to two digits, or four digits of the value without an interval."""
+    """Places behind the point: the interval's width to two digits.
+
+    Without width four digits of the value, and none behind the point of a whole number.
+    """
     width = 0.0 if result.low is None or result.high is None else result.high - result.low
     digits, size = (2, width) if width > 0 else (4, abs(result.value))
-    if size == 0:
-        return 1
+    if width == 0 and float(result.value).is_integer():
+        return 0
     return min(_MOST_DECIMALS, max(0, digits - 1 - math.floor(math.log10(size))))
 
 
@@ -47,11 +50,16 @@ def interval_text(result: EvaluationResult) -> str | None:
 
 
 def difference_text(result: EvaluationResult) -> str | None:
-    """The interval of the difference from the baseline, as +0.05 to +0.20; None for what is compared with nothing."""
+    """The interval of the difference from the baseline, as +0.05 to +0.20; None for what is compared with nothing.
+
+    On which side of 0 its ends lie decides the verdict, so they have the digits to tell.
+    """
     low, high = result.difference_low, result.difference_high
     if low is None or high is None:
         return None
     places = decimals_of(result.model_copy(update={"low": low, "high": high}))
+    while places < _MOST_DECIMALS and any(end and not round(end, places) for end in (low, high)):
+        places += 1
     return f"{_signed(low, places)} to {_signed(high, places)}"
 
 

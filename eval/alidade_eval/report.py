@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,11 @@ def report_page(
 def _subtitle(content: Mapping[str, Any]) -> str:
     others = len(content["models"]) - 1
     compared = f"{others} model{'s' * (others > 1)} compared with {content['baseline']}" if others else "One model"
-    return f"{compared}, finished {content['finishedAt']}"
+    return f"{compared}, finished {_moment(content['finishedAt'])}"
+
+
+def _moment(at: str) -> str:
+    return f"{datetime.fromisoformat(at).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _tiles(content: Mapping[str, Any], results: Sequence[EvaluationResult]) -> str:

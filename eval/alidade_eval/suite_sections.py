@@ -22,11 +22,12 @@ from alidade_engine.pages.frame import answer_text, facts, figure, flat
 from alidade_eval.changes import Change, Changes, changes_of, telling_score
 
 MOST_LEAKS = 20
-MOST_SIGNS = 1500
+MOST_SIGNS = 600
 """Of a question or an answer that are shown; an endless answer would bury the rest."""
 MOST_CHARTS = 6
 NO_ZERO = frozenset({"elo"})
 """Metrics whose zero means nothing, so that a bar from it would."""
+TROUBLES = (FAILED, UNFINISHED)
 HEADLINES: dict[SuiteType, tuple[str, ...]] = {
     SuiteType.GENERATION: ("exact_match", "f1", "rougeL", "bleu"),
     SuiteType.RANKING: ("mrr", "hits1"),
@@ -84,7 +85,10 @@ class Comparison:
 def suite_section(suite: Mapping[str, Any], found: Comparison) -> str:
     """The section of one suite of results.json."""
     numbers = metrics_of(one for one in found.results if one.metric != LEAKED)
-    by_metric = {metric: own for (_, metric), own in numbers.items()}
+    # What went wrong comes after what was measured.
+    by_metric = dict(
+        sorted(((metric, own) for (_, metric), own in numbers.items()), key=lambda one: one[0] in TROUBLES)
+    )
     directions = {metric: _direction(suite, metric, own) for metric, own in by_metric.items()}
     charts = [*_bars(suite, found, by_metric, directions), *_matrix(suite), *_rewards(suite, found)]
     drawn = f'<div class="charts">{"".join(figure(*chart) for chart in charts)}</div>' if charts else ""
@@ -194,7 +198,7 @@ def _leaks(suite: Mapping[str, Any], found: Comparison) -> str:
         return ""
     leaks = suite["leaks"]
     if not leaks:
-        at_most = f"; with 95 % certainty at most {checked.high:.1%} of such prompts are" if checked.high else ""
+        at_most = f" (95 % interval of the share: up to {checked.high:.1%})" if checked.high else ""
         return (
             f'<p class="card">Leak check: none of the {checked.n:,} prompts stands in the training data{at_most}.</p>'
         )
@@ -228,14 +232,15 @@ def _changes(suite: Mapping[str, Any], found: Comparison, directions: Mapping[st
         return ""
     if not found.others:
         return _examples(found)
-    lower = directions.get(metric) == "lower"
-    return "".join(
-        _changed(
-            changes_of(found.samples, metric=metric, model=name, baseline=found.baseline, lower_is_better=lower),
-            found.baseline,
-        )
+    direction = directions.get(metric, "higher")  # a score that is no result is one of answers, or of games
+    if direction is None:
+        return ""  # such as a length: no sample is better than another
+    lower = direction == "lower"
+    compared = [
+        changes_of(found.samples, metric=metric, model=name, baseline=found.baseline, lower_is_better=lower)
         for name in found.others
-    )
+    ]
+    return "".join(_changed(changes, found.baseline) for changes in compared)
 
 
 def _examples(found: Comparison) -> str:

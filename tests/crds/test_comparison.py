@@ -21,9 +21,9 @@ def result(value: float, low: float | None = None, high: float | None = None, **
         (result(1016.4, 981.2, 1052.9), "1,016", "981 to 1,053"),
         (result(-1.234, -2.5, 0.1), "−1.2", "−2.5 to 0.1"),
         (result(-0.0001, -0.2, 0.3), "0.00", "−0.20 to 0.30"),
-        (result(0.0), "0.0", None),
+        (result(2.0), "2", None),
         (result(3.14159), "3.142", None),
-        (result(0.0, 0.0, 0.0), "0.0", "0.0 to 0.0"),
+        (result(0.0, 0.0, 0.0), "0", "0 to 0"),
         (result(1e9, 5e8, 2e9), "1,000,000,000", "500,000,000 to 2,000,000,000"),
     ],
 )
@@ -37,6 +37,12 @@ def test_a_difference_has_its_sign() -> None:
     assert difference_text(result(0.5, difference_low=0.05, difference_high=0.2)) == "+0.05 to +0.20"
     assert difference_text(result(0.5, difference_low=-0.05, difference_high=0.0)) == "−0.050 to 0.000"
     assert difference_text(result(0.5)) is None
+
+
+def test_an_end_of_a_difference_is_never_rounded_to_the_other_side_of_the_verdict() -> None:
+    assert difference_text(result(3.0, difference_low=0.3, difference_high=52.0)) == "+0.3 to +52.0"
+    assert difference_text(result(3.0, difference_low=-0.04, difference_high=52.0)) == "−0.04 to +52.00"
+    assert difference_text(result(3.0, difference_low=0.0, difference_high=52.0)) == "0 to +52"
 
 
 @pytest.mark.parametrize(
