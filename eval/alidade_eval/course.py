@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from alidade_crds.contract import EvaluationDocument
-from alidade_crds.evaluation import EVERY_MODEL, LEAKED, EvaluationResult
+from alidade_crds.evaluation import EVERY_MODEL, FAILED, LEAKED, EvaluationResult
 from alidade_crds.reasons import FailureReason
 from alidade_engine.failures import JobFailure
 from alidade_engine.sources import Locations
@@ -204,7 +204,7 @@ class Course:
             details[suite.title] = dict(found.details)
             directions[suite.title] = {measure.metric: measure.direction for measure in found.measures}
             write_samples(self.around.output, suite.title, found.samples)
-        if not results:
+        if all(one.metric == FAILED for one in results):
             raise JobFailure(FailureReason.DATA_TOO_LONG, " ".join(["No record could be measured.", *warnings]))
         leaks = self._leaks(results)
         return Outcome(results, details, directions, leaks, warnings, self.seconds)
