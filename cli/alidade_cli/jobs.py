@@ -1,4 +1,4 @@
-"""Commands about training jobs: wait, logs."""
+"""Commands about jobs: wait, logs."""
 
 import time
 
@@ -10,6 +10,11 @@ from alidade_crds.crd import Kind
 
 # Often enough to look alive, rarely enough to cost an API server nothing.
 _POLL_INTERVAL_S = 1.0
+_FIRST_POD = {
+    "PyTorchJob": "training.kubeflow.org/job-name={job},training.kubeflow.org/job-role=master",
+    "Job": "batch.kubernetes.io/job-name={job},batch.kubernetes.io/job-completion-index=0",
+}
+"""Labels of the pod that tells most, by the kind of job."""
 
 
 def wait_for(cluster: Cluster, kind: Kind, name: str, *, timeout_s: float | None) -> Resource:
@@ -74,7 +79,7 @@ def _message(resource: Resource, condition_type: str) -> str:
 
 
 def print_logs(cluster: Cluster, kind: Kind, name: str, *, follow: bool) -> None:
-    """Prints the log of the job's first process: the master's container of the present attempt.
+    """Prints the log of the job's first process: of the present attempt the master's, or the pod's of index 0.
 
     Of a run whose alignment has not been launched, that of the stage it is at.
     """
@@ -87,8 +92,8 @@ def print_logs(cluster: Cluster, kind: Kind, name: str, *, follow: bool) -> None
             print_logs(cluster, kind_named(stage["kind"]), stage["ref"], follow=follow)
             return
         raise CommandFailed(f"{kind.kind} {name} has not been launched; {_why_not_yet(resource)}")
-    pods = cluster.pods(f"training.kubeflow.org/job-name={job},training.kubeflow.org/job-role=master")
+    pods = cluster.pods(_FIRST_POD[status["jobRef"].get("kind", "PyTorchJob")].format(job=job))
     if not pods:
         raise CommandFailed(f"the pods of {job} are gone, and their logs with them; the report beside the model stays")
-    for line in cluster.log_lines(pods[0].metadata.name, "pytorch", follow=follow):
+    for line in cluster.log_lines(pods[0].metadata.name, pods[0].spec.containers[0].name, follow=follow):
         click.echo(line)

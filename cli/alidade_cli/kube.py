@@ -23,11 +23,11 @@ def kind_named(word: str) -> Kind:
     raise CommandFailed(f"{word!r} is not a kind of Alidade; the kinds are {known}")
 
 
-def parse_target(target: str) -> tuple[Kind, str]:
-    """Kind and name of `KIND/NAME`; a bare NAME is a FineTuneJob."""
+def parse_target(target: str, *, bare: str = "FineTuneJob") -> tuple[Kind, str]:
+    """Kind and name of `KIND/NAME`. bare: the kind of a NAME alone."""
     word, slash, name = target.partition("/")
     if not slash:
-        return kind_named("FineTuneJob"), word
+        return kind_named(bare), word
     if not name:
         raise CommandFailed(f"{target!r} names no resource; write KIND/NAME, such as ftj/kbqa-sft")
     return kind_named(word), name

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from alidade_cli import local_cluster
+from alidade_cli.compare import FORMS, Form, print_results, results_of
 from alidade_cli.jobs import print_logs, wait_for
 from alidade_cli.kube import Cluster, parse_target
 from alidade_cli.models import chat as chat_with
@@ -62,7 +63,7 @@ def env(name: str) -> None:
 @click.option("--timeout", type=click.FloatRange(min=0), help="Seconds after which to give up; default: never.")
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
 def wait(target: str, namespace: str | None, timeout: float | None, output: str) -> None:
-    """Wait until TARGET (ftj/NAME, rm/NAME, ar/NAME) has succeeded, with a progress bar; exit 1 when it fails."""
+    """Wait until TARGET (ftj, rm, ar or eval/NAME) has succeeded, with a progress bar; exit 1 when it fails."""
     kind, name = parse_target(target)
     resource = wait_for(_connect(namespace), kind, name, timeout_s=timeout)
     if output == "json":
@@ -76,7 +77,7 @@ def wait(target: str, namespace: str | None, timeout: float | None, output: str)
 @_namespace
 @click.option("--follow", "-f", is_flag=True, help="Stay and print what comes.")
 def logs(target: str, namespace: str | None, *, follow: bool) -> None:
-    """Print the log of the training job of TARGET (ftj/NAME, rm/NAME, ar/NAME)."""
+    """Print the log of the job of TARGET (ftj/NAME, rm/NAME, ar/NAME, eval/NAME)."""
     kind, name = parse_target(target)
     print_logs(_connect(namespace), kind, name, follow=follow)
 
@@ -104,12 +105,22 @@ def chat(target: str, namespace: str | None, prompts: tuple[str, ...], temperatu
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="File to copy the page to.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 def report(target: str, namespace: str | None, save: Path | None, *, show: bool) -> None:
-    """Save or open the HTML report of TARGET (ftj/NAME, rm/NAME, ar/NAME)."""
+    """Save or open the HTML report of TARGET (ftj/NAME, rm/NAME, ar/NAME, eval/NAME)."""
     kind, name = parse_target(target)
     path = save_report(_connect(namespace), kind, name, save)
     click.echo(path)
     if show:
         click.launch(path.as_uri())
+
+
+@alidade.command()
+@click.argument("target")
+@_namespace
+@click.option("--output", "-o", "form", type=click.Choice(FORMS), default="table", help="Form of the answer.")
+def compare(target: str, namespace: str | None, form: Form) -> None:
+    """Print the results of TARGET (an Evaluation's NAME, or ar/NAME) side by side; exit 1 while there are none."""
+    kind, name = parse_target(target, bare="Evaluation")
+    print_results(results_of(_connect(namespace), kind, name), form)
 
 
 def _connect(namespace: str | None) -> Cluster:
@@ -122,6 +133,7 @@ def _print_result(resource: dict[str, Any]) -> None:
         ("model", status.get("model", {}).get("uri")),
         ("digest", status.get("model", {}).get("digest")),
         ("report", status.get("reportUri")),
+        ("verdict", status.get("verdict")),
         ("attempts", status.get("attempts")),
         *sorted(status.get("metrics", {}).items()),
     ):

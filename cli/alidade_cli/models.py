@@ -48,7 +48,7 @@ def save_report(cluster: Cluster, kind: Kind, name: str, target: Path | None) ->
     """The path of a job's HTML report, copied to target when one is given."""
     uri = cluster.read(kind, name).get("status", {}).get("reportUri")
     if not uri:
-        raise CommandFailed(f"{kind.kind} {name} has no report yet; it is written when training ends")
+        raise CommandFailed(f"{kind.kind} {name} has no report yet; it is written when the job ends")
     source = folder_of(cluster, uri)
     if not source.is_file():
         raise CommandFailed(f"the report {uri} is gone from its volume")

@@ -31,3 +31,8 @@ def test_an_unknown_kind_is_answered_with_the_kinds_there_are() -> None:
 def test_a_target_without_a_name_is_answered_with_an_example() -> None:
     with pytest.raises(CommandFailed, match="write KIND/NAME, such as ftj/kbqa-sft"):
         parse_target("ftj/")
+
+
+def test_a_bare_name_is_of_the_kind_that_the_command_is_for() -> None:
+    found, name = parse_target("kbqa", bare="Evaluation")
+    assert (found.kind, name) == ("Evaluation", "kbqa")
