@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 
 from alidade_crds.base import Name, Report, Spec, Text, Uri, spec_config
 from alidade_crds.blocks import Compute, DataFormat, Model, Output, Precision, RewardFunction
-from alidade_crds.jobs import RunPolicy
+from alidade_crds.jobs import JobBlocks
 from alidade_crds.status import JobStatus
 
 EVERY_MODEL = "*"
@@ -223,7 +223,7 @@ class LeakCheck(Spec):
     )
 
 
-class EvaluationBlocks(RunPolicy):
+class EvaluationBlocks(JobBlocks):
     """What an evaluation measures, but the models."""
 
     baseline: Name | None = Field(None, description="The model that the others are compared with; default: the first.")

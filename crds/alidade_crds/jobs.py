@@ -47,16 +47,21 @@ class RunPolicy(Spec):
     )
 
 
-class TrainingBlocks(RunPolicy):
+class JobBlocks(RunPolicy):
+    """What every resource has that is one job: where it runs, and where its result goes."""
+
+    compute: Compute = Field(default_factory=Compute, description="Where the job runs.")
+    output: Output | None = Field(None, description="Where the model goes; default: the workspace volume.")
+
+
+class TrainingBlocks(JobBlocks):
     """The blocks that every training job has, but the model."""
 
     dataset: Dataset = Field(description="What is trained on.")
     adapter: Adapter = Field(default_factory=Adapter, description="LoRA, or all weights.")
     training: Training = Field(default_factory=Training, description="Optimisation.")
     deepspeed: DeepSpeed = Field(default_factory=DeepSpeed, description="How training is spread over processes.")
-    compute: Compute = Field(default_factory=Compute, description="Where the job runs.")
     checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="What is kept to resume from.")
-    output: Output | None = Field(None, description="Where the model goes; default: the workspace volume.")
     tracking: Tracking | None = Field(None, description="Experiment tracker.")
 
 
@@ -148,6 +153,7 @@ class RewardModelStatus(JobStatus):
 __all__ = [
     "FineTuneJobSpec",
     "FineTuneJobStatus",
+    "JobBlocks",
     "Method",
     "RankingLoss",
     "RewardModelSpec",

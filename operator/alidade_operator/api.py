@@ -52,12 +52,13 @@ MODEL_SERVE = Kind(GROUP, VERSION, "modelserves", "ModelServe")
 PARENT_KINDS = (FINE_TUNE_JOB, REWARD_MODEL, ALIGNMENT_RUN, EVALUATION, MODEL_SERVE)
 
 PYTORCH_JOB = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
+JOB = Kind("batch", "v1", "jobs", "Job")
 POD = Kind("", "v1", "pods", "Pod")
 CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
 CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 EVENT = Kind("", "v1", "events", "Event")
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
-CHILD_KINDS = (PYTORCH_JOB, POD)
+CHILD_KINDS = (PYTORCH_JOB, JOB, POD)
 
 
 class ApiError(Exception):

@@ -169,7 +169,7 @@ def parent_key(kind: Kind, body: JsonObject) -> Key | None:
 
 
 def references(body: JsonObject) -> list[Key]:
-    """The resources that a spec names: by model.from, and in a run by the ref of a stage."""
+    """The resources that a spec names: by model.from, in a run by a stage's ref, in an Evaluation as models."""
     spec, namespace = body.get("spec") or {}, body["metadata"].get("namespace", "")
     found = [_model_source(spec)]
     rewards = [(reward, "RewardModel") for reward in spec.get("rewardModels") or []]
@@ -178,7 +178,19 @@ def references(body: JsonObject) -> list[Key]:
             ref = block.get("ref")
             found.append((kind, ref["name"]) if isinstance(ref, dict) and "name" in ref else None)
             found += [_model_source(block), _model_source(block.get("template"))]
+    found += _evaluated(spec)
     return [Key(item[0], namespace, item[1]) for item in found if item is not None]
+
+
+def _evaluated(spec: Any) -> list[tuple[str, str] | None]:
+    """What an Evaluation's models, reward models and endpoint name."""
+    found = [_model_source(one) for one in spec.get("models") or []]
+    for suite in spec.get("suites") or []:
+        found.append(_model_source({"model": suite.get("rewardModel")}) if isinstance(suite, dict) else None)
+    endpoint = spec.get("endpoint")
+    if isinstance(endpoint, dict) and "modelServe" in endpoint:
+        found.append(("ModelServe", endpoint["modelServe"]))
+    return found
 
 
 def _model_source(block: Any) -> tuple[str, str] | None:
@@ -262,6 +274,10 @@ def _keep_training_job(body: JsonObject) -> JsonObject:
     return {"spec": {"runPolicy": {"suspend": run_policy.get("suspend")}}, "status": body.get("status") or {}}
 
 
+def _keep_job(body: JsonObject) -> JsonObject:
+    return {"spec": {"suspend": (body.get("spec") or {}).get("suspend")}, "status": body.get("status") or {}}
+
+
 _POD_STATUS = ("phase", "podIP", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses")
 
 
@@ -275,6 +291,7 @@ def _keep_pod(body: JsonObject) -> JsonObject:
 
 _KEPT_CONTENT: dict[str, Callable[[JsonObject], JsonObject]] = {
     "PyTorchJob": _keep_training_job,
+    "Job": _keep_job,
     POD.kind: _keep_pod,
     CLAIM.kind: _keep_nothing,
 }

@@ -12,9 +12,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alidade_crds.alignmentrun import AlignmentRunStatus
+from alidade_crds.evaluation import EvaluationStatus
 from alidade_crds.status import JobStatus
-from alidade_operator.api import ALIGNMENT_RUN, CHILD_KINDS, CLAIM, PARENT_KINDS, Api, ApiError, JsonObject, Kind
+from alidade_operator.api import (
+    ALIGNMENT_RUN,
+    CHILD_KINDS,
+    CLAIM,
+    EVALUATION,
+    PARENT_KINDS,
+    Api,
+    ApiError,
+    JsonObject,
+    Kind,
+)
 from alidade_operator.cache import Cache, Key, key_of, parent_key
 from alidade_operator.config import ConfigError, OperatorConfig, read_config
 from alidade_operator.executor import Executor, OutdatedPlanError
@@ -28,12 +38,13 @@ from alidade_operator.metrics import (
     RESYNC_REPAIRS,
     WATCH_EVENTS,
     JobGauges,
+    ResultGauges,
 )
 from alidade_operator.observe import Sight, observe
 from alidade_operator.observerun import observe_run
 from alidade_operator.progressreader import ProgressReader
 from alidade_operator.reconcile.alignmentrun import plan_alignment_run
-from alidade_operator.reconcile.plan import Plan, TrainingJob, parse_status
+from alidade_operator.reconcile.plan import STATUSES, Plan, TrainingJob, parse_status
 from alidade_operator.reconcile.run import AlignmentRun
 from alidade_operator.reconcile.trainingjob import plan_training_job
 from alidade_operator.reconcile.unavailable import unavailable_status
@@ -41,8 +52,6 @@ from alidade_operator.resync import resync
 from alidade_operator.workqueue import WorkQueue
 
 _log = logging.getLogger(__name__)
-
-_STATUSES: dict[str, type[JobStatus]] = {ALIGNMENT_RUN.kind: AlignmentRunStatus}
 
 _FIRST_LIST_RETRY_S = 0.5
 _LAST_LIST_RETRY_S = 30.0
@@ -75,6 +84,7 @@ class Controller:
             interval_s=config.progress_interval_s, on_change=self._queue.add
         )
         self._gauges = JobGauges()
+        self._results = ResultGauges()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, *, may_work: asyncio.Event | None = None) -> None:
@@ -225,6 +235,8 @@ class Controller:
         if body is None:
             self._progress.watch(key, None)
             self._gauges.hide(*key)
+            if kind is EVALUATION:
+                self._results.hide(key.namespace, key.name)
             return "gone"
         if kind is not ALIGNMENT_RUN and kind.kind not in JOB_SPECS:
             return await self._say_unavailable(kind, body)
@@ -259,9 +271,11 @@ class Controller:
             self._queue.add_after(key, max(plan.look_again_s, 0.01))
         body = self._cache.get(key)
         if plan.progress is not None and body is not None:
-            self._gauges.show(*key, parse_status(_STATUSES.get(key.kind, JobStatus), body))
+            self._gauges.show(*key, parse_status(STATUSES.get(key.kind, JobStatus), body))
         else:
             self._gauges.hide(*key)
+        if key.kind == EVALUATION.kind and body is not None:
+            self._results.show(key.namespace, key.name, parse_status(EvaluationStatus, body))
         if plan.status is not None and body is not None:
             parent = parent_key(kind_named(key.kind), body)
             for other in (*self._cache.dependents(key), *([parent] if parent is not None else [])):

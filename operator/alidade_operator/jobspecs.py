@@ -5,8 +5,9 @@ from typing import Any
 
 from alidade_crds.blocks import Dataset
 from alidade_crds.contract import JobAlignment, Stage
-from alidade_crds.jobs import FineTuneJobSpec, Method, RewardModelSpec, TrainingJobSpec
-from alidade_operator.api import FINE_TUNE_JOB, REWARD_MODEL
+from alidade_crds.evaluation import EvaluationSpec
+from alidade_crds.jobs import FineTuneJobSpec, JobBlocks, Method, RewardModelSpec, TrainingJobSpec
+from alidade_operator.api import EVALUATION, FINE_TUNE_JOB, REWARD_MODEL
 
 
 class AlignmentJobSpec(TrainingJobSpec):
@@ -17,11 +18,12 @@ class AlignmentJobSpec(TrainingJobSpec):
     """Weights of each reward model, as far as they are known; for the memory estimate."""
 
 
-JOB_SPECS: dict[str, type[TrainingJobSpec]] = {
+JOB_SPECS: dict[str, type[JobBlocks]] = {
     FINE_TUNE_JOB.kind: FineTuneJobSpec,
     REWARD_MODEL.kind: RewardModelSpec,
+    EVALUATION.kind: EvaluationSpec,
 }
-"""The kinds that are one training job each."""
+"""The kinds that are one job each."""
 
 _METHODS = {Method.PRETRAIN: Stage.PRETRAIN, Method.SFT: Stage.SFT}
 
@@ -41,10 +43,14 @@ def particulars(spec: TrainingJobSpec) -> dict[str, Any]:
     return {"stage": Stage.ALIGN, "alignment": spec.alignment}
 
 
-def addresses(spec: TrainingJobSpec, field: str = "spec") -> Iterator[tuple[str, str]]:
+def addresses(spec: JobBlocks, field: str = "spec") -> Iterator[tuple[str, str]]:
     """Every address of a job's spec, with the field that holds it; field: where the spec itself stands."""
     if spec.output is not None:
         yield f"{field}.output.uri", spec.output.uri
+    if isinstance(spec, EvaluationSpec):
+        yield from _evaluated_uris(spec, field)
+        return
+    assert isinstance(spec, TrainingJobSpec), "there is no third sort of job"
     if isinstance(spec, AlignmentJobSpec):
         if spec.model.uri is not None:
             yield f"{field}.sft.model.uri", spec.model.uri
@@ -54,6 +60,19 @@ def addresses(spec: TrainingJobSpec, field: str = "spec") -> Iterator[tuple[str,
     if spec.model.uri is not None:
         yield f"{field}.model.uri", spec.model.uri
     yield from dataset_uris(spec.dataset, f"{field}.dataset")
+
+
+def _evaluated_uris(spec: EvaluationSpec, field: str) -> Iterator[tuple[str, str]]:
+    for index, one in enumerate(spec.models):
+        if one.model.uri is not None:
+            yield f"{field}.models[{index}].model.uri", one.model.uri
+    for index, suite in enumerate(spec.suites):
+        reward = suite.reward_model.uri if suite.reward_model is not None else None
+        for name, uri in (("dataset", suite.dataset), ("taskFolder", suite.task_folder), ("rewardModel.uri", reward)):
+            if uri is not None:
+                yield f"{field}.suites[{index}].{name}", uri
+    for index, uri in enumerate(spec.leak_check.training_data if spec.leak_check is not None else ()):
+        yield f"{field}.leakCheck.trainingData[{index}]", uri
 
 
 def _alignment_uris(alignment: JobAlignment, field: str) -> Iterator[tuple[str, str]]:

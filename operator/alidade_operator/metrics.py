@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from prometheus_client import Counter, Gauge, Histogram
 
 from alidade_crds.alignmentrun import AlignmentRunStatus
-from alidade_crds.metric_names import JobMetric, OperatorMetric, RunMetric
+from alidade_crds.evaluation import EvaluationStatus
+from alidade_crds.metric_names import JobMetric, OperatorMetric, ResultMetric, RunMetric
 from alidade_crds.status import JobStatus
 
 
@@ -34,6 +35,37 @@ LEADER = Gauge(OperatorMetric.LEADER, OperatorMetric.LEADER.meaning)
 
 _JOB_GAUGES = {metric: Gauge(metric, metric.meaning, ["namespace", "name", "kind"]) for metric in JobMetric}
 _ALIGNMENT = Gauge(RunMetric.ALIGNMENT, RunMetric.ALIGNMENT.meaning, ["namespace", "name", "step", "metric"])
+
+_RESULTS = {
+    metric: Gauge(metric, metric.meaning, ["namespace", "name", "suite", "metric", "model"]) for metric in ResultMetric
+}
+
+
+class ResultGauges:
+    """The results of Evaluations: there from their end on, gone with the resource."""
+
+    def __init__(self) -> None:
+        self._shown: dict[tuple[str, str], set[tuple[ResultMetric, str, str, str]]] = {}
+
+    def show(self, namespace: str, name: str, status: EvaluationStatus) -> None:
+        """Sets the gauges of an Evaluation to its results."""
+        before, now = self._shown.get((namespace, name), set()), set()
+        for one in status.results:
+            values = {ResultMetric.VALUE: one.value, ResultMetric.LOW: one.low, ResultMetric.HIGH: one.high}
+            for metric, value in values.items():
+                if value is not None:
+                    _RESULTS[metric].labels(namespace, name, one.suite, one.metric, one.model).set(value)
+                    now.add((metric, one.suite, one.metric, one.model))
+        self._remove(namespace, name, before - now)
+        self._shown[namespace, name] = now
+
+    def hide(self, namespace: str, name: str) -> None:
+        """Takes the gauges of an Evaluation away."""
+        self._remove(namespace, name, self._shown.pop((namespace, name), set()))
+
+    def _remove(self, namespace: str, name: str, gone: set[tuple[ResultMetric, str, str, str]]) -> None:
+        for metric, *labels in gone:
+            _RESULTS[metric].remove(namespace, name, *labels)
 
 
 class JobGauges:

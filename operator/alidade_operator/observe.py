@@ -5,24 +5,32 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from alidade_crds.contract import ProgressDocument
+from alidade_crds.evaluation import EvaluationSpec
+from alidade_crds.jobs import TrainingJobSpec
 from alidade_crds.status import ModelInfo
 from alidade_crds.uris import UriError, parse_uri
-from alidade_operator.api import CLAIM, CONFIG_MAP, POD, PYTORCH_JOB, Api, ApiError, JsonObject, Kind
+from alidade_operator.api import CLAIM, CONFIG_MAP, JOB, MODEL_SERVE, POD, PYTORCH_JOB, Api, ApiError, JsonObject, Kind
 from alidade_operator.cache import Cache, Key, references
 from alidade_operator.config import OperatorConfig
 from alidade_operator.jobspecs import addresses
+from alidade_operator.reconcile.craft import workload_of
 from alidade_operator.reconcile.plan import TrainingJob
 from alidade_operator.resources.jobdocument import document_name
 from alidade_operator.resources.labels import is_owned_by
 from alidade_operator.resources.observation import (
+    EndpointView,
     Observed,
     PodView,
     SourceView,
     TrainingJobView,
+    batch_job_view,
+    endpoint_view,
     pod_view,
     source_view,
     training_job_view,
 )
+
+_VIEWS = {PYTORCH_JOB.kind: training_job_view, JOB.kind: batch_job_view}
 
 
 @dataclass(frozen=True)
@@ -72,18 +80,20 @@ async def observe(job: TrainingJob, sight: Sight, *, start: ModelInfo | None = N
     """
     cache = sight.cache
     key = Key(job.kind.kind, job.namespace, job.name)
+    workload = workload_of(job.kind)
+    look = _VIEWS[workload.kind]
     jobs: list[TrainingJobView] = []
     pods: list[PodView] = []
     for child in cache.children(key):
-        if child["kind"] == PYTORCH_JOB.kind:
-            view = training_job_view(child, owner_uid=job.uid)
+        if child["kind"] == workload.kind:
+            view = look(child, owner_uid=job.uid)
             jobs += [view] if view is not None and view.base == job.base else []
         elif child["kind"] == POD.kind:
             pods.append(pod_view(child))
     jobs += _of_others(job, {view.name for view in jobs}, cache)
     own = {view.name for view in jobs}
     master = next((pod for pod in pods if pod.is_master and not pod.ended and pod.job_name in own), None)
-    source = _source(job, cache)
+    source, sources = _source(job, cache), _sources(job, cache)
     may_launch = not any(
         item.status == "True" and item.type in ("Succeeded", "Failed") for item in job.status.conditions
     )
@@ -95,6 +105,7 @@ async def observe(job: TrainingJob, sight: Sight, *, start: ModelInfo | None = N
         uris = [uri for _, uri in addresses(job.spec)]
         known = start or (source.model if source is not None else None)
         models = [known.uri] if known is not None else []
+        models += [view.model.uri for view in sources.values() if view.model is not None]
         claims = await sight.claims([*uris, *models], job.namespace)
         config_maps = {name: keys_of(body) for name, body in (await sight.config_maps(uris, job.namespace)).items()}
         document = await sight.get(CONFIG_MAP, job.namespace, document_name(job.base))
@@ -106,19 +117,23 @@ async def observe(job: TrainingJob, sight: Sight, *, start: ModelInfo | None = N
         claims=claims,
         config_maps=config_maps,
         source=source,
-        source_circle=circle(cache, key) if source is not None else (),
+        source_circle=circle(cache, key) if source is not None or sources else (),
+        sources=sources,
+        endpoint=_endpoint(job, cache),
         progress=sight.progress.get(master.uid) if master is not None else None,
         training_operator=PYTORCH_JOB.kind not in cache.missing_kinds,
     )
 
 
 def _of_others(job: TrainingJob, known: set[str], cache: Cache) -> list[TrainingJobView]:
-    """PyTorchJobs without our labels under the name of a next launch, known from a creation that was refused."""
+    """Jobs without our labels under the name of a next launch, known from a creation that was refused."""
     views = []
     for number in (max(1, job.status.attempts), job.status.attempts + 1):
         name = f"{job.base}-{number}"
-        body = cache.get(Key(PYTORCH_JOB.kind, job.namespace, name))
-        view = training_job_view(body, owner_uid=job.uid) if body is not None and name not in known else None
+        workload = workload_of(job.kind)
+        body = cache.get(Key(workload.kind, job.namespace, name))
+        look = _VIEWS[workload.kind]
+        view = look(body, owner_uid=job.uid) if body is not None and name not in known else None
         if view is not None:
             known.add(name)
             views.append(view)
@@ -127,8 +142,25 @@ def _of_others(job: TrainingJob, known: set[str], cache: Cache) -> list[Training
 
 def _source(job: TrainingJob, cache: Cache) -> SourceView | None:
     """The resource that spec.model.from names."""
-    source = job.spec.model.from_ if job.spec is not None else None
+    source = job.spec.model.from_ if isinstance(job.spec, TrainingJobSpec) else None
     return source_view(cache.get(Key(source.kind, job.namespace, source.name))) if source is not None else None
+
+
+def _sources(job: TrainingJob, cache: Cache) -> dict[tuple[str, str], SourceView]:
+    """The resources whose models an Evaluation takes."""
+    if not isinstance(job.spec, EvaluationSpec):
+        return {}
+    models = [one.model for one in job.spec.models]
+    models += [suite.reward_model for suite in job.spec.suites if suite.reward_model is not None]
+    named = {(model.from_.kind, model.from_.name) for model in models if model.from_ is not None}
+    return {(kind, name): source_view(cache.get(Key(kind, job.namespace, name))) for kind, name in sorted(named)}
+
+
+def _endpoint(job: TrainingJob, cache: Cache) -> EndpointView | None:
+    """The ModelServe that an Evaluation asks."""
+    if not isinstance(job.spec, EvaluationSpec) or job.spec.endpoint is None or job.spec.endpoint.model_serve is None:
+        return None
+    return endpoint_view(cache.get(Key(MODEL_SERVE.kind, job.namespace, job.spec.endpoint.model_serve)))
 
 
 def circle(cache: Cache, key: Key) -> tuple[str, ...]:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from alidade_crds.blocks import AdapterType, Model
-from alidade_crds.jobs import FineTuneJobSpec, TrainingJobSpec
+from alidade_crds.blocks import AdapterType, Compute, Model
+from alidade_crds.jobs import FineTuneJobSpec, JobBlocks, TrainingJobSpec
 from alidade_crds.reasons import Reason
 from alidade_crds.uris import Location, UriError, parse_uri
 from alidade_operator.conditions import Truth
@@ -60,14 +60,20 @@ def _training_operator(candidate: Candidate) -> Refusal | None:
 
 
 def _name(candidate: Candidate) -> Refusal | None:
-    name, spec = candidate.job.name, candidate.spec
-    suffix = len(candidate.job.base) - len(name)
-    limit = longest_name(workers=spec.compute.workers, attempts=spec.backoff_limit + 1) - suffix
+    workers, attempts = candidate.spec.compute.workers, candidate.spec.backoff_limit + 1
+    longest = longest_name(workers=workers, attempts=attempts)
+    return name_refusal(candidate.job, longest, workers=workers, attempts=attempts)
+
+
+def name_refusal(job: TrainingJob, longest: int, *, workers: int, attempts: int) -> Refusal | None:
+    """The objection to a resource's name, of which names of pods are made. longest: that a base may be."""
+    name = job.name
+    limit = longest - (len(job.base) - len(name))
     if len(name) > limit:
         return Refusal(
             Reason.NAME_TOO_LONG,
-            f"metadata.name has {len(name)} characters; with {spec.compute.workers} "
-            f"{_plural('worker', spec.compute.workers)} and {spec.backoff_limit + 1} attempts at most {limit} leave "
+            f"metadata.name has {len(name)} characters; with {workers} "
+            f"{_plural('worker', workers)} and {attempts} attempts at most {limit} leave "
             "the pods' names within 63. Apply it under a shorter name.",
         )
     if not _DNS_1035.fullmatch(name):
@@ -97,34 +103,38 @@ def _not_available(what: str, fix: str) -> Refusal:
 
 
 def _node_pool(candidate: Candidate) -> Refusal | None:
-    compute = candidate.spec.compute
-    pool = candidate.config.pool(compute.node_pool)
+    return node_pool_refusal(candidate.spec.compute, candidate.config, candidate.field)
+
+
+def node_pool_refusal(compute: Compute, config: OperatorConfig, at: str) -> Refusal | None:
+    """The objection to what is asked of a node pool, or None. at: the field of the spec that it stands in."""
+    pool = config.pool(compute.node_pool)
     if pool is None:
-        known = ", ".join(pool.name for pool in candidate.config.node_pools)
+        known = ", ".join(pool.name for pool in config.node_pools)
         return Refusal(
             Reason.NODE_POOL_UNKNOWN,
-            f"{candidate.field}.compute.nodePool is {compute.node_pool}; the configured pools are {known}. "
+            f"{at}.compute.nodePool is {compute.node_pool}; the configured pools are {known}. "
             "Name one of them, or have the pool added to the operator's configuration.",
         )
     gpus, offered = compute.gpus_per_worker, pool.gpus_per_node
     if gpus > offered and offered == 0:
         return Refusal(
             Reason.TOO_MANY_GPUS,
-            f"{candidate.field}.compute.gpusPerWorker is {gpus}; pool {pool.name} has no GPUs. "
+            f"{at}.compute.gpusPerWorker is {gpus}; pool {pool.name} has no GPUs. "
             "Set it to 0 to train on the CPU, or name a pool with GPUs.",
         )
     if gpus > offered:
         workers = -(-gpus * compute.workers // offered)
         return Refusal(
             Reason.TOO_MANY_GPUS,
-            f"{candidate.field}.compute.gpusPerWorker is {gpus}; pool {pool.name} has nodes of {offered}. "
+            f"{at}.compute.gpusPerWorker is {gpus}; pool {pool.name} has nodes of {offered}. "
             f"Use {workers} workers of {offered}.",
         )
     processes = compute.processes_per_worker
     if processes is not None and gpus and processes > gpus:
         return Refusal(
             Reason.INVALID_SPEC,
-            f"{candidate.field}.compute.processesPerWorker is {processes}; a worker has {gpus} GPUs. "
+            f"{at}.compute.processesPerWorker is {processes}; a worker has {gpus} GPUs. "
             f"Set it to {gpus} or less, or leave it out.",
         )
     return None
@@ -156,25 +166,32 @@ def _batch_size(candidate: Candidate) -> Refusal | None:
 
 
 def _uris(candidate: Candidate) -> Refusal | None:
-    for field, uri in addresses(candidate.spec, candidate.field):
+    return uris_refusal(candidate.spec, candidate.field, candidate.job.namespace, candidate.observed, candidate.config)
+
+
+def uris_refusal(
+    spec: JobBlocks, at: str, namespace: str, observed: Observed, config: OperatorConfig
+) -> Refusal | None:
+    """The objection to the first address of a spec that is of no use, or None."""
+    for field, uri in addresses(spec, at):
         try:
             location = parse_uri(uri)
         except UriError as error:
             return Refusal(Reason.INVALID_SPEC, f"{field}: {error}.")
-        if location.scheme == "file" and not candidate.config.allow_file_uris:
+        if location.scheme == "file" and not config.allow_file_uris:
             return Refusal(
                 Reason.FILE_URI_NOT_ALLOWED,
                 f"{field} is {uri}; file:// addresses work on the local cluster only. "
                 "Put the data on a volume and write pvc://CLAIM/PATH.",
             )
-        found = _output_place(candidate, field, location) or _volume(candidate, field, location)
+        found = _output_place(at, field, location) or volume_refusal(field, location, namespace, observed)
         if found is not None:
             return found
     return None
 
 
-def _output_place(candidate: Candidate, field: str, location: Location) -> Refusal | None:
-    if field == f"{candidate.field}.output.uri" and location.scheme == "pvc" and not location.path:
+def _output_place(at: str, field: str, location: Location) -> Refusal | None:
+    if field == f"{at}.output.uri" and location.scheme == "pvc" and not location.path:
         return Refusal(
             Reason.INVALID_SPEC,
             f"{field} is {location}, the root of the volume. Name a folder of its own: {location}/NAME.",
@@ -182,8 +199,8 @@ def _output_place(candidate: Candidate, field: str, location: Location) -> Refus
     return None
 
 
-def _volume(candidate: Candidate, field: str, location: Location) -> Refusal | None:
-    namespace, observed = candidate.job.namespace, candidate.observed
+def volume_refusal(field: str, location: Location, namespace: str, observed: Observed) -> Refusal | None:
+    """The objection to a claim or ConfigMap that is not there, or None."""
     if location.scheme == "pvc" and location.root not in observed.claims:
         return Refusal(
             Reason.VOLUME_MISSING,
@@ -209,13 +226,22 @@ def _volume(candidate: Candidate, field: str, location: Location) -> Refusal | N
 
 
 def _workspace(candidate: Candidate) -> Refusal | None:
-    claim = candidate.config.workspace_claim
-    if candidate.spec.output is not None or claim in candidate.observed.claims:
+    return workspace_refusal(
+        candidate.spec, candidate.field, candidate.job.namespace, candidate.observed, candidate.config
+    )
+
+
+def workspace_refusal(
+    spec: JobBlocks, at: str, namespace: str, observed: Observed, config: OperatorConfig
+) -> Refusal | None:
+    """The objection to an output without a place, or None."""
+    claim = config.workspace_claim
+    if spec.output is not None or claim in observed.claims:
         return None
     return Refusal(
         Reason.WORKSPACE_MISSING,
-        f"Namespace {candidate.job.namespace} has no claim {claim}, where outputs go. "
-        f"Create the PersistentVolumeClaim, or set {candidate.field}.output.uri.",
+        f"Namespace {namespace} has no claim {claim}, where outputs go. "
+        f"Create the PersistentVolumeClaim, or set {at}.output.uri.",
     )
 
 
@@ -232,27 +258,33 @@ def _source(candidate: Candidate) -> Refusal | None:
             f"{' → '.join(candidate.observed.source_circle)}. "
             f"Let one of them start from {candidate.field}.model.uri.",
         )
+    return source_refusal(f"{candidate.field}.model", named, view) or _source_model(candidate, named, view)
+
+
+def source_refusal(field: str, named: str, view: SourceView) -> Refusal | None:
+    """The objection to a resource that has no model yet, or None. field: the model's; named: kind and name."""
     if not view.exists:
-        return _pending(f"{candidate.field}.model.from names {named}, which does not exist yet.")
+        return _pending(f"{field}.from names {named}, which does not exist yet.")
     if view.failed:
         return Refusal(
             Reason.REFERENCE_FAILED,
-            f"{candidate.field}.model.from names {named}, which has failed. Mend it under the same name, and the "
+            f"{field}.from names {named}, which has failed. Mend it under the same name, and the "
             "job goes on by itself.",
         )
     if not view.succeeded:
         return _pending(f"Waiting for {named} to succeed.")
-    return _source_model(candidate, named, view)
+    if view.model is None:
+        return _pending(f"{named} has succeeded, but reports no model yet.")
+    return None
 
 
 def _source_model(candidate: Candidate, named: str, view: SourceView) -> Refusal | None:
-    if view.model is None:
-        return _pending(f"{named} has succeeded, but reports no model yet.")
+    assert view.model is not None, "asked by source_refusal"
     try:
         location = parse_uri(view.model.uri)
     except UriError as error:
         return Refusal(Reason.REFERENCE_FAILED, f"{named} reports a model that cannot be used: {error}.")
-    return _volume(candidate, f"the model of {named}", location)
+    return volume_refusal(f"the model of {named}", location, candidate.job.namespace, candidate.observed)
 
 
 def _pending(message: str) -> Refusal:

@@ -1,16 +1,17 @@
 """What follows an alignment: the evaluation, the gate, serving; each only when the run asks for it."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from alidade_crds.alignmentrun import StageStatus
 from alidade_crds.blocks import Model
-from alidade_crds.evaluation import EvaluatedModel, EvaluationResult, EvaluationSpec, Suite, SuiteType
+from alidade_crds.evaluation import EvaluatedModel, EvaluationResult, EvaluationSpec, Suite
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import ModelInfo
 from alidade_operator.api import EVALUATION, MODEL_SERVE, JsonObject
 from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import gate
+from alidade_operator.reconcile.evaluationstage import leak_check_of, needs_reward
 from alidade_operator.reconcile.gate import ALIGNED_MODEL, START_MODEL
 from alidade_operator.reconcile.plan import Apply, Create, Delete, Plan
 from alidade_operator.reconcile.run import (
@@ -90,6 +91,7 @@ def _evaluation(
     reward = _first_reward(run, seen, stages)
     fields = {name: getattr(template, name) for name in type(template).model_fields if name != "models"}
     fields["suites"] = [_with_reward(suite, reward) for suite in template.suites]
+    fields["leak_check"] = leak_check_of(run.spec)
     fields["suspend"] = run.spec.suspend
     spec = EvaluationSpec(models=models, **fields).to_dict()
     inputs = inputs_hash({name: spec[name] for name in spec if name != "models"}, model_identity(model), [
@@ -101,17 +103,19 @@ def _evaluation(
     return run_child(run, EVALUATION, name, EVALUATION_STAGE, spec, inputs=inputs)
 
 
-def _first_reward(run: AlignmentRun, seen: RunObserved, stages: Stages) -> Model | None:
-    """The first of the run's rewards that is a model."""
+def _first_reward(run: AlignmentRun, seen: RunObserved, stages: Stages) -> dict[str, Any]:
+    """The first of the run's rewards, as fields of a suite."""
     assert run.spec is not None, "an unreadable spec does not get here"
-    first = next((one for one in run.spec.reward_models if one.name in stages.rewards), None)
-    return None if first is None else named_model(seen, stages.rewards[first.name]) or first.model
+    first = next((one for one in run.spec.reward_models if one.entry_point is None), None)
+    if first is None:
+        return {}
+    if first.function is not None:
+        return {"function": first.function, "pattern": first.pattern}
+    return {"reward_model": named_model(seen, stages.rewards[first.name]) or first.model}
 
 
-def _with_reward(suite: Suite, reward: Model | None) -> Suite:
-    if suite.type != SuiteType.REWARD or suite.reward_model is not None:
-        return suite
-    return suite.model_copy(update={"reward_model": reward})
+def _with_reward(suite: Suite, reward: dict[str, Any]) -> Suite:
+    return suite.model_copy(update=reward) if needs_reward(suite) else suite
 
 
 def _evaluate(run: AlignmentRun, seen: RunObserved, draft: RunDraft, made: JsonObject) -> Plan | ResultView:
@@ -201,7 +205,8 @@ def _pass_gate(run: AlignmentRun, results: Sequence[EvaluationResult], draft: Ru
     if not run.spec.gate:
         draft.conditions.set(ConditionType.GATE_PASSED, "True", Reason.NOT_ASKED_FOR, "The run has no gate.")
         return None
-    verdict = gate.judge(run.spec.gate, results)
+    compared = run.spec.evaluation.template.baseline if run.spec.evaluation is not None else None
+    verdict = gate.judge(run.spec.gate, results, baseline=compared or START_MODEL)
     truth: Literal["True", "False"] = "True" if verdict.passed else "False"
     draft.conditions.set(ConditionType.GATE_PASSED, truth, verdict.reason, verdict.message)
     draft.add_stage(_entry(GATE_STAGE, "Gate", None, "Passed" if verdict.passed else "Failed"))

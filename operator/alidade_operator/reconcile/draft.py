@@ -18,7 +18,7 @@ class Draft:
 
     told: frozenset[ConditionType] = frozenset(ConditionType)
     """The conditions whose transitions become notices."""
-    moving: tuple[str, ...] = ("progress", "gpu_hours", "cost", "started_at")
+    moving: tuple[str, ...] = ("progress", "done", "gpu_hours", "cost", "started_at")
     """What moves by itself while a job runs; a status that differs in nothing else is no decision."""
 
     def __init__(self, status: JobStatus, *, generation: int, now: datetime, lifetime_s: int | None = None) -> None:
@@ -70,7 +70,7 @@ class Draft:
         )
         changed = after != self.before.model_copy(update={"conditions": self._ours(self.before.conditions)})
         moved_only = changed and after == self.before.model_copy(
-            update={name: getattr(after, name) for name in self.moving}
+            update={name: getattr(after, name) for name in self.moving if name in type(after).model_fields}
         )
         decided = (changed and not moved_only) or self.children or self.deletions
         return Plan(

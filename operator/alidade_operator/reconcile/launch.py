@@ -1,23 +1,20 @@
 """The way to a launch: accepted, within memory, not suspended, its delay over, no older attempt in the way."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from alidade_crds.blocks import Compute
-from alidade_crds.contract import JobDocument, JobModel, Owner
-from alidade_crds.jobs import TrainingJobSpec
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import ChildRef
-from alidade_operator.api import CONFIG_MAP, PYTORCH_JOB
-from alidade_operator.config import NodePool, OperatorConfig
-from alidade_operator.jobspecs import particulars
+from alidade_operator.api import CONFIG_MAP
+from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import acceptance
+from alidade_operator.reconcile.craft import craft_of
 from alidade_operator.reconcile.draft import Draft, Phase
-from alidade_operator.reconcile.fit import fit_verdict
+from alidade_operator.reconcile.launching import Launch
 from alidade_operator.reconcile.plan import Apply, Create, Delete, Plan, TrainingJob, seconds_until
-from alidade_operator.resources.jobdocument import document_config_map, document_mounts, document_name
+from alidade_operator.resources.jobdocument import document_config_map, document_name
 from alidade_operator.resources.observation import Observed
-from alidade_operator.resources.pytorchjob import Attempt, pytorch_job
+from alidade_operator.resources.pytorchjob import Attempt
 
 # A pod that outlives its deletion deadline by this much is on a node that is gone; no process of it can be waited for.
 _LOST_POD = timedelta(seconds=60)
@@ -29,32 +26,20 @@ _LEFTOVER_S = 10.0
 NOTHING_RUNS = "Nothing runs while spec.suspend is true."
 
 
-@dataclass(frozen=True)
-class Launch:
-    """A job that may be launched, and as what."""
-
-    job: TrainingJob
-    spec: TrainingJobSpec
-    observed: Observed
-    config: OperatorConfig
-    pool: NodePool
-    attempt: int
-    micro_batch_size: int | None
-
-
 def plan_launch(job: TrainingJob, observed: Observed, config: OperatorConfig, draft: Draft, *, attempt: int) -> Plan:
     """The plan for a job of which nothing runs; `attempt` is the newest there has been, 0 for none."""
     if job.spec is None:
         return refuse(draft, acceptance.Refusal(Reason.INVALID_SPEC, job.spec_error), suspended=False)
     spec = job.spec
     state_suspension(draft, suspended=spec.suspend)
-    found = acceptance.refusal(acceptance.Candidate(job, spec, observed, config))
+    craft = craft_of(job)
+    found = craft.refusal(job, spec, observed, config)
     if found is not None:
         return refuse(draft, found, suspended=spec.suspend)
     draft.conditions.set(ConditionType.ACCEPTED, "True", Reason.VALID, "Nothing in the spec stands against launching.")
     pool = config.pool(spec.compute.node_pool)
     assert pool is not None, "checked by acceptance"
-    verdict = fit_verdict(spec, source=observed.source, pool=pool)
+    verdict = craft.verdict(spec, observed, pool)
     draft.conditions.set(ConditionType.FITS, verdict.status, verdict.reason, verdict.message)
     if verdict.status == "False":
         _not_launched(draft, verdict.reason, "The job does not fit; see the condition Fits.")
@@ -68,7 +53,7 @@ def plan_launch(job: TrainingJob, observed: Observed, config: OperatorConfig, dr
 def state_suspension(draft: Draft, *, suspended: bool) -> None:
     """States whether the user has suspended the job."""
     if suspended:
-        message = "spec.suspend is true. Set it to false, and training goes on from its newest checkpoint."
+        message = "spec.suspend is true. Set it to false, and the job goes on where it was."
         draft.conditions.set(ConditionType.SUSPENDED, "True", Reason.SUSPENDED_BY_USER, message)
     else:
         draft.conditions.set(ConditionType.SUSPENDED, "False", Reason.NOT_SUSPENDED, "The job is not suspended.")
@@ -145,7 +130,7 @@ def _why(launch: Launch, number: int, *, retried: bool) -> str:
         return f"attempt {failure.attempt} failed with {failure.reason}"
     if launch.job.status.attempts < number:
         return "the spec is accepted"
-    return f"attempt {number} has not ended, and its PyTorchJob is gone"
+    return f"attempt {number} has not ended, and its {craft_of(launch.job).workload.kind} is gone"
 
 
 def _unless_in_the_way(launch: Launch, draft: Draft, number: int, *, why: str) -> Plan:
@@ -164,33 +149,28 @@ def _unless_in_the_way(launch: Launch, draft: Draft, number: int, *, why: str) -
         _not_launched(draft, Reason.WAITING, obstacle)
         draft.look_again_in(_LEFTOVER_S)
         return draft.finish("Waiting", "wait", obstacle)
-    document, document_map = job_document(launch), document_name(launch.job.base)
+    craft = craft_of(launch.job)
+    document = craft.document(launch)
     if launch.attempt == 0 or not launch.observed.document_exists:
         # Every attempt is told the same; a document that exists is only written over before anything has run.
-        draft.children.append(Apply(CONFIG_MAP, document_config_map(document, document_map)))
-    body = pytorch_job(
-        attempt,
-        compute=launch.spec.compute,
-        mounts=document_mounts(document, document_map),
-        pool=launch.pool,
-        config=launch.config,
-    )
-    draft.children.append(Create(PYTORCH_JOB, body))
+        config_map = document_config_map(document, document_name(launch.job.base), craft.component)
+        draft.children.append(Apply(CONFIG_MAP, config_map))
+    draft.children.append(Create(craft.workload, craft.body(launch, attempt, document)))
     # The newest failed one stays for its logs.
     draft.deletions += [
-        Delete(PYTORCH_JOB, item.name, item.uid)
+        Delete(craft.workload, item.name, item.uid)
         for item in launch.observed.jobs
         if item.owned and not item.terminating and item.attempt < number - 1
     ]
-    return _launched(launch.spec.compute, draft, attempt, why)
+    return _launched(launch.spec.compute, draft, attempt, craft.workload.kind, why)
 
 
-def _launched(compute: Compute, draft: Draft, attempt: Attempt, why: str) -> Plan:
-    draft.state(attempts=attempt.number, job_ref=ChildRef(kind=PYTORCH_JOB.kind, name=attempt.job_name))
-    message = f"PyTorchJob {attempt.job_name} was created."
+def _launched(compute: Compute, draft: Draft, attempt: Attempt, workload: str, why: str) -> Plan:
+    draft.state(attempts=attempt.number, job_ref=ChildRef(kind=workload, name=attempt.job_name))
+    message = f"{workload} {attempt.job_name} was created."
     draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.JOB_CREATED, message)
     if compute.queue:
-        waiting = f"Queue {compute.queue} has not admitted PyTorchJob {attempt.job_name}."
+        waiting = f"Queue {compute.queue} has not admitted {workload} {attempt.job_name}."
         draft.conditions.set(ConditionType.SUSPENDED, "True", Reason.SUSPENDED_BY_QUEUE, waiting)
     return draft.finish("Suspended" if compute.queue else "Starting", "launch", f"{attempt.job_name}: {why}")
 
@@ -208,41 +188,15 @@ def _obstacle(launch: Launch, now: datetime, job_name: str) -> str | None:
     if launch.observed.document_foreign:
         name = document_name(launch.job.base)
         return f"ConfigMap {name} belongs to an older resource, or to something else; waiting for it to go."
+    workload = craft_of(launch.job).workload.kind
     for item in launch.observed.jobs:
         if item.name == job_name and not item.owned:
-            return f"PyTorchJob {item.name} belongs to an older resource, or to something else; waiting for it to go."
+            return f"{workload} {item.name} belongs to an older resource, or to something else; waiting for it to go."
         under_way = item.owned and item.state not in ("succeeded", "failed")
         if under_way or (item.name == job_name and item.terminating):
-            return f"PyTorchJob {item.name} of an earlier launch is still there; waiting for it to go."
+            return f"{workload} {item.name} of an earlier launch is still there; waiting for it to go."
     for pod in launch.observed.pods:
         lost = pod.deletion_deadline is not None and now > pod.deletion_deadline + _LOST_POD
         if not pod.ended and not lost:
             return f"Pod {pod.name} of an earlier launch is still running; waiting for it to end."
     return None
-
-
-def job_document(launch: Launch) -> JobDocument:
-    """What the training job is told."""
-    job, spec = launch.job, launch.spec
-    uri, digest = acceptance.model_of(spec.model, launch.observed.source)
-    training = spec.training
-    if launch.micro_batch_size is not None:
-        training = training.model_copy(update={"micro_batch_size": launch.micro_batch_size})
-    return JobDocument(
-        owner=Owner(kind=job.kind.kind, namespace=job.namespace, name=job.name, uid=job.uid),
-        model=JobModel(uri=uri, digest=digest, init=spec.model.init, trust_remote_code=spec.model.trust_remote_code),
-        dataset=spec.dataset,
-        adapter=spec.adapter,
-        training=training,
-        deepspeed=spec.deepspeed,
-        checkpoint=spec.checkpoint,
-        tracking=spec.tracking,
-        output=spec.output.uri if spec.output is not None else default_output(job, launch.config),
-        peak_tflops=launch.pool.peak_tflops if spec.compute.gpus_per_worker else None,
-        **particulars(spec),
-    )
-
-
-def default_output(job: TrainingJob, config: OperatorConfig) -> str:
-    """The folder of the workspace volume that is this resource's own; a new one of the same name gets another."""
-    return f"pvc://{config.workspace_claim}/{job.kind.plural}/{job.name}-{job.uid[:8]}"

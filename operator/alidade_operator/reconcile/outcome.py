@@ -1,6 +1,6 @@
 """How an attempt ended: from what the training operator and the pods say to one result or one failure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -8,7 +8,7 @@ from alidade_crds.contract import ExitCode, Failure, ResultDocument
 from alidade_crds.reasons import FailureReason
 from alidade_operator.resources.observation import PodView, TrainingJobView
 
-# The PyTorchJob's end can be seen before its pods' end is; after this long no news will come.
+# The job's end can be seen before its pods' end is; after this long no news will come.
 GRACE = timedelta(seconds=20)
 
 _SIGKILL = 137
@@ -31,13 +31,16 @@ class Undecided:
 
 
 def outcome(
-    job: TrainingJobView, pods: Sequence[PodView], *, now: datetime
+    job: TrainingJobView, pods: Sequence[PodView], *, now: datetime, has_result: Callable[[ResultDocument], bool]
 ) -> ResultDocument | AttemptFailure | Undecided:
-    """The result of an ended attempt, its failure, or that it is too early to say."""
+    """The result of an ended attempt, its failure, or that it is too early to say.
+
+    has_result: whether a result document has what the job is for.
+    """
     ended_at = job.ended_at or now
     waiting = now - ended_at < GRACE
     if job.state == "succeeded":
-        return _success(pods, ended_at, waiting=waiting)
+        return _success(pods, ended_at, waiting=waiting, has_result=has_result)
     failures = [failure for pod in pods if (failure := pod_failure(pod, ended_at)) is not None]
     if failures:
         return min(failures, key=_weight)
@@ -49,15 +52,15 @@ def outcome(
 
 
 def _success(
-    pods: Sequence[PodView], ended_at: datetime, *, waiting: bool
+    pods: Sequence[PodView], ended_at: datetime, *, waiting: bool, has_result: Callable[[ResultDocument], bool]
 ) -> ResultDocument | AttemptFailure | Undecided:
     master = next((pod for pod in pods if pod.is_master), None)
     result = master.termination.result() if master is not None and master.termination is not None else None
-    if result is not None and result.outcome == "succeeded" and result.model is not None:
+    if result is not None and result.outcome == "succeeded" and has_result(result):
         return result
     if waiting and (master is None or master.termination is None):
         return Undecided()
-    # Another attempt finds the complete model at its place and reports it again.
+    # Another attempt finds the complete result at its place and reports it again.
     message = "The job ended well, but its result could not be read: the first pod is gone or left no result document."
     return AttemptFailure(str(FailureReason.RESULT_LOST), message, retryable=True, exit_code=None, at=ended_at)
 

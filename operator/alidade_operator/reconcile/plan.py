@@ -6,21 +6,28 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
+from alidade_crds.alignmentrun import AlignmentRunStatus
 from alidade_crds.base import Spec
-from alidade_crds.jobs import TrainingJobSpec
+from alidade_crds.evaluation import EvaluationStatus
+from alidade_crds.jobs import JobBlocks
 from alidade_crds.status import JobStatus
-from alidade_operator.api import JsonObject, Kind
+from alidade_operator.api import ALIGNMENT_RUN, EVALUATION, JsonObject, Kind
 from alidade_operator.jobspecs import JOB_SPECS
 
 S = TypeVar("S", bound=Spec)
 T = TypeVar("T", bound=JobStatus)
 
 
+STATUSES: dict[str, type[JobStatus]] = {ALIGNMENT_RUN.kind: AlignmentRunStatus, EVALUATION.kind: EvaluationStatus}
+"""Statuses of the kinds that report more than a training job does."""
+
+
 @dataclass(frozen=True)
 class TrainingJob:
-    """A FineTuneJob, a RewardModel, or what an AlignmentRun aligns with: spec parsed, and why not when it could not be.
+    """A FineTuneJob, a RewardModel, an Evaluation, or what an AlignmentRun aligns with: a resource that is one job.
 
-    base: what the names of its PyTorchJobs and of its ConfigMap begin with.
+    spec: parsed; None when it could not be, and spec_error says why. base: what the names of its attempts and of its
+    ConfigMap begin with.
     """
 
     kind: Kind
@@ -29,7 +36,7 @@ class TrainingJob:
     uid: str
     generation: int
     terminating: bool
-    spec: TrainingJobSpec | None
+    spec: JobBlocks | None
     spec_error: str
     status: JobStatus
     base: str
@@ -43,7 +50,7 @@ class TrainingJob:
             **identity(body),
             spec=spec,
             spec_error=spec_error,
-            status=parse_status(JobStatus, body),
+            status=parse_status(STATUSES.get(kind.kind, JobStatus), body),
             base=body["metadata"]["name"],
         )
 

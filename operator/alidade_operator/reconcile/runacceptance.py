@@ -1,11 +1,12 @@
 """Whether an AlignmentRun can be begun: its own blocks and those of its templates, before any GPU is taken."""
 
+import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from alidade_crds.alignmentrun import AlignmentRunSpec, DataDigest, RewardSource
 from alidade_crds.blocks import Model
-from alidade_crds.evaluation import SuiteType
+from alidade_crds.evaluation import SUITE_METRICS, Suite
 from alidade_crds.jobs import RewardModelSpec, TrainingJobSpec
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import JobStatus
@@ -15,6 +16,8 @@ from alidade_operator.jobspecs import AlignmentJobSpec, addresses
 from alidade_operator.reconcile import acceptance
 from alidade_operator.reconcile.acceptance import Candidate, Refusal
 from alidade_operator.reconcile.alignmentjob import ALIGN, alignment_spec
+from alidade_operator.reconcile.evaluationacceptance import ANY_SUITE, metric_refusal
+from alidade_operator.reconcile.evaluationstage import needs_reward
 from alidade_operator.reconcile.fit import Verdict, fit_verdict, model_shape
 from alidade_operator.reconcile.gate import ALIGNED_MODEL, START_MODEL
 from alidade_operator.reconcile.plan import TrainingJob
@@ -157,12 +160,16 @@ def _evaluated(spec: AlignmentRunSpec) -> Refusal | None:
             f"or add the model to {field}.models.",
         )
     for index, suite in enumerate(template.suites):
-        if suite.type == SuiteType.REWARD and suite.reward_model is None and not _models(spec):
+        if needs_reward(suite) and all(reward.entry_point is not None for reward in spec.reward_models):
             return Refusal(
                 Reason.INVALID_SPEC,
-                f"{field}.suites[{index}].rewardModel is missing, and no reward of the run is a model that could stand "
-                "in for it. Name one, or leave the suite out.",
+                f"{field}.suites[{index}].rewardModel is missing, and no reward of the run is a model or a function "
+                "that could stand in for it. Name one, or leave the suite out.",
             )
+        for metric in suite.metrics:
+            found = metric_refusal(suite, metric, f"{field}.suites[{index}].metrics")
+            if found is not None:
+                return found
     return None
 
 
@@ -182,6 +189,9 @@ def _baselines(spec: AlignmentRunSpec) -> Refusal | None:
         return None
     known = [START_MODEL, ALIGNED_MODEL, *(one.name for one in spec.evaluation.template.models)]
     for index, rule in enumerate(spec.gate):
+        found = _gate_metric(spec.evaluation.template.suites, rule.metric, f"spec.gate[{index}].metric")
+        if found is not None:
+            return found
         for name, bound in (("atLeast", rule.at_least), ("atMost", rule.at_most)):
             if bound is not None and bound.baseline is not None and bound.baseline not in known:
                 return Refusal(
@@ -190,6 +200,21 @@ def _baselines(spec: AlignmentRunSpec) -> Refusal | None:
                     f"{', '.join(known)}. Name one of them, or add the model to spec.evaluation.template.models.",
                 )
     return None
+
+
+def _gate_metric(suites: Sequence[Suite], metric: str, field: str) -> Refusal | None:
+    """The objection to a metric that no suite has, or None; some suites' metrics are not known beforehand."""
+    if any(suite.type not in SUITE_METRICS for suite in suites):
+        return None
+    measured = [(suite.title, one) for suite in suites for one in (*SUITE_METRICS[suite.type], *ANY_SUITE)]
+    if any(metric in (one, f"{suite}.{one}", f"{suite}_{one}") for suite, one in measured):
+        return None
+    names = [f"{suite}.{one}" for suite, one in measured]
+    near = difflib.get_close_matches(metric, names, n=3, cutoff=0.5) or names[:8]
+    return Refusal(
+        Reason.METRIC_UNKNOWN,
+        f"{field} is {metric}, which the evaluation does not measure. Did you mean {' or '.join(near)}?",
+    )
 
 
 def _batches(spec: AlignmentRunSpec) -> Refusal | None:

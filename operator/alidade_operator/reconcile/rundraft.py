@@ -40,7 +40,7 @@ _REWARDS = ("evalReward", "reward", "promptReward")
 class RunDraft(Draft):
     """As Draft, with the stages of a run; `finish` counts what they have cost."""
 
-    moving = (*Draft.moving, "stages", "done", "reward", "metrics")
+    moving = (*Draft.moving, "stages", "reward", "metrics")
 
     before: AlignmentRunStatus
 

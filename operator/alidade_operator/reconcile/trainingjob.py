@@ -7,9 +7,10 @@ from datetime import datetime
 from alidade_crds.contract import ResultDocument
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import ChildRef
-from alidade_operator.api import PYTORCH_JOB
+from alidade_operator.api import Kind
 from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import progress, usage
+from alidade_operator.reconcile.craft import Craft, craft_of
 from alidade_operator.reconcile.draft import Draft, failure_info
 from alidade_operator.reconcile.launch import NOTHING_RUNS, plan_launch, state_suspension
 from alidade_operator.reconcile.outcome import AttemptFailure, Undecided, outcome
@@ -32,7 +33,7 @@ class Situation:
 
     @property
     def own_jobs(self) -> list[TrainingJobView]:
-        """Its PyTorchJobs, the oldest attempt first."""
+        """Its attempts, the oldest first."""
         return sorted((item for item in self.observed.jobs if item.owned), key=lambda item: item.attempt)
 
     @property
@@ -43,11 +44,29 @@ class Situation:
 
     @property
     def current(self) -> TrainingJobView | None:
-        """The PyTorchJob of that attempt."""
+        """That attempt."""
         return next((item for item in self.own_jobs if item.attempt == self.attempt), None)
 
+    @property
+    def craft(self) -> Craft:
+        """The sort of job that it is."""
+        return craft_of(self.job)
+
+    @property
+    def workload(self) -> Kind:
+        """What its attempts are in the cluster."""
+        return self.craft.workload
+
+    def named(self, item: TrainingJobView) -> str:
+        """An attempt, for messages."""
+        return f"{self.workload.kind} {item.name}"
+
+    def deletion(self, item: TrainingJobView) -> Delete:
+        """The deletion of an attempt."""
+        return Delete(self.workload, item.name, item.uid)
+
     def pods_of(self, training_job: TrainingJobView) -> list[PodView]:
-        """The pods that belong to a PyTorchJob and not to an older one of the same name."""
+        """The pods that belong to an attempt and not to an older one of the same name."""
         return [pod for pod in self.observed.pods if pod.job_uid == training_job.uid]
 
 
@@ -63,10 +82,11 @@ def plan_training_job(job: TrainingJob, observed: Observed, config: OperatorConf
         return _after_the_end(situation, draft)
     current = situation.current
     # There is at most one attempt at a time, whatever has happened before.
-    draft.deletions += [_deletion(item) for item in situation.own_jobs if item is not current and _is_live(item)]
+    others = [item for item in situation.own_jobs if item is not current and _is_live(item)]
+    draft.deletions += [situation.deletion(item) for item in others]
     if current is None or job.spec is None:
         return plan_launch(job, observed, config, draft, attempt=situation.attempt)
-    draft.state(attempts=current.attempt, job_ref=ChildRef(kind=PYTORCH_JOB.kind, name=current.name))
+    draft.state(attempts=current.attempt, job_ref=ChildRef(kind=situation.workload.kind, name=current.name))
     if current.terminating:
         return _while_it_goes(situation, draft, current)
     if current.state in ("succeeded", "failed"):
@@ -78,7 +98,7 @@ def _after_the_end(situation: Situation, draft: Draft) -> Plan:
     """Nothing is launched any more; what still runs goes, and the resource too when its time has come."""
     job = situation.job
     succeeded = draft.conditions.is_true(ConditionType.SUCCEEDED)
-    draft.deletions += [_deletion(item) for item in situation.own_jobs if _is_live(item)]
+    draft.deletions += [situation.deletion(item) for item in situation.own_jobs if _is_live(item)]
     why = "it has finished, and nothing of it may run any more"
     if draft.expires_at is not None and situation.now >= draft.expires_at:
         draft.deletions.append(Delete(job.kind, job.name, job.uid))
@@ -90,18 +110,14 @@ def _is_live(item: TrainingJobView) -> bool:
     return not item.terminating and item.state not in ("succeeded", "failed")
 
 
-def _deletion(item: TrainingJobView) -> Delete:
-    return Delete(PYTORCH_JOB, item.name, item.uid)
-
-
 def _while_it_goes(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan:
-    """The PyTorchJob is being deleted: its event, or the next look, finds it gone."""
+    """The attempt is being deleted: its event, or the next look, finds it gone."""
     spec = situation.job.spec
     suspended = spec is not None and spec.suspend
     if suspended:
         state_suspension(draft, suspended=True)
     draft.conditions.set(
-        ConditionType.LAUNCHED, "False", Reason.WAITING, f"PyTorchJob {current.name} is being deleted."
+        ConditionType.LAUNCHED, "False", Reason.WAITING, f"{situation.named(current)} is being deleted."
     )
     draft.look_again_in(_UNDECIDED_S)
     return draft.finish("Suspended" if suspended else "Waiting", "wait", f"{current.name} is being deleted")
@@ -113,7 +129,7 @@ def _ended(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan
     known = situation.job.status.last_failure
     if known is not None and known.attempt == current.attempt:
         return plan_launch(situation.job, situation.observed, situation.config, draft, attempt=current.attempt)
-    ending = outcome(current, pods, now=situation.now)
+    ending = outcome(current, pods, now=situation.now, has_result=situation.craft.has_result)
     if isinstance(ending, Undecided):
         draft.look_again_in(_UNDECIDED_S)
         return draft.finish("Running", "wait", f"{current.name} has ended; its pods have not said how yet")
@@ -136,21 +152,18 @@ def _state_usage(situation: Situation, draft: Draft, current: TrainingJobView, p
 
 
 def _succeeded(situation: Situation, draft: Draft, current: TrainingJobView, result: ResultDocument) -> Plan:
-    assert result.model is not None, "outcome() gives no success without a model"
+    message = situation.craft.take(draft, result, situation.job.spec)
+    last = progress.at_the_end(draft.before.progress, situation.observed.progress, result, draft.now)
     draft.state(
-        model=result.model,
-        metrics=progress.readable(result.metrics),
         report_uri=result.report_uri,
-        progress=progress.at_the_end(draft.before.progress, situation.observed.progress, result, draft.now),
+        progress=last,
+        **(situation.craft.shown(last) if last is not None else {}),
         finished_at=(current.ended_at or draft.now).replace(microsecond=0),
         active_seconds=usage.active_seconds(current, now=situation.now),
     )
-    message = f"The model is at {result.model.uri} ({result.model.digest})."
-    if result.stopped is not None:
-        message = f"{result.stopped.message} {message}"
     reason = result.stopped.reason if result.stopped is not None else Reason.COMPLETED
     draft.conditions.set(ConditionType.SUCCEEDED, "True", reason, message)
-    draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.COMPLETED, f"PyTorchJob {current.name} has succeeded.")
+    draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.COMPLETED, f"{situation.named(current)} has succeeded.")
     draft.remarks += [Notice("Warning", "TrainingWarning", warning) for warning in result.warnings[:_MOST_WARNINGS]]
     return draft.finish("Succeeded", "succeed", message)
 
@@ -190,11 +203,11 @@ def _live(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan:
     _state_usage(situation, draft, current, pods)
     used = usage.active_seconds(current, now=situation.now)
     if spec.suspend:
-        return _suspend(draft, current, used)
+        return _suspend(situation, draft, current, used)
     limit = spec.active_deadline_seconds
     if limit is not None:
         if used >= limit:
-            draft.deletions.append(_deletion(current))
+            draft.deletions.append(situation.deletion(current))
             draft.state(active_seconds=used)
             message = (
                 f"The job was active for {used:.0f} s; spec.activeDeadlineSeconds is {limit}. Raise it and apply anew."
@@ -204,8 +217,8 @@ def _live(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan:
     return _report(situation, draft, current, pods)
 
 
-def _suspend(draft: Draft, current: TrainingJobView, used: float) -> Plan:
-    draft.deletions.append(_deletion(current))
+def _suspend(situation: Situation, draft: Draft, current: TrainingJobView, used: float) -> Plan:
+    draft.deletions.append(situation.deletion(current))
     draft.state(active_seconds=used)
     state_suspension(draft, suspended=True)
     draft.conditions.set(ConditionType.LAUNCHED, "False", Reason.SUSPENDED_BY_USER, NOTHING_RUNS)
@@ -216,9 +229,9 @@ def _report(situation: Situation, draft: Draft, current: TrainingJobView, pods: 
     spec = situation.job.spec
     assert spec is not None, "an unreadable spec does not get here"
     if current.suspended:
-        message = f"Queue {spec.compute.queue} has not admitted PyTorchJob {current.name}."
+        message = f"Queue {spec.compute.queue} has not admitted {situation.named(current)}."
         draft.conditions.set(ConditionType.SUSPENDED, "True", Reason.SUSPENDED_BY_QUEUE, message)
-        _launched(draft, Reason.JOB_CREATED, current, "was created")
+        _launched(situation, draft, Reason.JOB_CREATED, current, "was created")
         return draft.finish("Suspended", "wait", message)
     draft.conditions.set(ConditionType.SUSPENDED, "False", Reason.NOT_SUSPENDED, "The job is not suspended.")
     master = next((pod for pod in pods if pod.is_master), None)
@@ -227,13 +240,13 @@ def _report(situation: Situation, draft: Draft, current: TrainingJobView, pods: 
         target = ProgressTarget(master.uid, master.ip)
         _state_progress(situation, draft)
     if current.state == "running":
-        _launched(draft, Reason.RUNNING, current, "is running")
+        _launched(situation, draft, Reason.RUNNING, current, "is running")
         return draft.finish("Running", "report", f"{current.name} is running", progress=target)
     trouble = next((_trouble(pod) for pod in pods if pod.message), None)
     if trouble is not None:
-        _launched(draft, Reason.PODS_PENDING, current, f"has pods that cannot run. {trouble}")
+        _launched(situation, draft, Reason.PODS_PENDING, current, f"has pods that cannot run. {trouble}")
         return draft.finish("Pending", "report", trouble)
-    _launched(draft, Reason.JOB_CREATED, current, "was created")
+    _launched(situation, draft, Reason.JOB_CREATED, current, "was created")
     return draft.finish("Starting", "report", f"{current.name} was created", progress=target)
 
 
@@ -245,8 +258,8 @@ def _trouble(pod: PodView) -> str:
     return f"Pod {pod.name}: {pod.message.rstrip('.')}.{advice}"
 
 
-def _launched(draft: Draft, reason: Reason, current: TrainingJobView, what: str) -> None:
-    message = f"PyTorchJob {current.name} {what}".rstrip(".") + "."
+def _launched(situation: Situation, draft: Draft, reason: Reason, current: TrainingJobView, what: str) -> None:
+    message = f"{situation.named(current)} {what}".rstrip(".") + "."
     draft.conditions.set(ConditionType.LAUNCHED, "True", reason, message)
 
 
@@ -263,4 +276,4 @@ def _state_progress(situation: Situation, draft: Draft) -> None:
     if wait > 0:
         draft.look_again_in(wait)
     else:
-        draft.state(progress=reported)
+        draft.state(progress=reported, **situation.craft.shown(reported))

@@ -1,13 +1,15 @@
-"""The job document: what a training container is told, in a ConfigMap."""
+"""The document that a job's container is told, in a ConfigMap."""
 
 from collections.abc import Iterator
 
-from alidade_crds.contract import JobDocument
+from alidade_crds.contract import EvaluationDocument, JobDocument
 from alidade_crds.uris import Location, parse_uri
 from alidade_operator.api import CONFIG_MAP, JsonObject
 from alidade_operator.jobspecs import dataset_uris
 from alidade_operator.resources.labels import child_labels, owner_reference
 from alidade_operator.resources.trainingpod import JOB_KEY, Mounts
+
+Document = JobDocument | EvaluationDocument
 
 
 def document_name(base: str) -> str:
@@ -15,7 +17,7 @@ def document_name(base: str) -> str:
     return f"{base}-job"
 
 
-def document_config_map(document: JobDocument, name: str) -> JsonObject:
+def document_config_map(document: Document, name: str, component: str) -> JsonObject:
     """The ConfigMap of that name, which holds the document."""
     owner = document.owner
     return {
@@ -24,14 +26,14 @@ def document_config_map(document: JobDocument, name: str) -> JsonObject:
         "metadata": {
             "name": name,
             "namespace": owner.namespace,
-            "labels": child_labels(owner.kind, owner.name, "trainer"),
+            "labels": child_labels(owner.kind, owner.name, component),
             "ownerReferences": [owner_reference(owner.kind, owner.name, owner.uid)],
         },
         "data": {JOB_KEY: document.model_dump_json(by_alias=True, exclude_none=True, indent=1)},
     }
 
 
-def document_mounts(document: JobDocument, name: str) -> Mounts:
+def document_mounts(document: Document, name: str) -> Mounts:
     """The volumes that the document, in the ConfigMap of that name, and its addresses need."""
     locations = [parse_uri(uri) for uri in _uris(document) if uri is not None]
     return Mounts(
@@ -41,15 +43,26 @@ def document_mounts(document: JobDocument, name: str) -> Mounts:
     )
 
 
-def _uris(document: JobDocument) -> Iterator[str | None]:
-    yield document.model.uri
+def _uris(document: Document) -> Iterator[str | None]:
     yield document.output
+    if isinstance(document, EvaluationDocument):
+        yield from _evaluated_uris(document)
+        return
+    yield document.model.uri
     datasets = [document.dataset]
     if document.alignment is not None:
         yield from (reward.uri for reward in document.alignment.rewards)
         datasets += [step.dpo.dataset for step in document.alignment.steps if step.dpo is not None]
     for dataset in datasets:
         yield from (uri for _, uri in dataset_uris(dataset, ""))
+
+
+def _evaluated_uris(document: EvaluationDocument) -> Iterator[str | None]:
+    yield from (one.model.uri for one in document.models)
+    for suite in document.suites:
+        yield from (suite.dataset, suite.task_folder, suite.reward.uri if suite.reward is not None else None)
+    if document.leak_check is not None:
+        yield from document.leak_check.training_data
 
 
 def _roots(locations: list[Location], scheme: str) -> tuple[str, ...]:

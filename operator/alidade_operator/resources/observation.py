@@ -15,6 +15,10 @@ GPU_HOURS_BEFORE = "alidade.dev/gpu-hours-before"
 ACTIVE_SECONDS_BEFORE = "alidade.dev/active-seconds-before"
 
 TRAINING_CONTAINER = "pytorch"
+EVALUATION_CONTAINER = "evaluation"
+_CONTAINERS = (TRAINING_CONTAINER, EVALUATION_CONTAINER)
+_BATCH_JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+_BATCH_INDEX = "batch.kubernetes.io/job-completion-index"
 _JOB_NAME_LABEL = "training.kubeflow.org/job-name"
 _REPLICA_TYPE_LABEL = "training.kubeflow.org/replica-type"
 _REPLICA_INDEX_LABEL = "training.kubeflow.org/replica-index"
@@ -24,7 +28,7 @@ JobState = Literal["waiting", "running", "suspended", "succeeded", "failed"]
 
 @dataclass(frozen=True)
 class TrainingJobView:
-    """A PyTorchJob: one attempt at a training job."""
+    """A PyTorchJob or Job: one attempt at a resource's job."""
 
     name: str
     uid: str
@@ -101,6 +105,14 @@ class SourceView:
 
 
 @dataclass(frozen=True)
+class EndpointView:
+    """A ModelServe. url: where it answers, once it does."""
+
+    exists: bool
+    url: str | None = None
+
+
+@dataclass(frozen=True)
 class Observed:
     """All that a plan for a training job depends on beside the resource, the configuration and the time."""
 
@@ -115,6 +127,10 @@ class Observed:
     source: SourceView | None = None
     source_circle: tuple[str, ...] = ()
     """`Kind/name` of resources that refer to one another in a circle, from this one on; empty when none do."""
+    sources: Mapping[tuple[str, str], SourceView] = field(default_factory=dict)
+    """By kind and name: the resources whose models an Evaluation takes."""
+    endpoint: EndpointView | None = None
+    """The ModelServe that an Evaluation asks."""
     progress: ProgressDocument | None = None
     training_operator: bool = True
     """Whether the cluster knows PyTorchJobs."""
@@ -127,21 +143,47 @@ def parse_time(text: str | None) -> datetime | None:
 
 def training_job_view(body: Mapping[str, Any], *, owner_uid: str) -> TrainingJobView | None:
     """A PyTorchJob whose name ends with an attempt's number, or None for another one."""
-    metadata = body["metadata"]
-    base, _, number = metadata["name"].rpartition("-")
-    if not number.isdigit():
-        return None
-    conditions = {
+    run_policy = (body.get("spec") or {}).get("runPolicy") or {}
+    conditions = _true_conditions(body)
+    suspended = bool(run_policy.get("suspend"))
+    ending = conditions.get("Succeeded") or conditions.get("Failed") or {}
+    return _view(body, owner_uid, suspended=suspended, state=_job_state(conditions, suspended=suspended), ending=ending)
+
+
+def batch_job_view(body: Mapping[str, Any], *, owner_uid: str) -> TrainingJobView | None:
+    """A Job whose name ends with an attempt's number, or None for another one."""
+    conditions, status = _true_conditions(body), body.get("status") or {}
+    suspended = bool((body.get("spec") or {}).get("suspend"))
+    ending = conditions.get("Complete") or conditions.get("Failed") or {}
+    state: JobState = "running" if status.get("ready") else "waiting"
+    if "Failed" in conditions:
+        state = "failed"
+    elif "Complete" in conditions:
+        state = "succeeded"
+    elif suspended:
+        state = "suspended"
+    return _view(body, owner_uid, suspended=suspended, state=state, ending=ending)
+
+
+def _true_conditions(body: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {
         condition["type"]: condition
         for condition in (body.get("status") or {}).get("conditions") or []
         if condition.get("status") == "True"
     }
-    run_policy = (body.get("spec") or {}).get("runPolicy") or {}
+
+
+def _view(
+    body: Mapping[str, Any], owner_uid: str, *, suspended: bool, state: JobState, ending: Mapping[str, Any]
+) -> TrainingJobView | None:
+    metadata = body["metadata"]
+    base, _, number = metadata["name"].rpartition("-")
+    if not number.isdigit():
+        return None
     annotations = metadata.get("annotations") or {}
     newest: Mapping[str, Any] = max(
-        conditions.values(), key=lambda item: str(item.get("lastTransitionTime", "")), default={}
+        _true_conditions(body).values(), key=lambda item: str(item.get("lastTransitionTime", "")), default={}
     )
-    ending = conditions.get("Succeeded") or conditions.get("Failed") or {}
     completion = (body.get("status") or {}).get("completionTime")
     return TrainingJobView(
         name=metadata["name"],
@@ -150,10 +192,10 @@ def training_job_view(body: Mapping[str, Any], *, owner_uid: str) -> TrainingJob
         attempt=int(number),
         owned=is_owned_by(metadata, owner_uid),
         terminating=bool(metadata.get("deletionTimestamp")),
-        suspended=bool(run_policy.get("suspend")),
-        state=_job_state(conditions, suspended=bool(run_policy.get("suspend"))),
+        suspended=suspended,
+        state=state,
         message=str((ending or newest).get("message", "")),
-        active_since=_active_since(body, suspended=bool(run_policy.get("suspend"))),
+        active_since=_active_since(body, suspended=suspended),
         ended_at=parse_time(completion or ending.get("lastTransitionTime")),
         gpu_hours_before=_number(annotations.get(GPU_HOURS_BEFORE)),
         active_seconds_before=_number(annotations.get(ACTIVE_SECONDS_BEFORE)),
@@ -191,7 +233,7 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
     metadata, status = body["metadata"], body.get("status") or {}
     labels = metadata.get("labels") or {}
     container: Mapping[str, Any] = next(
-        (item for item in status.get("containerStatuses") or [] if item.get("name") == TRAINING_CONTAINER), {}
+        (item for item in status.get("containerStatuses") or [] if item.get("name") in _CONTAINERS), {}
     )
     state = container.get("state") or {}
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
@@ -200,9 +242,9 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
     return PodView(
         name=metadata["name"],
         uid=metadata["uid"],
-        job_name=labels.get(_JOB_NAME_LABEL, ""),
+        job_name=labels.get(_JOB_NAME_LABEL) or labels.get(_BATCH_JOB_NAME_LABEL, ""),
         job_uid=next((ref["uid"] for ref in metadata.get("ownerReferences") or [] if ref.get("controller")), None),
-        is_master=(labels.get(_REPLICA_TYPE_LABEL), labels.get(_REPLICA_INDEX_LABEL)) == ("master", "0"),
+        is_master=_is_first(metadata),
         phase=status.get("phase", "Pending"),
         reason=str(status.get("reason", "")),
         message=trouble,
@@ -214,6 +256,13 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         started_at=parse_time((running or ended or {}).get("startedAt")),
         termination=_termination(ended) if ended and running is None else None,
     )
+
+
+def _is_first(metadata: Mapping[str, Any]) -> bool:
+    """Whether a pod is the one that speaks for its job: the master of a PyTorchJob, index 0 of a Job."""
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    is_master = (labels.get(_REPLICA_TYPE_LABEL), labels.get(_REPLICA_INDEX_LABEL)) == ("master", "0")
+    return is_master or (labels.get(_BATCH_INDEX) or annotations.get(_BATCH_INDEX)) == "0"
 
 
 def _termination(terminated: Mapping[str, Any]) -> Termination:
@@ -253,3 +302,12 @@ def source_view(body: Mapping[str, Any] | None) -> SourceView:
         return SourceView(exists=True)
     true = {condition.type for condition in status.conditions if condition.status == "True"}
     return SourceView(exists=True, succeeded="Succeeded" in true, failed="Failed" in true, model=status.model)
+
+
+def endpoint_view(body: Mapping[str, Any] | None) -> EndpointView:
+    """The ModelServe that an endpoint names; it need not exist."""
+    if body is None:
+        return EndpointView(exists=False)
+    status = body.get("status") or {}
+    available = _true_conditions(body).get("Available") is not None
+    return EndpointView(exists=True, url=status.get("url") if available else None)

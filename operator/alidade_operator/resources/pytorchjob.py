@@ -8,7 +8,7 @@ from alidade_operator.api import PYTORCH_JOB, JsonObject
 from alidade_operator.config import NodePool, OperatorConfig
 from alidade_operator.resources.labels import ATTEMPT_LABEL, QUEUE_LABEL, child_labels, owner_reference
 from alidade_operator.resources.observation import ACTIVE_SECONDS_BEFORE, GPU_HOURS_BEFORE
-from alidade_operator.resources.trainingpod import Mounts, pod_spec
+from alidade_operator.resources.trainingpod import Mounts, pod_spec, trainer
 
 # Names of pods and values of labels end here.
 NAME_LIMIT = 63
@@ -23,14 +23,14 @@ class Attempt:
     name: str
     uid: str
     base: str
-    """What the names of the PyTorchJobs begin with."""
+    """What the names of the attempts' jobs begin with."""
     number: int
     gpu_hours_before: float = 0.0
     active_seconds_before: float = 0.0
 
     @property
     def job_name(self) -> str:
-        """Name of the PyTorchJob."""
+        """Name of the attempt's PyTorchJob or Job."""
         return f"{self.base}-{self.number}"
 
 
@@ -55,7 +55,7 @@ def pytorch_job(
     labels = child_labels(attempt.kind, attempt.name, "trainer") | {ATTEMPT_LABEL: str(attempt.number)}
     template = {
         "metadata": {"labels": labels},
-        "spec": pod_spec(mounts=mounts, compute=compute, pool=pool, config=config),
+        "spec": pod_spec(trainer(config), mounts=mounts, compute=compute, pool=pool, config=config),
     }
     # With cleanPodPolicy All the result would go with the pod that carries it; Running still frees every GPU.
     run_policy: dict[str, Any] = {"cleanPodPolicy": "Running"}

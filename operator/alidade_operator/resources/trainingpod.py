@@ -1,4 +1,4 @@
-"""The pod of a training job: what the trainer is told, under the restricted Pod Security Standard."""
+"""The pod of a job: what its program is told, under the restricted Pod Security Standard."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +14,26 @@ VOLUMES_FOLDER = "/volumes"
 SCRATCH_FOLDER = "/scratch"
 TERMINATION_LOG = "/dev/termination-log"
 PROGRESS_PORT = 8080
-COMMAND = ["alidade-trainer", "run"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """What runs in a pod. container: its name. image: where the spec names none. env: beside what every job is told."""
+
+    container: str
+    command: tuple[str, ...]
+    image: str
+    env: tuple[dict[str, Any], ...] = ()
+
+
+def trainer(config: OperatorConfig) -> Program:
+    """The trainer; the training operator looks for its container by this name."""
+    return Program(TRAINING_CONTAINER, ("alidade-trainer", "run"), config.trainer_image)
 
 
 @dataclass(frozen=True)
 class Mounts:
-    """What a training job reads and writes outside its pod."""
+    """What a job reads and writes outside its pod."""
 
     document: str
     """ConfigMap of the job document."""
@@ -27,8 +41,10 @@ class Mounts:
     config_maps: tuple[str, ...] = ()
 
 
-def pod_spec(*, mounts: Mounts, compute: Compute, pool: NodePool, config: OperatorConfig) -> dict[str, Any]:
-    """The pod template's spec; restart policy and rendezvous are the training operator's to add."""
+def pod_spec(
+    program: Program, *, mounts: Mounts, compute: Compute, pool: NodePool, config: OperatorConfig
+) -> dict[str, Any]:
+    """The pod template's spec; restart policy and rendezvous are for the workload to add."""
     spec: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -41,7 +57,7 @@ def pod_spec(*, mounts: Mounts, compute: Compute, pool: NodePool, config: Operat
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(mounts=mounts, compute=compute, pool=pool, config=config)],
+        "containers": [_container(program, mounts=mounts, compute=compute, pool=pool)],
         "volumes": _volumes(mounts, pool),
     }
     if pool.node_selector:
@@ -57,12 +73,12 @@ def pod_spec(*, mounts: Mounts, compute: Compute, pool: NodePool, config: Operat
     return spec
 
 
-def _container(*, mounts: Mounts, compute: Compute, pool: NodePool, config: OperatorConfig) -> dict[str, Any]:
+def _container(program: Program, *, mounts: Mounts, compute: Compute, pool: NodePool) -> dict[str, Any]:
     container: dict[str, Any] = {
-        "name": TRAINING_CONTAINER,
-        "image": compute.image or config.trainer_image,
-        "command": list(COMMAND),
-        "env": _environment(pool),
+        "name": program.container,
+        "image": compute.image or program.image,
+        "command": list(program.command),
+        "env": [*_environment(pool), *program.env],
         "ports": [{"name": "metrics", "containerPort": PROGRESS_PORT}],
         "volumeMounts": _volume_mounts(mounts),
         "terminationMessagePath": TERMINATION_LOG,

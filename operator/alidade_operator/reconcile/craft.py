@@ -1,0 +1,139 @@
+"""What differs between resources that are one job each: how they are checked, told, launched, and what comes out."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from alidade_crds.contract import JobDocument, JobModel, Owner, ResultDocument
+from alidade_crds.jobs import JobBlocks, TrainingJobSpec
+from alidade_crds.status import Progress
+from alidade_operator.api import EVALUATION, PYTORCH_JOB, JsonObject, Kind
+from alidade_operator.config import NodePool, OperatorConfig
+from alidade_operator.jobspecs import particulars
+from alidade_operator.reconcile import acceptance, evaluating, progress
+from alidade_operator.reconcile.draft import Draft
+from alidade_operator.reconcile.fit import Verdict, fit_verdict
+from alidade_operator.reconcile.launching import Launch, default_output
+from alidade_operator.reconcile.plan import TrainingJob
+from alidade_operator.resources.jobdocument import Document, document_mounts, document_name
+from alidade_operator.resources.observation import Observed
+from alidade_operator.resources.pytorchjob import Attempt, pytorch_job
+
+
+class Craft(Protocol):
+    """One sort of job."""
+
+    @property
+    def workload(self) -> Kind:
+        """What an attempt is in the cluster."""
+
+    @property
+    def component(self) -> str:
+        """What its objects are labelled as."""
+
+    def refusal(
+        self, job: TrainingJob, spec: JobBlocks, observed: Observed, config: OperatorConfig
+    ) -> acceptance.Refusal | None:
+        """The first objection to launching, or None."""
+
+    def verdict(self, spec: JobBlocks, observed: Observed, pool: NodePool) -> Verdict:
+        """Whether it fits into memory."""
+
+    def document(self, launch: Launch) -> Document:
+        """What the job is told."""
+
+    def body(self, launch: Launch, attempt: Attempt, document: Document) -> JsonObject:
+        """The workload of an attempt."""
+
+    def has_result(self, result: ResultDocument) -> bool:
+        """Whether a successful end has brought what the job is for."""
+
+    def take(self, draft: Draft, result: ResultDocument, spec: JobBlocks | None) -> str:
+        """States what has come out; answers the sentence that says so. spec: None where it cannot be read any more."""
+
+    def shown(self, progress: Progress) -> dict[str, Any]:
+        """Fields of the status that say how far it is, beside the progress itself."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training job: a PyTorchJob that makes a model."""
+
+    workload: Kind = PYTORCH_JOB
+    component: str = "trainer"
+
+    def refusal(
+        self, job: TrainingJob, spec: JobBlocks, observed: Observed, config: OperatorConfig
+    ) -> acceptance.Refusal | None:
+        """As `Craft.refusal`."""
+        return acceptance.refusal(acceptance.Candidate(job, _training(spec), observed, config))
+
+    def verdict(self, spec: JobBlocks, observed: Observed, pool: NodePool) -> Verdict:
+        """As `Craft.verdict`."""
+        return fit_verdict(_training(spec), source=observed.source, pool=pool)
+
+    def document(self, launch: Launch) -> JobDocument:
+        """As `Craft.document`."""
+        job, spec = launch.job, _training(launch.spec)
+        uri, digest = acceptance.model_of(spec.model, launch.observed.source)
+        training = spec.training
+        if launch.micro_batch_size is not None:
+            training = training.model_copy(update={"micro_batch_size": launch.micro_batch_size})
+        return JobDocument(
+            owner=Owner(kind=job.kind.kind, namespace=job.namespace, name=job.name, uid=job.uid),
+            model=JobModel(
+                uri=uri, digest=digest, init=spec.model.init, trust_remote_code=spec.model.trust_remote_code
+            ),
+            dataset=spec.dataset,
+            adapter=spec.adapter,
+            training=training,
+            deepspeed=spec.deepspeed,
+            checkpoint=spec.checkpoint,
+            tracking=spec.tracking,
+            output=spec.output.uri if spec.output is not None else default_output(job, launch.config),
+            peak_tflops=launch.pool.peak_tflops if spec.compute.gpus_per_worker else None,
+            **particulars(spec),
+        )
+
+    def body(self, launch: Launch, attempt: Attempt, document: Document) -> JsonObject:
+        """As `Craft.body`."""
+        return pytorch_job(
+            attempt,
+            compute=launch.spec.compute,
+            mounts=document_mounts(document, document_name(launch.job.base)),
+            pool=launch.pool,
+            config=launch.config,
+        )
+
+    def has_result(self, result: ResultDocument) -> bool:
+        """As `Craft.has_result`."""
+        return result.model is not None
+
+    def take(self, draft: Draft, result: ResultDocument, spec: JobBlocks | None) -> str:  # noqa: ARG002
+        """As `Craft.take`."""
+        assert result.model is not None, "asked before by has_result"
+        draft.state(model=result.model, metrics=progress.readable(result.metrics))
+        message = f"The model is at {result.model.uri} ({result.model.digest})."
+        return f"{result.stopped.message} {message}" if result.stopped is not None else message
+
+    def shown(self, progress: Progress) -> dict[str, Any]:  # noqa: ARG002
+        """As `Craft.shown`."""
+        return {}
+
+
+def _training(spec: JobBlocks) -> TrainingJobSpec:
+    assert isinstance(spec, TrainingJobSpec), "the kind tells the spec's type"
+    return spec
+
+
+TRAINING: Craft = Training()
+EVALUATING: Craft = evaluating.Evaluating()
+
+
+def craft_of(job: TrainingJob) -> Craft:
+    """The sort of job that a resource is."""
+    return EVALUATING if job.kind is EVALUATION else TRAINING
+
+
+def workload_of(kind: Kind) -> Kind:
+    """What an attempt of a kind's resource is in the cluster."""
+    return (EVALUATING if kind is EVALUATION else TRAINING).workload
