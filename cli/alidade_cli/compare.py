@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from alidade_cli.errors import CommandFailed
 from alidade_cli.kube import Cluster, Resource, condition, is_true, kind_named
@@ -21,6 +21,10 @@ from alidade_crds.comparison import (
 )
 from alidade_crds.crd import Kind
 from alidade_crds.evaluation import EVERY_MODEL, LEAKED, EvaluationResult, Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 Form = Literal["table", "json", "csv", "markdown"]
 FORMS: tuple[Form, ...] = ("table", "json", "csv", "markdown")
@@ -129,21 +133,38 @@ def _markdown(found: Results) -> str:
 
 
 def _print_table(found: Results) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
+
+    # A file or a pipe has no width: lines must not be broken there.
+    print_table(found, Console() if sys.stdout.isatty() else Console(width=UNBROKEN, color_system=None))
+
+
+def print_table(found: Results, console: "Console") -> None:
+    """Prints the table and what it cannot say. Where it is too narrow, intervals stand below their values."""
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, title in enumerate(["metric", "n", *(_title(found, name) for name in found.models)]):
-        table.add_column(Text(title), overflow="fold", justify="right" if place == 1 else "left")
-    for name, size, cells in _rows(found):
-        table.add_row(Text(name), Text(size), *(Text(text, style) for text, style in cells))
-    # A file or a pipe has no width: lines must not be broken there.
-    console = Console() if sys.stdout.isatty() else Console(width=UNBROKEN, color_system=None)
+    table = _table(found, before_interval=" ")
+    if console.measure(table, options=console.options.update(max_width=UNBROKEN)).maximum > console.width:
+        table = _table(found, before_interval="\n")
     console.print(table)
     for line in _notes(found):
         console.print(Text(line))
+
+
+def _table(found: Results, *, before_interval: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("metric", no_wrap=True)
+    table.add_column("n", justify="right")
+    for name in found.models:
+        table.add_column(Text(_title(found, name)), overflow="fold")
+    for metric, size, cells in _rows(found):
+        shown = [Text(text.replace(" (", f"{before_interval}("), style) for text, style in cells]
+        table.add_row(Text(metric), Text(size), *shown)
+    return table
 
 
 def _title(found: Results, name: str) -> str:
@@ -169,7 +190,7 @@ def _cell(result: EvaluationResult | None, *, is_best: bool) -> tuple[str, str]:
     text = value_text(result) + BEST * is_best + (f" ({interval})" if interval else "")
     if result.verdict is None:
         return text, ""
-    return f"{text} {SIGNS[result.verdict]}", STYLES[result.verdict]
+    return f"{SIGNS[result.verdict]} {text}", STYLES[result.verdict]
 
 
 def _notes(found: Results) -> Iterator[str]:
@@ -187,7 +208,7 @@ def _notes(found: Results) -> Iterator[str]:
     if found.omitted:
         yield f"{found.omitted} more numbers are in results.json beside the report"
     signs = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items())
-    compared = f"; {signs} than {found.baseline} on the same samples" if len(found.models) > 1 else ""
+    compared = f"; {signs}, each against {found.baseline} on the same samples" if len(found.models) > 1 else ""
     yield f"In brackets 95 % intervals; {BEST} the best value{compared}"
     if found.report is not None:
         yield f"Report: {found.report}"

@@ -1,15 +1,19 @@
 """What `alidade compare` prints, and what it says while there is nothing to print."""
 
 import csv
+import io
 import json
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from alidade_cli import main as command_line
+from alidade_cli.compare import Results, print_table
 from alidade_cli.main import alidade
 from alidade_crds.crd import Kind
+from alidade_crds.evaluation import EvaluationResult
 
 
 def row(metric: str, model: str, value: float, **more: Any) -> dict[str, Any]:
@@ -68,9 +72,9 @@ def test_the_table_has_a_row_for_each_metric_and_a_column_for_each_model(monkeyp
     lines = [line.split("  ") for line in done.output.splitlines()]
     cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
     assert done.exit_code == 0
-    assert cells[1] == ["metric", "n", "sft (baseline)", "aligned"]
-    assert cells[3] == ["answers.f1", "60", "0.40 (0.30 to 0.50)", "0.70* (0.60 to 0.80) ▲"]
-    assert cells[4] == ["answers.perplexity", "60", "12.3* (11.0 to 13.5)", "13.5 (12.0 to 15.0) ▼"]
+    assert cells[0] == ["metric", "n", "sft (baseline)", "aligned"]
+    assert cells[2] == ["answers.f1", "60", "0.40 (0.30 to 0.50)", "▲ 0.70* (0.60 to 0.80)"]
+    assert cells[3] == ["answers.perplexity", "60", "12.3* (11.0 to 13.5)", "▼ 13.5 (12.0 to 15.0)"]
 
 
 @pytest.mark.parametrize(
@@ -79,8 +83,8 @@ def test_the_table_has_a_row_for_each_metric_and_a_column_for_each_model(monkeyp
         "aligned against sft: 1 better, 1 worse",
         "Leak check of answers: 3 of 60 prompts (5.0%) stand in the training data",
         "4 more numbers are in results.json beside the report",
-        "In brackets 95 % intervals; * the best value; ▲ better, ▼ worse, ≈ indistinguishable than sft on the same "
-        "samples",
+        "In brackets 95 % intervals; * the best value; ▲ better, ▼ worse, ≈ indistinguishable, each against sft on the "
+        "same samples",
         f"Report: {REPORT}",
     ],
 )
@@ -111,7 +115,7 @@ def test_markdown_is_a_table_with_notes(monkeypatch: pytest.MonkeyPatch) -> None
     assert lines[:3] == [
         "| metric | n | sft (baseline) | aligned |",
         "| --- | --- | --- | --- |",
-        "| answers.f1 | 60 | 0.40 (0.30 to 0.50) | 0.70* (0.60 to 0.80) ▲ |",
+        "| answers.f1 | 60 | 0.40 (0.30 to 0.50) | ▲ 0.70* (0.60 to 0.80) |",
     ]
 
 
@@ -170,3 +174,24 @@ def test_without_results_the_command_ends_with_1_and_says_why(
 
 def test_an_unknown_form_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compare(monkeypatch, Resources(eval_kbqa=DONE), "kbqa", "-o", "xml").exit_code == 2
+
+
+def test_a_narrow_terminal_has_intervals_below_their_values_and_whole_metric_names() -> None:
+    written = io.StringIO()
+    found = Results("kbqa", "sft", [EvaluationResult.model_validate(row) for row in ROWS], 0, None)
+
+    print_table(found, Console(file=written, width=60, color_system=None))
+
+    lines = [" ".join(line.split()) for line in written.getvalue().splitlines()]
+    assert lines[2:4] == ["answers.f1 60 0.40 ▲ 0.70*", "(0.30 to 0.50) (0.60 to 0.80)"]
+    assert lines[4].startswith("answers.perplexity 60 12.3*")
+
+
+def test_verdicts_are_coloured_at_a_terminal() -> None:
+    written = io.StringIO()
+    found = Results("kbqa", "sft", [EvaluationResult.model_validate(row) for row in ROWS], 0, None)
+
+    print_table(found, Console(file=written, width=200, force_terminal=True, color_system="standard"))
+
+    assert "\x1b[1;36m▲ 0.70*" in written.getvalue()
+    assert "\x1b[1;33m▼ 13.5" in written.getvalue()
