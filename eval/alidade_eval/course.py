@@ -21,8 +21,9 @@ from alidade_eval.inference.intervals import proportion_interval
 from alidade_eval.items import Item
 from alidade_eval.leaks import Leak, find_leaks
 from alidade_eval.making import make_suites
+from alidade_eval.places import SAMPLES_FOLDER
 from alidade_eval.progress import Progress
-from alidade_eval.results import SAMPLES_FOLDER, Outcome, write_samples
+from alidade_eval.results import Outcome, write_samples
 from alidade_eval.samples import FAILURE, INDEX, Row, SampleStore, ordered
 from alidade_eval.sharing import Share, wait_for
 from alidade_eval.subjects import LocalModel, Subject
@@ -91,7 +92,7 @@ class Course:
             self._make_second(one)
         if not self.around.share.is_first:
             return None
-        self._await(self._work)
+        self._await(self._work, is_last=True)
         self.around.progress.enter("saving", "comparing")
         return self._conclude()
 
@@ -172,14 +173,17 @@ class Course:
             one.release()
             _free()
 
-    def _await(self, work: Sequence[tuple[_Asked, str]]) -> None:
-        """Waits until every process has written its part."""
+    def _await(self, work: Sequence[tuple[_Asked, str]], *, is_last: bool = False) -> None:
+        """Waits until every process has written its part. is_last: whether nothing comes after it."""
         pending = list(work)
 
         def missing() -> int:
             counts = [(one, subject, one.size - len(self.store.rows(one.key, subject))) for one, subject in pending]
             pending[:] = [(one, subject) for one, subject, count in counts if count > 0]
-            return sum(count for *_, count in counts)
+            left = sum(count for *_, count in counts)
+            if is_last:
+                self.around.progress.note(self.around.progress.total - left)
+            return left
 
         wait_for(missing, check=self.around.check, say=self.around.say)
 

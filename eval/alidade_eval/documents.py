@@ -9,7 +9,7 @@ from alidade_crds.contract import EVALUATION_VERSION, EvaluationDocument
 from alidade_crds.reasons import FailureReason
 from alidade_engine.disk import write_file
 from alidade_engine.failures import JobFailure
-from alidade_eval.results import DOCUMENT_FILE
+from alidade_eval.places import DOCUMENT_FILE
 
 NOT_COMPARED = ("owner", "output", "workers", "processesPerWorker")
 """What may change between attempts: it changes no number."""

@@ -26,8 +26,7 @@ from alidade_crds.reasons import FailureReason
 from alidade_engine.failures import JobFailure
 from alidade_eval.documents import read_document
 from alidade_eval.faults import MEMORY_ADVICE, failure_of
-from alidade_eval.sharing import PROCESS_ENV
-from alidade_eval.worker import OUTCOME_ENV
+from alidade_eval.places import OUTCOME_ENV, PROCESS_ENV
 
 POLL_S = 0.1
 DEFAULTS = {

@@ -11,11 +11,10 @@ from alidade_crds.comparison import SIGNS, difference_text, metrics_of
 from alidade_crds.evaluation import LEAKED, EvaluationResult
 from alidade_engine.disk import write_file
 from alidade_engine.pages.frame import columns, facts, flat, page, tiles, warnings
-from alidade_eval.results import DOCUMENT_FILE, RESULTS_FILE, SCORES_FOLDER
+from alidade_eval.places import DOCUMENT_FILE, REPORT_FILE, RESULTS_FILE, SCORES_FOLDER
 from alidade_eval.samples import read_rows
 from alidade_eval.suite_sections import Comparison, suite_section
 
-REPORT_FILE = "report.html"
 MOST_NAMED = 5
 """Metrics that a model's sentence names of each verdict."""
 NOT_SETTINGS = ("version", "models", "suites", "baseline", "endpoint")

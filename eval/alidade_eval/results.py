@@ -9,12 +9,9 @@ from typing import Any
 from alidade_crds.contract import EvaluationDocument
 from alidade_crds.evaluation import EvaluationResult
 from alidade_engine.disk import write_file
+from alidade_eval.places import RESULTS_FILE, SCORES_FOLDER
 from alidade_eval.suites.base import Sample
 
-RESULTS_FILE = "results.json"
-DOCUMENT_FILE = "evaluation.json"
-SAMPLES_FOLDER = "samples"
-SCORES_FOLDER = "scores"
 VERSION = "alidade.dev/evaluation-results/v1"
 
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from alidade_crds.contract import WORKER_INDEX_ENV
+from alidade_eval.places import PROCESS_ENV
 
-PROCESS_ENV = "ALIDADE_PROCESS"
-"""Number of a process in its pod, from 0."""
 POLL_S = 0.5
 SAID_EVERY_S = 60.0
 

@@ -27,13 +27,10 @@ from alidade_engine.sources import Locations, is_remote
 from alidade_engine.status_server import StatusServer
 from alidade_eval.documents import claim_folder, read_document
 from alidade_eval.faults import failure_of
+from alidade_eval.places import OUTCOME_ENV, REPORT_FILE, RESULT_FILE
 from alidade_eval.progress import Progress, ProgressCollector
 from alidade_eval.sharing import Share
 
-RESULT_FILE = "result.json"
-REPORT_FILE = "report.html"
-OUTCOME_ENV = "ALIDADE_OUTCOME"
-"""File that a process leaves its result document in."""
 MOST_WARNINGS = 10
 
 Say = Callable[[str], None]
@@ -114,6 +111,7 @@ def _evaluate(
     result = ResultDocument(
         outcome="succeeded",
         evaluation=PackedResults.of(outcome.results),
+        step=progress.total,
         report_uri=f"{document.output.rstrip('/')}/{REPORT_FILE}",
         warnings=list(outcome.warnings)[:MOST_WARNINGS],
     )
