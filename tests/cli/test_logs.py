@@ -66,6 +66,6 @@ def test_a_log_that_went_with_its_pods_is_said_to_be_gone() -> None:
 
 
 def test_a_job_that_was_not_launched_has_no_log_and_the_reason_is_said() -> None:
+    cluster = cluster_with({}, Evaluation_a={"status": {"phase": "Pending"}})
     with pytest.raises(CommandFailed, match="has not been launched; it is Pending"):
-        cluster = cluster_with({}, Evaluation_a={"status": {"phase": "Pending"}})
         print_logs(cluster, kind_named("Evaluation"), "a", follow=False)

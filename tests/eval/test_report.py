@@ -1,13 +1,22 @@
 """The page of an evaluation: whole without a network, safe with any text, true to its numbers."""
 
 import json
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from alidade_crds.blocks import RewardFunction
+from alidade_crds.contract import EvaluationDocument
+from alidade_engine.reward.functions import programmed
+from alidade_eval.inference.comparisons import results_of
+from alidade_eval.items import Item
 from alidade_eval.report import ReportError, duration, report_page, write_report
+from alidade_eval.results import Outcome, write_results, write_samples
+from alidade_eval.suites.arena import ArenaSuite
+from alidade_eval.suites.reward import RewardSuite
 
 HOSTILE = "</style><script>alert(1)</script>"
 
@@ -180,6 +189,54 @@ def test_the_report_is_written_from_the_files_of_the_output(tmp_path: Path) -> N
 
     assert page == tmp_path / "report.html"
     assert page.read_text() == report_page(CONTENT, samples=SAMPLES, settings={"seed": 3})
+
+
+def test_the_report_reads_what_suites_and_results_write(tmp_path: Path) -> None:
+    names = ["sft", "aligned"]
+    document = EvaluationDocument.model_validate(
+        {
+            "owner": CONTENT["owner"],
+            "models": [{"name": name, "model": {"uri": f"file:///{name}"}} for name in names],
+            "baseline": "sft",
+            "suites": [
+                {"type": "reward", "dataset": "file:///q.json", "function": "exact_match"},
+                {"type": "arena", "dataset": "file:///q.json", "function": "exact_match"},
+            ],
+            "output": "file:///out",
+        }
+    )
+    items = [Item(index, "", [{"role": "user", "content": f"{index}?"}], (str(index),)) for index in range(8)]
+    answers = {
+        name: [{"index": index, "text": f"{name} {index}", "finished": True, "tokens": 2} for index in range(8)]
+        for name in names
+    }
+    rewards = {
+        name: [{"index": index, "score": float(index % 2 + place)} for index in range(8)]
+        for place, name in enumerate(names)
+    }
+    load = partial(programmed, RewardFunction.EXACT_MATCH)
+    reward = RewardSuite(document.suites[0], items, seed=0, field="spec.suites[0]", load=load)
+    arena = ArenaSuite(document.suites[1], items, seed=0, field="spec.suites[1]", load=load, baseline="sft")
+    results, details, directions = [], {}, {}
+    for suite in (reward, arena):
+        rows = {one.key: answers for one in suite.collections()} | {one.key: rewards for one in suite.second()}
+        found = suite.findings(rows, names)
+        results += [
+            one for each in found.measures for one in results_of(each, suite=suite.title, baseline="sft", seed=0)
+        ]
+        results += found.results
+        details[suite.title] = found.details
+        directions[suite.title] = {measure.metric: measure.direction for measure in found.measures}
+        write_samples(tmp_path, suite.title, found.samples)
+    outcome = Outcome(results, details, directions, seconds={"sft": 1.0, "aligned": 2.0})
+    write_results(tmp_path, document, outcome, "2026-01-02T03:04:05+00:00")
+
+    page = Page(write_report(tmp_path).read_text())
+
+    assert "Samples by mean, aligned against sft: 8 better, 0 worse, 0 alike" in page.said
+    assert "Samples by win_rate, aligned against sft: 8 better, 0 worse, 0 alike" in page.said
+    assert "mean 0.5" in page.said  # of the histogram
+    assert "100%" in page.said  # of the win matrix
 
 
 def test_a_report_of_an_unfinished_folder_says_what_is_missing(tmp_path: Path) -> None:
