@@ -114,7 +114,8 @@ def _verdicts(names: Sequence[str], baseline: str, results: Sequence[EvaluationR
     sentences = "".join(f"<p>{_sentence(name, baseline, results)}</p>" for name in names if name != baseline)
     legend = (
         f'<p class="quiet">Compared with {escape(baseline)} on the same samples at the 95 % level: '
-        f"{_signs()}. The best value of a metric is underlined.</p>"
+        f"{_signs()}. The best value of a metric is underlined. In the charts the bars of what is "
+        "indistinguishable are hollow.</p>"
     )
     return f'<section class="card verdicts"><h2>Is it better?</h2>{sentences}{legend}</section>'
 

@@ -130,9 +130,8 @@ def _row(names: Sequence[str], metric: str, results: Sequence[EvaluationResult],
     meaning = f'<span class="quiet">{escape(MEANINGS[metric])}</span>' if metric in MEANINGS else ""
     sizes = "–".join(f"{count:,}" for count in sorted({result.n for result in results}))
     cells = "".join(_number(own.get(name), is_best=name in best) for name in names)
-    return (
-        f'<tr><th>{escape(metric)} <span class="quiet">{ARROWS[direction]} n {sizes}</span>{meaning}</th>{cells}</tr>'
-    )
+    size = f'<span class="quiet">{ARROWS[direction]} n\N{NO-BREAK SPACE}{sizes}</span>'
+    return f"<tr><th>{escape(metric)} {size}{meaning}</th>{cells}</tr>"
 
 
 def _number(result: EvaluationResult | None, *, is_best: bool) -> str:
@@ -179,7 +178,7 @@ def _matrix(suite: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         for row, own in enumerate(details["wins"])
     ]
     games = f"{details['games']:,} prompt{'s' * (details['games'] > 1)}"
-    yield f"Share of {games} that the row wins against the column", heat_map(details["models"], shares)
+    yield f"Share of {games} that the row wins against the column, ties half", heat_map(details["models"], shares)
 
 
 def _rewards(suite: Mapping[str, Any], found: Comparison) -> Iterable[tuple[str, str]]:
