@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
-from alidade_eval.inference.intervals import RESAMPLES, Draws
+from alidade_eval.inference.intervals import Draws
 
 SCALE = 400 / math.log(10)
 """Points of rating per unit of log-odds: 400 points more are odds of ten to one."""
@@ -14,26 +13,33 @@ MEAN = 1000.0
 STRENGTH_PRIOR = 100.0
 """Inverse weight of the penalty on log-odds: ratings of several hundred games are moved by less than a point, and one
 who has won every game gets a finite rating."""
-_BOOTSTRAPS = RESAMPLES // 10
-"""A fit is dearer than a sum; the ends of an interval are stable to about a tenth of its width."""
+_STEPS = 100
+"""Of Newton's method; a few are enough, and about as many as the log-odds are high for one who never loses."""
+_EXACT = 1e-9
+"""Log-odds: far less than a point."""
 
 
 def ratings(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(models,) ratings whose mean is 1000.
+    """(..., models) ratings whose mean is 1000, each by penalised maximum likelihood.
 
-    points: (models, models), what the row's model has got against the column's: 1 for a win, a half for a tie.
+    points: (..., models, models), what the row's model has got against the column's: 1 for a win, a half for a tie.
+    It is logistic regression on who played whom, without intercept. All tables are solved at once, since intervals
+    need thousands: from 200 resamples instead, which a library's solver has time for, they held the truth 89 to 90 %
+    of the time.
     """
-    winner, loser = np.nonzero(points)
-    design = np.zeros((len(winner), len(points)))
-    design[np.arange(len(winner)), winner] = 1
-    design[np.arange(len(winner)), loser] = -1
-    # Each game as won by the one and, seen from the other side, as lost: the library asks for both outcomes.
-    outcomes = np.repeat([1.0, 0.0], len(winner))
-    weights = np.tile(points[winner, loser], 2) / 2
-    model = LogisticRegression(C=STRENGTH_PRIOR, fit_intercept=False, solver="newton-cholesky", tol=1e-8)
-    model.fit(np.concatenate([design, -design]), outcomes, sample_weight=weights)
-    strengths = model.coef_[0]
-    return np.asarray(MEAN + SCALE * (strengths - strengths.mean()))
+    games, won = points + np.swapaxes(points, -1, -2), points.sum(-1)
+    strengths = np.zeros(won.shape)  # log-odds
+    diagonal = np.arange(points.shape[-1])
+    for _ in range(_STEPS):
+        expected = 1 / (1 + np.exp(strengths[..., None, :] - strengths[..., :, None]))  # (..., models, models)
+        slope = won - (games * expected).sum(-1) - strengths / STRENGTH_PRIOR
+        curvature = -games * expected * (1 - expected)
+        curvature[..., diagonal, diagonal] -= curvature.sum(-1) - 1 / STRENGTH_PRIOR
+        step = np.linalg.solve(curvature, slope[..., None])[..., 0]
+        strengths = strengths + step
+        if np.abs(step).max() < _EXACT:
+            break
+    return np.asarray(MEAN + SCALE * (strengths - strengths.mean(-1, keepdims=True)))
 
 
 def rating_samples(points: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
@@ -41,6 +47,6 @@ def rating_samples(points: NDArray[np.float64], *, seed: int) -> NDArray[np.floa
 
     points: (prompts, models, models) as of `ratings`, of each prompt.
     """
-    draws = Draws(len(points), seed=seed, resamples=_BOOTSTRAPS)
-    rows = (weights for portion in draws.weights() for weights in portion)
-    return np.array([ratings(np.tensordot(weights, points, axes=1)) for weights in rows])
+    flat = points.reshape(len(points), -1)
+    tables = [weights @ flat for weights in Draws(len(points), seed=seed).weights()]
+    return ratings(np.concatenate(tables).reshape(-1, *points.shape[1:]))
