@@ -26,7 +26,6 @@ MOST_LOGITS = 1 << 28
 """Logits that are held at once: 1 GiB in float32, and as much again while they are normalised."""
 
 
-@torch.inference_mode()
 def sequence_logprobs(
     model: PreTrainedModel,
     sequences: Sequence[Rendered],
@@ -43,16 +42,47 @@ def sequence_logprobs(
     which nothing stands, is never among them.
     """
     scored: list[Tensor] = [torch.empty(0)] * len(sequences)
+    for index, logits, targets in _answers(model, sequences, pad_token_id, batch_size, most_logits):
+        scored[index] = token_logprobs(logits, targets).cpu()
+    return scored
+
+
+def likelihoods_and_greed(
+    model: PreTrainedModel,
+    sequences: Sequence[Rendered],
+    *,
+    pad_token_id: int,
+    batch_size: int = 16,
+    most_logits: int = MOST_LOGITS,
+) -> list[tuple[float, bool]]:
+    """For each sequence the log-likelihood of its answer in nats, and whether every token of it is the likeliest one.
+
+    Arguments as of `sequence_logprobs`.
+    """
+    scored = [(0.0, True)] * len(sequences)
+    for index, logits, targets in _answers(model, sequences, pad_token_id, batch_size, most_logits):
+        is_greedy = bool((logits.argmax(-1) == targets).all())
+        scored[index] = float(token_logprobs(logits, targets).double().sum()), is_greedy
+    return scored
+
+
+@torch.inference_mode()
+def _answers(
+    model: PreTrainedModel, sequences: Sequence[Rendered], pad_token_id: int, batch_size: int, most_logits: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Each sequence's index, (answer tokens, vocabulary) logits and (answer tokens,) ids, in no particular order."""
     for indices in _batches(sequences, batch_size, most_logits // model.config.get_text_config().vocab_size):
-        batch = padded([sequences[index].input_ids for index in indices], pad_token_id)
+        # The last token is only predicted, never read.
+        batch = padded(
+            [sequences[index].input_ids[:-1] or sequences[index].input_ids for index in indices], pad_token_id
+        )
         on_device = {name: tensor.to(model.device) for name, tensor in batch.items()}
         first = min(_first_place(sequences[index]) for index in indices)
         logits = _logits(model, on_device, first)  # (batch, time - first, vocabulary)
         for row, index in enumerate(indices):
-            places = torch.tensor(sequences[index].answer_mask)[1:].nonzero().squeeze(-1).to(model.device)
-            targets = on_device["input_ids"][row, places + 1]
-            scored[index] = token_logprobs(logits[row, places - first], targets).cpu()
-    return scored
+            places = torch.tensor(sequences[index].answer_mask)[1:].nonzero().squeeze(-1)
+            targets = torch.tensor(sequences[index].input_ids)[places + 1].to(model.device)
+            yield index, logits[row, places.to(model.device) - first], targets
 
 
 def _batches(sequences: Sequence[Rendered], batch_size: int, most_places: int) -> Iterator[list[int]]:

@@ -1,5 +1,6 @@
 """A metric of every model, as what its value, its interval and its comparison are computed from."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -47,6 +48,8 @@ class SetMeasure:
     direction: Direction
     samples: int
     value: Mapping[str, Callable[[NDArray[np.intp]], float]]
+    least: float = -math.inf
+    """No interval reaches below it."""
 
 
 AnyMeasure = Measure | SetMeasure

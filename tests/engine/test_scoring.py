@@ -42,7 +42,7 @@ def test_batches_are_as_small_as_their_logits_ask_for(model: PreTrainedModel) ->
     )
     small = sequence_logprobs(model, sequences, pad_token_id=0, most_logits=14 * model.config.vocab_size)
     hook.remove()
-    assert read == [(2, 7), (1, 9)]
+    assert read == [(2, 6), (1, 8)]
     for one, other in zip(whole, small, strict=True):
         # As above: batches of other shapes round differently.
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-5)

@@ -86,7 +86,8 @@ def _set_results(measure: SetMeasure, suite: str, baseline: str) -> list[Evaluat
     reference, reference_parts = set_values(measure, baseline)
     for model in measure.value:
         whole, parts = set_values(measure, model)
-        interval = jackknife_interval(whole, parts)
+        low, high = jackknife_interval(whole, parts)
+        interval = max(low, measure.least), high
         if model == baseline:
             found.append(_result(measure, suite, model, whole, measure.samples, interval))
             continue

@@ -42,7 +42,8 @@ class DiversitySuite(Suite):
         indices, answers = indices_of(found), texts(found)
         spoken = {model: [words(answer) for answer in own] for model, own in answers.items()}
         measures: list[AnyMeasure] = [
-            SetMeasure(metric, "higher", len(indices), _of_sets(spoken, one)) for metric, one in _SETS.items()
+            SetMeasure(metric, "higher", len(indices), _of_sets(spoken, one), least=0.0)
+            for metric, one in _SETS.items()
         ]
         size = {model: np.array(lengths(own)) for model, own in spoken.items()}
         measures.append(Measure("mean_length", None, {model: own[:, None] for model, own in size.items()}))

@@ -1,0 +1,311 @@
+"""The harness suite: tasks of lm-evaluation-harness, asked and resumed like everything else, scored by its own code."""
+
+import difflib
+import math
+import socket
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import datasets
+import huggingface_hub.constants
+import numpy as np
+from lm_eval.api import metrics as library
+from lm_eval.api.instance import Instance
+from lm_eval.tasks import TaskManager
+from numpy.typing import NDArray
+
+from alidade_crds.contract import JobSuite
+from alidade_crds.reasons import FailureReason
+from alidade_engine.failures import JobFailure
+from alidade_engine.sources import Locations
+from alidade_eval.asked import CHUNK, Collection, Keep, Rows, key_of, local
+from alidade_eval.measures import AnyMeasure, Direction, Measure, SetMeasure, Statistics, mean
+from alidade_eval.metrics.perplexity import MOST_NATS
+from alidade_eval.samples import INDEX, Row
+from alidade_eval.subjects import Subject
+from alidade_eval.suites.base import Findings, Sample, Suite, check_metrics
+from alidade_eval.suites.harness_model import EngineLM
+
+_REACH_S = 3.0
+_LONGEST_QUESTION = 2000
+NO_FILTER = "none"
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Every request of all tasks. Rows: index, response (a number, a number and whether it is greedy, or a text)."""
+
+    key: str
+    instances: Sequence[Instance] = field(repr=False)
+    """Each as often as its task wants it repeated."""
+
+    @property
+    def size(self) -> int:
+        """Rows of each model."""
+        return len(self.instances)
+
+    def collect(self, subject: Subject, indices: Sequence[int], keep: Keep) -> None:
+        """As `Collection.collect`."""
+        model = EngineLM(local(subject))
+        by_type: dict[str, list[int]] = {}
+        for index in indices:
+            by_type.setdefault(self.instances[index].request_type, []).append(index)
+        for kind, places in by_type.items():
+            # Requests of one document are neighbours: a chunk holds all candidates of its questions.
+            for start in range(0, len(places), CHUNK * 4):
+                chunk = places[start : start + CHUNK * 4]
+                found = getattr(model, kind)([self.instances[index] for index in chunk], disable_tqdm=True)
+                for index, response in zip(chunk, found, strict=True):
+                    keep({INDEX: index, "response": response})
+
+
+class HarnessSuite(Suite):
+    """Metrics of the tasks, and of the groups that are averages over all their questions."""
+
+    def __init__(self, spec: JobSuite, locations: Locations, *, seed: int, field: str) -> None:
+        """Raises JobFailure (TaskInvalid) for a task that is unknown, or whose data cannot be had here."""
+        super().__init__(spec)
+        self._field = field
+        folder = None
+        if spec.task_folder is not None:
+            folder = locations.resolve_data(spec.task_folder, field=f"{field}.taskFolder")
+        loaded = load_tasks(spec.tasks, str(folder) if folder is not None else None, field=field)
+        self._tasks: dict[str, Any] = dict(loaded["tasks"])
+        self._groups: dict[str, Any] = dict(loaded["groups"])
+        for task in self._tasks.values():
+            _prepare(task, spec, seed)
+        self._places: dict[str, list[tuple[Instance, list[int]]]] = {}
+        instances: list[Instance] = []
+        for name, task in self._tasks.items():
+            self._places[name] = []
+            for instance in task.instances:
+                first = len(instances)
+                instances += [instance] * instance.repeats
+                self._places[name].append((instance, list(range(first, len(instances)))))
+        versions = {name: task.VERSION for name, task in self._tasks.items()}
+        asked = key_of("harness", sorted(versions.items(), key=str), spec.limit, spec.few_shot, seed)
+        self._requests = Requests(asked, instances)
+        self._versions = versions
+
+    def collections(self) -> Sequence[Collection]:
+        """The tasks' requests."""
+        return [self._requests]
+
+    def findings(self, rows: Rows, models: Sequence[str]) -> Findings:
+        """As `Suite.findings`."""
+        scored = {model: self._scored(rows[self._requests.key][model]) for model in models}
+        measures: list[AnyMeasure] = []
+        means: dict[str, dict[str, NDArray[np.float64]]] = {}
+        for name, task in self._tasks.items():
+            for metric, key in _metrics(scored[models[0]][name]):
+                values = {model: scored[model][name][key] for model in models}
+                measure = measure_of(f"{name}.{metric}", task, key[0], values)
+                if measure is None:
+                    continue
+                measures.append(measure)
+                if isinstance(measure, Measure) and measure.value is mean:
+                    means[measure.metric] = {model: own[:, 0] for model, own in measure.statistics.items()}
+        measures += self._group_measures(means)
+        check_metrics(self.spec, [measure.metric for measure in measures], self._field)
+        wanted = [one for one in measures if not self.spec.metrics or one.metric in self.spec.metrics]
+        return Findings(
+            measures=wanted,
+            samples=self._samples(rows, models, means),
+            details={"versions": self._versions, "fewShot": self.spec.few_shot, "tasks": sorted(self._tasks)},
+        )
+
+    def _scored(self, rows: Sequence[Row]) -> dict[str, dict[tuple[str, str], list[Any]]]:
+        """For each task, by metric and filter, what the library makes of each document's responses."""
+        responses = {row[INDEX]: row["response"] for row in rows}
+        found: dict[str, dict[tuple[str, str], list[Any]]] = {}
+        for name, task in self._tasks.items():
+            by_document: dict[int, list[Instance]] = defaultdict(list)
+            for instance, places in self._places[name]:
+                instance.resps = [_as_library(responses[place]) for place in places]
+                instance.filtered_resps = {}
+                by_document[instance.doc_id].append(instance)
+            task.apply_filters()
+            values: dict[tuple[str, str], list[Any]] = defaultdict(list)
+            for name_of_filter in task.instances[0].filtered_resps:
+                for number, document in task.doc_iterator(rank=0, limit=self.spec.limit, world_size=1):
+                    requests = sorted(by_document[number], key=lambda one: one.idx)
+                    answers = [one.filtered_resps[name_of_filter] for one in requests]
+                    for metric, value in task.process_results(document, answers).items():
+                        values[metric, name_of_filter].append(value)
+            found[name] = dict(values)
+        return found
+
+    def _group_measures(self, means: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> Iterator[Measure]:
+        """Averages over all questions of a group's tasks, for metrics that all of these have."""
+        for name, group in self._groups.items():
+            tasks = [task.task_name for task in group.get_all_tasks()]
+            of_first = [metric.removeprefix(f"{tasks[0]}.") for metric in means if metric.startswith(f"{tasks[0]}.")]
+            for metric in of_first:
+                parts = [means.get(f"{task}.{metric}") for task in tasks]
+                known = [part for part in parts if part is not None]
+                if len(known) < len(tasks):
+                    continue
+                pooled = {model: np.concatenate([part[model] for part in known]) for model in known[0]}
+                yield _mean_measure(f"{name}.{metric}", pooled, "higher")
+
+    def _samples(
+        self, rows: Rows, models: Sequence[str], means: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    ) -> list[Sample]:
+        """Documents with what the models answered, where they answered in words."""
+        responses = {
+            model: {row[INDEX]: row["response"] for row in rows[self._requests.key][model]} for model in models
+        }
+        found: list[Sample] = []
+        for name, task in self._tasks.items():
+            own = {metric: by for metric, by in means.items() if metric.startswith(f"{name}.")}
+            documents = list(task.doc_iterator(rank=0, limit=self.spec.limit, world_size=1))
+            first: dict[int, tuple[Instance, int]] = {}
+            for instance, places in self._places[name]:
+                first.setdefault(instance.doc_id, (instance, places[0]))
+            for place, (number, document) in enumerate(documents):
+                instance, index = first[number]
+                said = {model: responses[model][index] for model in models}
+                found.append(
+                    Sample(
+                        len(found),
+                        f"{name}: {str(instance.args[0])[-_LONGEST_QUESTION:]}",
+                        [str(task.doc_to_target(document))],
+                        {model: text for model, text in said.items() if isinstance(text, str)},
+                        {metric: {model: float(by[model][place]) for model in models} for metric, by in own.items()},
+                    )
+                )
+        return found
+
+
+def _as_library(response: Any) -> Any:
+    """A response as the library made it: JSON has no tuples."""
+    return tuple(response) if isinstance(response, list) else response
+
+
+def _metrics(values: Mapping[tuple[str, str], Sequence[Any]]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Names that results have: the metric's, with its filter's where that is not the plain one."""
+    for metric, filter_name in values:
+        yield (metric if filter_name == NO_FILTER else f"{metric},{filter_name}"), (metric, filter_name)
+
+
+def measure_of(name: str, task: Any, metric: str, values: Mapping[str, Sequence[Any]]) -> AnyMeasure | None:
+    """A task's metric: a mean where the library takes one, else its own function of all documents; None without one."""
+    aggregate = task.aggregation().get(metric)
+    higher = task.higher_is_better().get(metric, True)
+    direction: Direction = "higher" if higher else "lower"
+    if aggregate is None:
+        return None
+    if aggregate is library.mean:
+        return _mean_measure(
+            name, {model: np.asarray(own, dtype=np.float64) for model, own in values.items()}, direction
+        )
+
+    if aggregate in _OF_SUMS:
+        sums = {model: np.asarray(own, dtype=np.float64).reshape(len(own), -1) for model, own in values.items()}
+        return Measure(name, direction, sums, _OF_SUMS[aggregate])
+
+    def of(own: Sequence[Any]) -> Callable[[NDArray[np.intp]], float]:
+        return lambda kept: float(aggregate([own[place] for place in kept]))
+
+    count = len(next(iter(values.values())))
+    return SetMeasure(name, direction, count, {model: of(own) for model, own in values.items()})
+
+
+def _perplexity(sums: Statistics, samples: int) -> Statistics:
+    """e to the mean surprise, of log-likelihoods."""
+    return np.asarray(np.exp(np.minimum(-sums[..., 0] / samples, MOST_NATS)))
+
+
+def _weighted_perplexity(sums: Statistics, _samples: int) -> Statistics:
+    """e to the surprise per unit, of log-likelihoods and units, such as words or bytes."""
+    return np.asarray(np.exp(np.minimum(-sums[..., 0] / sums[..., 1], MOST_NATS)))
+
+
+def _bits(sums: Statistics, _samples: int) -> Statistics:
+    """Bits of surprise per byte, of log-likelihoods and bytes."""
+    return np.asarray(-sums[..., 0] / (sums[..., 1] * math.log(2)))
+
+
+# The library's aggregations that are functions of sums over documents, whose intervals a bootstrap gives.
+_OF_SUMS = {
+    library.perplexity: _perplexity,
+    library.weighted_perplexity: _weighted_perplexity,
+    library.bits_per_byte: _bits,
+}
+
+
+def _mean_measure(name: str, values: Mapping[str, NDArray[np.float64]], direction: Direction) -> Measure:
+    binary = all(np.isin(own, (0.0, 1.0)).all() for own in values.values())
+    return Measure(name, direction, {model: own[:, None] for model, own in values.items()}, binary=binary)
+
+
+def _prepare(task: Any, spec: JobSuite, seed: int) -> None:
+    """Few-shot examples and requests of a task; one that is made for none, such as a chain of thought, gets none."""
+    own = task.get_config("num_fewshot")
+    if own is None or (spec.few_shot is not None and own != 0):
+        task.set_config(key="num_fewshot", value=spec.few_shot or 0)
+    task.set_fewshot_seed(seed=seed)
+    task.build_all_requests(limit=spec.limit, rank=0, world_size=1)
+
+
+def load_tasks(names: Sequence[str], folder: str | None, *, field: str) -> dict[str, Any]:
+    """The tasks and groups of these names, the user's own folder first.
+
+    Raises JobFailure (TaskInvalid) for a name that there is not, and for data that cannot be had here.
+    """
+    manager = TaskManager(include_path=folder, include_defaults=False) if folder is not None else None
+    if manager is None or any(name not in manager.all_tasks for name in names):
+        manager = TaskManager(include_path=folder)
+    unknown = [name for name in names if name not in manager.all_tasks]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], manager.all_tasks, n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else " Give own tasks as a folder of YAML in taskFolder."
+        raise JobFailure(
+            FailureReason.TASK_INVALID,
+            f"{field}.tasks names {unknown[0]}, which lm-evaluation-harness does not have.{hint}",
+        )
+    with _offline_where_unreachable():
+        try:
+            loaded: dict[str, Any] = manager.load(list(names))
+        except Exception as error:  # whatever a dataset's loader raises on what it cannot find
+            raise JobFailure(
+                FailureReason.TASK_INVALID,
+                f"{field}.tasks: the data of {', '.join(names)} cannot be had here ({_first_line(error)}). Let pods "
+                "reach the Hugging Face hub, mount its cache and set HF_HOME, or name tasks in taskFolder whose "
+                "dataset_path reads files of a volume.",
+            ) from error
+    return loaded
+
+
+@contextmanager
+def _offline_where_unreachable() -> Iterator[None]:
+    """Lets the libraries look into their caches alone where there is no hub: they would try again for minutes."""
+    if _hub_answers():
+        yield
+        return
+    was = huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = was
+
+
+def _hub_answers() -> bool:
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    hub = urlsplit(huggingface_hub.constants.ENDPOINT)
+    try:
+        with socket.create_connection((hub.hostname or "", hub.port or 443), timeout=_REACH_S):
+            return True
+    except OSError:
+        return False
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
