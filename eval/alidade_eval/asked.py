@@ -86,7 +86,8 @@ def rendering(items: Sequence[Item]) -> Iterator[None]:
     except RenderError as error:
         raise JobFailure(
             FailureReason.TEMPLATE_FAILED,
-            f"{items[error.index].position}: {error.message} Set suites[].template to one that fits, such as chatml.",
+            f"{items[error.index].position}: {error.message.rstrip('.')}. Set suites[].template to one that fits, such "
+            "as chatml.",
         ) from error
 
 

@@ -17,7 +17,7 @@ from alidade_crds.evaluation import EvaluationResult
 from alidade_crds.reasons import FailureReason
 from alidade_engine.failures import JobFailure
 from alidade_eval.progress import Progress
-from alidade_eval.subjects import LocalModel
+from alidade_eval.subjects import Answer, LocalModel
 from tests.eval.conftest import ANSWERS, QUESTIONS, Evaluate, Run, write_lines
 
 MOST = (
@@ -224,6 +224,39 @@ def test_a_record_that_one_model_cannot_read_is_left_out_for_all(
     (warning,) = [one for one in outcome.warnings if "has no answer" in one and "untaught" in one]
     assert "untaught has no answer to 1 of 9 records, which were left out for all models" in warning
     assert "tokens; the model's context is 128" in warning
+
+
+@pytest.mark.parametrize(("count", "measured"), [(1, 8), (2, 4)])
+def test_what_failed_is_asked_again_unless_others_may_have_read_the_failure(
+    evaluate: Evaluate, run_course: Run, monkeypatch: pytest.MonkeyPatch, count: int, measured: int
+) -> None:
+    document = evaluate({"type": "generation", "metrics": ["exact_match"]})
+    answers = LocalModel.answers
+
+    def answers_half(self: LocalModel, prompts: Any, settings: Any, *, keep: Any, **named: Any) -> None:
+        def kept(place: int, answer: Answer) -> None:
+            keep(place, Answer(failure="it did not answer") if place % 2 else answer)
+
+        answers(self, prompts, settings, keep=kept, **named)
+
+    with monkeypatch.context() as half:
+        half.setattr(LocalModel, "answers", answers_half)
+        for number in range(1, count):
+            run_course(document, share=(number, count))
+        first = numbers(run_course(document, share=(0, count)).results)
+    assert first["generation", "exact_match", "taught"].n == 4
+    assert first["generation", "failed", "taught"].value == 0.5
+    second = numbers(run_course(document, share=(0, count)).results)
+    assert second["generation", "exact_match", "taught"].n == measured
+
+
+def test_a_record_that_a_template_cannot_render_is_named(evaluate: Evaluate, run_course: Run) -> None:
+    template = "{% for message in messages %}{{ raise_exception('no such turn') }}{% endfor %}"
+    for suite in ("generation", "ranking"):
+        with pytest.raises(JobFailure, match=r"(line|instance) 1: no such turn\. Set") as failure:
+            run_course(evaluate({"type": suite, "template": template}))
+        assert failure.value.reason is FailureReason.TEMPLATE_FAILED
+        assert failure.value.message.endswith("Set suites[].template to one that fits, such as chatml.")
 
 
 def test_an_evaluation_in_which_nothing_can_be_measured_fails(
