@@ -145,6 +145,12 @@ class Course:
         with self.store.appender(one.key, subject.name) as appender:
             one.collect(subject, missing, self._keeper(appender.add, subject.name))
         self.around.say(f"{readers} of {subject.name}: {len(missing)} samples in {time.monotonic() - begun:.1f} s.")
+        self._note_others()
+
+    def _note_others(self) -> None:
+        """Lets progress count what the other processes have done, too."""
+        if self.around.share.count > 1:
+            self.around.progress.note(sum(len(self.store.rows(one.key, subject)) for one, subject in self._work))
 
     def _keeper(self, add: Callable[[Row], None], model: str) -> Callable[[Row], None]:
         def keep(row: Row) -> None:
@@ -180,6 +186,7 @@ class Course:
         def missing() -> int:
             counts = [(one, subject, one.size - len(self.store.rows(one.key, subject))) for one, subject in pending]
             pending[:] = [(one, subject) for one, subject, count in counts if count > 0]
+            self._note_others()
             left = sum(count for *_, count in counts)
             if is_last:
                 self.around.progress.note(self.around.progress.total - left)

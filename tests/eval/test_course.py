@@ -136,11 +136,14 @@ def test_processes_that_share_the_work_find_what_one_finds(evaluate: Evaluate, r
     others = [fork.Process(target=run_course, args=(together,), kwargs={"share": (place, 3)}) for place in (1, 2)]
     for one in others:
         one.start()
-    shared = run_course(together, share=(0, 3))
+    progress = Progress()
+    shared = run_course(together, share=(0, 3), progress=progress)
     for one in others:
         one.join(60)
     assert [one.exitcode for one in others] == [0, 0]
     assert_same(shared.results, alone.results)
+    told = progress.to_document()
+    assert told.step == told.total_steps > 0
 
 
 def test_an_evaluation_that_is_stopped_goes_on_where_it_was(evaluate: Evaluate, run_course: Run) -> None:
