@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from alidade_crds.contract import Failure, ResultDocument
+from alidade_crds.evaluation import EvaluationResult, EvaluationSpec, EvaluationStatus
 from alidade_crds.jobs import FineTuneJobSpec
+from alidade_crds.packed import PackedResults
 from alidade_crds.status import JobStatus, ModelInfo
-from alidade_operator.api import FINE_TUNE_JOB
+from alidade_operator.api import EVALUATION, FINE_TUNE_JOB
 from alidade_operator.config import NodePool, OperatorConfig
 from alidade_operator.reconcile.plan import Plan, TrainingJob
 from alidade_operator.reconcile.trainingjob import plan_training_job
@@ -56,6 +58,30 @@ def job(name: str = "demo", *, status: JobStatus | None = None, generation: int 
         spec_error="",
         status=status or JobStatus(),
     )
+
+
+def evaluation(name: str = "demo", *, status: EvaluationStatus | None = None, **fields: Any) -> TrainingJob:
+    """An Evaluation with the fields of its spec as in YAML; by default two models and one suite of answers."""
+    spec = {
+        "models": [{"name": "base", "model": {"uri": "pvc://data/base"}}, {"name": "tuned", "model": {"uri": "pvc://data/tuned"}}],
+        "suites": [{"type": "generation", "dataset": "pvc://data/questions.json"}],
+    } | fields  # fmt: skip
+    return replace(
+        job(name, status=status or EvaluationStatus()), kind=EVALUATION, spec=EvaluationSpec.model_validate(spec)
+    )
+
+
+def measured(model: str, verdict: str | None = None, **values: Any) -> EvaluationResult:
+    """A result of the suite `generation`."""
+    known = {"suite": "generation", "metric": "f1", "value": 0.5, "low": 0.4, "high": 0.6, "n": 100}
+    return EvaluationResult(**(known | {"model": model, "verdict": verdict} | values))
+
+
+def evaluated(*results: EvaluationResult, **values: Any) -> ResultDocument:
+    """The result of an evaluation that has ended well; by default with a number of each model."""
+    packed = PackedResults.of(results or [measured("base"), measured("tuned", "better")])
+    report = "pvc://alidade-workspace/evaluations/demo-0f8fad5b/report.html"
+    return ResultDocument(**({"outcome": "succeeded", "evaluation": packed, "report_uri": report} | values))
 
 
 def observed(**values: Any) -> Observed:

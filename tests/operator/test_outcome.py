@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from alidade_crds.contract import ResultDocument
 from alidade_operator.reconcile.outcome import AttemptFailure, Undecided, outcome
 from alidade_operator.resources.observation import PodView
 from tests.operator.builders import NOW, ended_pod, failure, pod, success, training_job
@@ -14,9 +15,14 @@ from tests.operator.builders import NOW, ended_pod, failure, pod, success, train
 EARLIER = NOW - timedelta(seconds=5)
 
 
+def has_model(result: ResultDocument) -> bool:
+    """What a training job is for."""
+    return result.model is not None
+
+
 def read(*pods: PodView, state: str = "failed", **values: Any) -> Any:
     """The outcome, long after the end."""
-    return outcome(training_job(state=state, **values), pods, now=NOW + timedelta(minutes=5))
+    return outcome(training_job(state=state, **values), pods, now=NOW + timedelta(minutes=5), has_result=has_model)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +123,8 @@ def test_a_result_of_another_version_is_not_guessed_at() -> None:
 @pytest.mark.parametrize("state", ["succeeded", "failed"])
 def test_the_end_of_the_job_waits_a_while_for_the_end_of_its_pods(state: str) -> None:
     ended = training_job(state=state)
-    assert isinstance(outcome(ended, (pod(),), now=NOW + timedelta(seconds=19)), Undecided)
-    assert isinstance(outcome(ended, (pod(),), now=NOW + timedelta(seconds=20)), AttemptFailure)
+    assert isinstance(outcome(ended, (pod(),), now=NOW + timedelta(seconds=19), has_result=has_model), Undecided)
+    assert isinstance(outcome(ended, (pod(),), now=NOW + timedelta(seconds=20), has_result=has_model), AttemptFailure)
 
 
 def test_a_metric_that_is_no_number_does_not_lose_the_result() -> None:
