@@ -29,7 +29,7 @@ eval "$(alidade env --name demo)"
 say "2. Data, a pretraining job and an AlignmentRun, applied with kubectl"
 run kubectl apply --server-side -k examples/kbqa
 
-say "3. Pretraining, SFT, a reward model, RAFT: two DeepSpeed workers each"
+say "3. Pretraining, SFT, a reward model, RAFT, an evaluation: two workers each"
 run kubectl get alignmentrun kbqa --watch &
 watcher=$!
 until kubectl wait alignmentrun/kbqa --for=jsonpath='{.status.finishedAt}' --timeout=60s >/dev/null 2>&1; do
@@ -50,17 +50,15 @@ say "4. What it was made of"
 run kubectl get alidade
 run kubectl get events --field-selector involvedObject.name=kbqa
 
-say "5. Held-out questions: the reward model's mean reward, right answers, and how likely the right ones are"
-metric() { kubectl get alignmentrun kbqa -o jsonpath="{.status.metrics['$1']}"; }
-printf '%-34s %9s %9s\n' "" "SFT" "aligned"
-for row in "evalReward:mean reward" "heldOut:right, of greedy answers" "perplexity:perplexity of right answers"; do
-    printf '%-34s %9.3f %9.3f\n' "${row#*:}" "$(metric "${row%%:*}AtStart")" "$(metric "${row%%:*}")"
-done
+say "5. Is it better? The run's Evaluation, and the gate that its numbers had to pass"
+run alidade compare ar/kbqa
+kubectl get alignmentrun kbqa -o jsonpath='{.status.conditions[?(@.type=="GatePassed")].message}{"\n"}'
 
 say "6. The model answers"
 run alidade chat ar/kbqa \
     --prompt "Tell me who the author of Anna Karenina is." \
     --prompt "你知道《三体》是谁写的吗？"
 
-say "Done in $((SECONDS - started)) s. Curves, answers before and after, and where everything came from, as a page for the browser:"
+say "Done in $((SECONDS - started)) s. As pages for the browser: the evaluation, and the alignment's curves and lineage"
+alidade report "eval/$(kubectl get alignmentrun kbqa -o jsonpath='{.status.stages[?(@.kind=="Evaluation")].ref}')"
 alidade report ar/kbqa
