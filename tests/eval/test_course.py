@@ -74,10 +74,12 @@ def test_answers_that_are_empty_or_cut_off_are_counted(evaluate: Evaluate, run_c
 def test_two_models_are_never_in_memory_at_once(
     evaluate: Evaluate, run_course: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, loaded, alive = LocalModel.load.__func__, [], []  # type: ignore[attr-defined]
+    load = LocalModel.load.__func__  # type: ignore[attr-defined]
+    loaded: list[weakref.ref[LocalModel]] = []
+    alive: list[list[str]] = []
 
     def noted(cls: Any, name: str, *arguments: Any, **named: Any) -> LocalModel:
-        alive.append([one().name for one in loaded if one() is not None])
+        alive.append([held.name for one in loaded if (held := one()) is not None])
         subject: LocalModel = load(cls, name, *arguments, **named)
         loaded.append(weakref.ref(subject))
         return subject
