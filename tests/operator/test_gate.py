@@ -81,14 +81,14 @@ RESULTS = measured(
             {"metric": "bleu", "atLeast": {"value": 1}},
             False,
             "MetricMissing",
-            "The gate names bleu of model aligned, which the evaluation does not have; measured were held_perplexity, "
-            "reward_mean.",
+            "The gate names bleu of model aligned, which the evaluation does not have; measured were held.perplexity, "
+            "reward.mean.",
         ),
         (
             {"metric": "perplexity", "atMost": {"baseline": "base"}},
             False,
             "MetricMissing",
-            "The gate names perplexity of model base, which the evaluation does not have; measured were reward_mean.",
+            "The gate names perplexity of model base, which the evaluation does not have; measured were reward.mean.",
         ),
         (
             {"metric": "perplexity", "atMost": {"baseline": "other"}},
@@ -126,3 +126,62 @@ def test_a_metric_that_several_suites_measure_is_told_apart_by_its_suite() -> No
     for suite, passed in (("small", True), ("large", False)):
         rule = GateRule.model_validate({"metric": f"{suite}_accuracy", "atLeast": {"value": 0.5}})
         assert judge([rule], both).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("bound", "passed", "message"),
+    [
+        (
+            {"atLeast": {"baseline": "sft", "plus": 0}},
+            True,
+            "f1 is 0.7 and passes: it has to be at least 0.5 (sft 0.5) with its interval, and the difference is 0.1 to "
+            "0.3.",
+        ),
+        (
+            {"atLeast": {"baseline": "sft", "plus": 0.15}},
+            False,
+            "f1 is 0.7 and does not pass: it has to be at least 0.65 (sft 0.5 + 0.15) with its interval, and the "
+            "difference is 0.1 to 0.3.",
+        ),
+        (
+            {"atLeast": {"value": 0.65}},
+            False,
+            "f1 is 0.7 and does not pass: it has to be at least 0.65 with its interval, and that is 0.6 to 0.8.",
+        ),
+        (
+            {"atMost": {"value": 0.8}},
+            True,
+            "f1 is 0.7 and passes: it has to be at most 0.8 with its interval, and that is 0.6 to 0.8.",
+        ),
+        (
+            {"atLeast": {"baseline": "sft", "times": 1.3}},
+            False,
+            "f1 is 0.7 and does not pass: it has to be at least 0.65 (sft 0.5 x 1.3) with its interval, and that is "
+            "0.6 to 0.8.",
+        ),
+    ],
+)
+def test_a_significant_bound_has_to_hold_the_whole_interval(bound: dict[str, Any], passed: bool, message: str) -> None:
+    known = {"suite": "generation", "metric": "f1", "n": 100}
+    results = [
+        EvaluationResult(**known, model="sft", value=0.5, low=0.4, high=0.6),
+        EvaluationResult(
+            **known, model="aligned", value=0.7, low=0.6, high=0.8, difference_low=0.1, difference_high=0.3
+        ),
+    ]
+    verdict = judge([GateRule.model_validate({"metric": "generation.f1", "significant": True} | bound)], results)
+    assert (verdict.passed, verdict.message) == (passed, f"generation.{message}")
+
+
+def test_a_significant_bound_does_not_pass_without_an_interval() -> None:
+    rule = GateRule.model_validate({"metric": "reward.mean", "significant": True, "atLeast": {"value": 0}})
+    verdict = judge([rule], RESULTS)
+    assert not verdict.passed
+    assert verdict.message.endswith("and there is none of so few samples.")
+
+
+def test_leaks_which_belong_to_no_model_stop_a_gate() -> None:
+    leaked = EvaluationResult(suite="questions", metric="leaked", model="*", value=0.1, n=100)
+    rule = GateRule.model_validate({"metric": "questions.leaked", "atMost": {"value": 0}})
+    assert not judge([rule], [leaked]).passed
+    assert judge([rule], [leaked.model_copy(update={"value": 0.0})]).passed

@@ -83,7 +83,12 @@ def refused(blocks: dict[str, Any], cluster: MemoryCluster | None = None) -> tup
         ),
         (
             evaluation(models=[{"name": "base", "model": {"uri": "hf://a/b"}}])
-            | {"gate": [{"metric": "a", "atLeast": {"value": 1}}, {"metric": "b", "atLeast": {"baseline": "gpt"}}]},
+            | {
+                "gate": [
+                    {"metric": "perplexity", "atLeast": {"value": 1}},
+                    {"metric": "perplexity.bits_per_byte", "atLeast": {"baseline": "gpt"}},
+                ]
+            },
             "InvalidSpec",
             "spec.gate[1].atLeast.baseline is gpt; the evaluation measures sft, aligned, base. Name one of them, or "
             "add the model to spec.evaluation.template.models.",
@@ -101,10 +106,22 @@ def refused(blocks: dict[str, Any], cluster: MemoryCluster | None = None) -> tup
             "the model to spec.evaluation.template.models.",
         ),
         (
-            evaluation(PERPLEXITY, REWARD_SUITE) | {"rewardModels": [PROGRAM]},
+            evaluation(PERPLEXITY, REWARD_SUITE) | {"rewardModels": [{"name": "own", "entryPoint": "mine:score"}]},
             "InvalidSpec",
-            "spec.evaluation.template.suites[1].rewardModel is missing, and no reward of the run is a model that could "
-            "stand in for it. Name one, or leave the suite out.",
+            "spec.evaluation.template.suites[1].rewardModel is missing, and no reward of the run is a model or a "
+            "function that could stand in for it. Name one, or leave the suite out.",
+        ),
+        (
+            evaluation() | {"gate": [{"metric": "perplexity.perplexiti", "atMost": {"value": 9}}]},
+            "MetricUnknown",
+            "spec.gate[0].metric is perplexity.perplexiti, which the evaluation does not measure. Did you mean "
+            "perplexity.perplexity or perplexity.leaked or perplexity.failed?",
+        ),
+        (
+            evaluation(PERPLEXITY | {"metrics": ["bits"]}),
+            "MetricUnknown",
+            "spec.evaluation.template.suites[0].metrics names bits, which a suite of type perplexity does not have. "
+            "Did you mean bits_per_byte?",
         ),
         (
             {"align": [{"raft": {}}, {"ppo": {"miniBatchSize": 64}}], "compute": {"workers": 3}},

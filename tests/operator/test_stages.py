@@ -84,11 +84,29 @@ def test_a_reward_suite_keeps_its_own_reward_model() -> None:
     assert measured.suites[0].reward_model.uri == "hf://org/judge"
 
 
-def test_a_reward_suite_takes_the_first_reward_that_is_a_model_at_an_address_too() -> None:
-    rewards = [PROGRAM, {"name": "judge", "model": {"uri": "hf://org/judge"}}, HELPFULNESS]
+def test_a_reward_suite_takes_the_first_reward_at_an_address_too() -> None:
+    rewards = [{"name": "judge", "model": {"uri": "hf://org/judge"}}, HELPFULNESS]
     measured = evaluation(aligned(rewardModels=rewards, evaluation={"template": {"suites": [REWARD_SUITE]}}))
     assert measured.suites[0].reward_model is not None
     assert measured.suites[0].reward_model.uri == "hf://org/judge"
+
+
+def test_a_reward_suite_takes_a_program_too() -> None:
+    measured = evaluation(
+        aligned(rewardModels=[PROGRAM, HELPFULNESS], evaluation={"template": {"suites": [REWARD_SUITE]}})
+    )
+    assert measured.suites[0].reward_model is None
+    assert measured.suites[0].function == PROGRAM["function"]
+
+
+def test_the_leak_check_takes_what_the_run_trains_on_unless_it_is_told_otherwise() -> None:
+    told = {"suites": [REWARD_SUITE], "leakCheck": {"trainingData": ["pvc://data/other.json"]}}
+    own, other = (evaluation(aligned(evaluation={"template": one})).leak_check for one in (EVALUATE["template"], told))
+    assert own is not None
+    assert other is not None
+    assert own.training_data, "the run's own"
+    assert "pvc://data/other.json" not in own.training_data
+    assert other.training_data == ["pvc://data/other.json"]
 
 
 def test_the_start_model_at_an_address_is_measured_at_its_address() -> None:
