@@ -182,7 +182,14 @@ def _result(body: JsonObject | None, uid: str) -> ResultView | None:
         spec=body.get("spec") or {},
         conditions={item["type"]: (item["status"], item.get("message", "")) for item in conditions},
         results=_results(status.get("results") or []),
+        done=_done(status.get("progress")),
     )
+
+
+def _done(progress: Any) -> dict[str, float]:
+    if not isinstance(progress, dict) or not progress.get("totalSteps"):
+        return {}
+    return {"step": float(progress.get("step", 0)), "total_steps": float(progress["totalSteps"])}
 
 
 def _results(items: Sequence[Any]) -> tuple[EvaluationResult, ...]:

@@ -1,6 +1,6 @@
 """What follows an alignment: the evaluation, the gate, serving; each only when the run asks for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from alidade_crds.alignmentrun import StageStatus
@@ -135,7 +135,7 @@ def _evaluate(run: AlignmentRun, seen: RunObserved, draft: RunDraft, made: JsonO
         draft.conditions.set(ConditionType.EVALUATED, "False", Reason.STAGE_FAILED, message)
         return end_failed(draft, Reason.STAGE_FAILED, message)
     if not view.has("Succeeded"):
-        draft.add_stage(_entry(EVALUATION_STAGE, "Evaluation", name, "Running"))
+        draft.add_stage(_entry(EVALUATION_STAGE, "Evaluation", name, "Running", metrics=view.done))
         message = f"Evaluation {name} has no results yet.{_stuck(view)}"
         draft.conditions.set(ConditionType.EVALUATED, "False", Reason.STAGE_RUNNING, message)
         return draft.finish("Suspended" if run.spec is not None and run.spec.suspend else "Running", "wait", message)
@@ -194,9 +194,9 @@ def _entry(
     ref: str | None,
     phase: str,
     *,
-    metrics: dict[str, float] | None = None,
+    metrics: Mapping[str, float] | None = None,
 ) -> StageStatus:
-    return StageStatus(name=name, kind=kind, ref=ref, phase=phase, metrics=metrics or {})
+    return StageStatus(name=name, kind=kind, ref=ref, phase=phase, metrics=dict(metrics or {}))
 
 
 def _pass_gate(run: AlignmentRun, results: Sequence[EvaluationResult], draft: RunDraft) -> Plan | None:

@@ -127,6 +127,8 @@ class ResultView:
     conditions: Mapping[str, tuple[str, str]]
     """Status and message by type."""
     results: tuple[EvaluationResult, ...] = ()
+    done: Mapping[str, float] = field(default_factory=dict)
+    """What an Evaluation has measured and what there is to measure: step and total_steps."""
 
     def has(self, condition_type: str) -> bool:
         """Whether a condition holds."""
