@@ -23,6 +23,7 @@ from alidade_operator.api import (
     CLAIM,
     EVENT,
     FINE_TUNE_JOB,
+    JOB,
     PARENT_KINDS,
     POD,
     PYTORCH_JOB,
@@ -171,6 +172,42 @@ class Played:
         job = await self.until(look, f"a PyTorchJob of {name}", timeout_s=timeout_s)
         await self.run_pod(job)
         await self.end_pod(job["metadata"]["name"], result=result)
+
+    async def evaluate(self, name: str, result: ResultDocument) -> None:
+        """The first attempt of an Evaluation runs and succeeds; the test is the controller of Jobs and the kubelet."""
+        job_name = f"{name}-1"
+
+        async def look() -> dict[str, Any] | None:
+            jobs, _ = await self.api.list(JOB, namespace=self.namespace)
+            return next((job for job in jobs if job["metadata"]["name"] == job_name), None)
+
+        job = await self.until(look, f"Job {job_name}")
+        owner = {"apiVersion": JOB.api_version, "kind": JOB.kind, "name": job_name, "uid": job["metadata"]["uid"]}
+        labels = job["spec"]["template"]["metadata"]["labels"] | {
+            "batch.kubernetes.io/job-name": job_name,
+            "batch.kubernetes.io/job-completion-index": "0",
+        }
+        pod = f"{job_name}-0-abcde"
+        metadata = {"name": pod, "labels": labels, "ownerReferences": [owner | {"controller": True}]}
+        spec = {"containers": [{"name": "evaluation", "image": "none"}], "restartPolicy": "Never"}
+        await self.api.create(
+            POD, self.namespace, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+        )
+        ended = {"exitCode": 0, "message": result.to_termination_message(), "startedAt": now(), "finishedAt": now()}
+        container = {
+            "name": "evaluation", "image": "none", "imageID": "none", "ready": False, "restartCount": 0,
+            "state": {"terminated": ended | {"reason": "Completed"}},
+        }  # fmt: skip
+        await self.write_status(POD, pod, {"phase": "Succeeded", "containerStatuses": [container]})
+        complete = {
+            "type": "Complete",
+            "status": "True",
+            "reason": "Played",
+            "message": "",
+            "lastTransitionTime": now(),
+        }
+        status = {"conditions": [complete], "startTime": now(), "completionTime": now(), "succeeded": 1}
+        await self.write_status(JOB, job_name, status)
 
     async def training_jobs(self, name: str) -> dict[str, dict[str, Any]]:
         """PyTorchJobs of a FineTuneJob by name."""

@@ -17,7 +17,8 @@ from alidade_operator.api import (
     REWARD_MODEL,
     Kind,
 )
-from tests.operator.builders import MODEL, success
+from tests.operator.builders import MODEL, evaluated, success
+from tests.operator.builders import measured as told_of
 from tests.operator.conftest import Process
 from tests.operator.memory import HELPFULNESS, run_spec
 from tests.operator.played import Played, now
@@ -67,11 +68,10 @@ async def test_a_run_goes_from_apply_to_a_served_model(operator: Process, played
     measured = await played.child(EVALUATION, "evaluation")
     assert [one["name"] for one in measured["spec"]["models"]] == ["sft", "aligned"]
     assert measured["spec"]["suites"][0]["rewardModel"]["from"]["kind"] == "RewardModel"
-    results = [
-        {"suite": "reward", "metric": "mean", "model": model, "value": value, "n": 8}
-        for model, value in (("sft", 0.5), ("aligned", 0.75))
+    numbers = [
+        told_of(model, suite="reward", metric="mean", value=value) for model, value in (("sft", 0.5), ("aligned", 0.75))
     ]
-    await say(played, EVALUATION, measured["metadata"]["name"], "Succeeded", results=results)
+    await played.evaluate(measured["metadata"]["name"], evaluated(*numbers))
     await played.child(MODEL_SERVE, "serve")
     await say(played, MODEL_SERVE, "demo", "Available")
     status = await played.phase("demo", "Succeeded", kind=ALIGNMENT_RUN)
