@@ -9,14 +9,15 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alidade_crds.status import JobStatus
-from alidade_operator.api import PYTORCH_JOB
+from alidade_operator.api import JOB, PYTORCH_JOB
 from alidade_operator.reconcile.plan import Plan, TrainingJob
 from alidade_operator.resources.observation import Observed, TrainingJobView
 from tests.operator.builders import (
     NOW,
     after,
     ended_pod,
+    evaluated,
+    evaluation,
     failure,
     job,
     observed,
@@ -31,6 +32,7 @@ PODS = {
     "waiting": lambda attempt: pod(attempt, phase="Pending", ip=None, ready_to_report=False, started_at=None),
     "running": pod,
     "succeeded": lambda attempt: ended_pod(attempt, result=success()),
+    "measured": lambda attempt: ended_pod(attempt, result=evaluated()),
     "killed": lambda attempt: ended_pod(attempt, exit_code=137),
     "final": lambda attempt: ended_pod(attempt, exit_code=1, result=failure()),
     "evicted": lambda attempt: pod(attempt, phase="Failed", reason="Evicted", ready_to_report=False),
@@ -61,9 +63,10 @@ situations = st.builds(
     st.booleans(),
 )
 resources = st.builds(
-    lambda suspend, backoff_limit, deadline, ttl: job(
+    lambda make, suspend, backoff_limit, deadline, ttl: make(
         suspend=suspend, backoffLimit=backoff_limit, activeDeadlineSeconds=deadline, ttlSecondsAfterFinished=ttl
     ),
+    st.sampled_from([job, evaluation]),
     st.booleans(),
     st.integers(0, 3),
     st.sampled_from([None, 30, 3600]),
@@ -93,14 +96,16 @@ def test_a_plan_is_the_same_every_time_and_its_status_settles(resource: Training
         status = plan(settled, seen, now=now)
     assert status.status is None, "written until nothing is left to write"
     assert not status.notices
-    assert JobStatus.model_validate(settled.status.to_dict()) == settled.status, "what is written reads the same"
+    assert type(settled.status).model_validate(settled.status.to_dict()) == settled.status, (
+        "what is written reads the same"
+    )
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(resources, situations, times)
 def test_at_most_one_attempt_is_live_and_none_beside_a_new_one(resource: TrainingJob, seen: Observed, now: Any) -> None:
     made = plan(resource, seen, now=now)
-    launches = [child for child in made.children if child.kind == PYTORCH_JOB]
+    launches = [child for child in made.children if child.kind in (PYTORCH_JOB, JOB)]
     assert len(launches) <= 1
     assert len(live(seen, made)) + len(launches) <= 1
     if launches:
@@ -125,7 +130,7 @@ def test_what_is_still_to_do_is_come_back_to(resource: TrainingJob, seen: Observ
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(resources, situations, times)
 def test_attempts_never_fall_and_stay_within_the_limit(resource: TrainingJob, seen: Observed, now: Any) -> None:
-    resource = replace(resource, status=JobStatus(attempts=1))
+    resource = replace(resource, status=resource.status.model_copy(update={"attempts": 1}))
     made = plan(resource, seen, now=now)
     if made.status is None:
         return
@@ -133,6 +138,6 @@ def test_attempts_never_fall_and_stay_within_the_limit(resource: TrainingJob, se
     assert made.status.attempts >= 1
     spec = resource.spec
     assert spec is not None
-    launches = [child for child in made.children if child.kind == PYTORCH_JOB]
+    launches = [child for child in made.children if child.kind in (PYTORCH_JOB, JOB)]
     if launches:
         assert made.status.attempts <= max(1, newest, spec.backoff_limit + 1)
