@@ -137,6 +137,10 @@ class Suite(Spec):
         ("(self.type == 'custom') == has(self.entryPoint)", "entryPoint is needed by, and only for, type custom"),
         ("self.type == 'arena' || !has(self.judge)", "judge is for the arena suite"),
         (
+            "self.template in ['auto', 'alpaca', 'llama2', 'chatml', 'none'] || self.template.contains('{')",
+            "template must be auto, alpaca, llama2, chatml, none, or a Jinja template",
+        ),
+        (
             "self.type in ['reward', 'arena'] || (!has(self.rewardModel) && !has(self.__function__))",
             "rewardModel and function are for the suites reward and arena",
         ),

@@ -33,6 +33,8 @@ class Measure:
     statistics: Mapping[str, Statistics]
     value: Callable[[Statistics, int], Statistics] = mean
     binary: bool = False
+    least: float = -math.inf
+    """No value, and no end of an interval, lies below it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class SetMeasure:
     samples: int
     value: Mapping[str, Callable[[NDArray[np.intp]], float]]
     least: float = -math.inf
-    """No interval reaches below it."""
+    """No value, and no end of an interval, lies below it."""
 
 
 AnyMeasure = Measure | SetMeasure

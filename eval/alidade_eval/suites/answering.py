@@ -1,5 +1,6 @@
 """What suites share that look at answers."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -16,9 +17,10 @@ Scores = Mapping[str, NDArray[np.float64]]
 """For each model (samples,) numbers."""
 
 
-def mean_measure(metric: str, scores: Scores, *, binary: bool = False) -> Measure:
+def mean_measure(metric: str, scores: Scores, *, binary: bool = False, least: float = -math.inf) -> Measure:
     """A metric that is the mean of a number of each sample, the more the better."""
-    return Measure(metric, "higher", {model: own[:, None] for model, own in scores.items()}, binary=binary)
+    statistics = {model: own[:, None] for model, own in scores.items()}
+    return Measure(metric, "higher", statistics, binary=binary, least=least)
 
 
 def troubles(rows: Rows, answers: Answers, models: Sequence[str]) -> list[Measure]:

@@ -43,10 +43,10 @@ class GenerationSuite(Suite):
         tokenizer = tokenizer_for(references)
         statistics = {model: bleu_statistics(own, references, tokenizer=tokenizer) for model, own in answers.items()}
         measures = [
-            Measure("bleu", "higher", statistics, bleu),
-            *(mean_measure(kind, scores[kind]) for kind in KINDS),
+            Measure("bleu", "higher", statistics, bleu, least=0.0),
+            *(mean_measure(kind, scores[kind], least=0.0) for kind in KINDS),
             mean_measure("exact_match", scores["exact_match"], binary=True),
-            mean_measure("f1", scores["f1"]),
+            mean_measure("f1", scores["f1"], least=0.0),
         ]
         return Findings(
             measures=[*wanted_only(measures, self.spec), *troubles(rows, self._answers, models)],

@@ -44,8 +44,8 @@ class PerplexitySuite(Suite):
             for model, rows_ in statistics.items()
         }
         measures = [
-            Measure("perplexity", "lower", statistics, perplexity),
-            Measure("bits_per_byte", "lower", statistics, bits_per_byte),
+            Measure("perplexity", "lower", statistics, perplexity, least=1.0),
+            Measure("bits_per_byte", "lower", statistics, bits_per_byte, least=0.0),
         ]
         warnings = []
         if dropped := len(self.items) - len(indices):

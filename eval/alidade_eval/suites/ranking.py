@@ -50,7 +50,7 @@ class RankingSuite(Suite):
             }
             for metric, one in _METRICS.items()
         }
-        measures = [mean_measure(metric, own, binary=metric == "hits1") for metric, own in scores.items()]
+        measures = [mean_measure(metric, own, binary=metric == "hits1", least=0.0) for metric, own in scores.items()]
         likeliest = {
             model: [self.items[index].candidates[int(np.argmax(own))] for own, index in zip(rank, indices, strict=True)]
             for model, rank in scored.items()
