@@ -55,7 +55,8 @@ def _sum_results(measure: Measure, samples: int, suite: str, baseline: str, seed
 def _interval(measure: Measure, model: str, drawn: Mapping[str, Statistics], samples: int) -> Interval:
     if measure.binary:
         return proportion_interval(int(measure.statistics[model].sum()), samples)
-    return percentile_interval(drawn[model], samples=samples)
+    low, high = percentile_interval(drawn[model], samples=samples)
+    return max(low, measure.least), high
 
 
 def _difference(measure: Measure, model: str, baseline: str, drawn: Mapping[str, Statistics], samples: int) -> Interval:
