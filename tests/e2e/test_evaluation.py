@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
+from tests.cluster_fixtures import RunningCluster as Cluster
 from tests.cluster_fixtures import wait_until
-from tests.e2e.jobs import Cluster, apply, conditions, finetune_job, finished, listed, message, read
+from tests.e2e.jobs import apply, conditions, finetune_job, finished, listed, message, read
 
 ANSWERS = {"type": "generation", "dataset": "configmap://sums/train.json", "maxNewTokens": 16}
 
