@@ -15,6 +15,9 @@ from tests.operator.builders import NOW, ended_pod, failure, pod, success, train
 EARLIER = NOW - timedelta(seconds=5)
 
 
+ADVICE = "lower spec.training.microBatchSize"
+
+
 def has_model(result: ResultDocument) -> bool:
     """What a training job is for."""
     return result.model is not None
@@ -22,7 +25,13 @@ def has_model(result: ResultDocument) -> bool:
 
 def read(*pods: PodView, state: str = "failed", **values: Any) -> Any:
     """The outcome, long after the end."""
-    return outcome(training_job(state=state, **values), pods, now=NOW + timedelta(minutes=5), has_result=has_model)
+    return outcome(
+        training_job(state=state, **values),
+        pods,
+        now=NOW + timedelta(minutes=5),
+        has_result=has_model,
+        saves_memory=ADVICE,
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,8 +132,13 @@ def test_a_result_of_another_version_is_not_guessed_at() -> None:
 @pytest.mark.parametrize("state", ["succeeded", "failed"])
 def test_the_end_of_the_job_waits_a_while_for_the_end_of_its_pods(state: str) -> None:
     ended = training_job(state=state)
-    assert isinstance(outcome(ended, (pod(),), now=NOW + timedelta(seconds=19), has_result=has_model), Undecided)
-    assert isinstance(outcome(ended, (pod(),), now=NOW + timedelta(seconds=20), has_result=has_model), AttemptFailure)
+    assert isinstance(
+        outcome(ended, (pod(),), now=NOW + timedelta(seconds=19), has_result=has_model, saves_memory=ADVICE), Undecided
+    )
+    assert isinstance(
+        outcome(ended, (pod(),), now=NOW + timedelta(seconds=20), has_result=has_model, saves_memory=ADVICE),
+        AttemptFailure,
+    )
 
 
 def test_a_metric_that_is_no_number_does_not_lose_the_result() -> None:

@@ -30,6 +30,18 @@ class Craft(Protocol):
     def component(self) -> str:
         """What its objects are labelled as."""
 
+    @property
+    def saves_memory(self) -> str:
+        """The setting that takes less memory."""
+
+    @property
+    def image_setting(self) -> str:
+        """The operator's setting of its image."""
+
+    @property
+    def warning(self) -> str:
+        """Reason of the events that its warnings become."""
+
     def refusal(
         self, job: TrainingJob, spec: JobBlocks, observed: Observed, config: OperatorConfig
     ) -> acceptance.Refusal | None:
@@ -60,6 +72,9 @@ class Training:
 
     workload: Kind = PYTORCH_JOB
     component: str = "trainer"
+    saves_memory: str = "lower spec.training.microBatchSize"
+    image_setting: str = "trainerImage"
+    warning: str = "TrainingWarning"
 
     def refusal(
         self, job: TrainingJob, spec: JobBlocks, observed: Observed, config: OperatorConfig

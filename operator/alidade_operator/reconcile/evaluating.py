@@ -47,6 +47,9 @@ class Evaluating:
 
     workload: Kind = JOB
     component: str = "evaluation"
+    saves_memory: str = "set spec.precision: bf16"
+    image_setting: str = "evalImage"
+    warning: str = "EvaluationWarning"
 
     def refusal(self, job: TrainingJob, spec: JobBlocks, observed: Observed, config: OperatorConfig) -> Refusal | None:
         """As `Craft.refusal`."""

@@ -31,17 +31,22 @@ class Undecided:
 
 
 def outcome(
-    job: TrainingJobView, pods: Sequence[PodView], *, now: datetime, has_result: Callable[[ResultDocument], bool]
+    job: TrainingJobView,
+    pods: Sequence[PodView],
+    *,
+    now: datetime,
+    has_result: Callable[[ResultDocument], bool],
+    saves_memory: str,
 ) -> ResultDocument | AttemptFailure | Undecided:
     """The result of an ended attempt, its failure, or that it is too early to say.
 
-    has_result: whether a result document has what the job is for.
+    has_result: whether a result document has what the job is for. saves_memory: what takes less memory, for advice.
     """
     ended_at = job.ended_at or now
     waiting = now - ended_at < GRACE
     if job.state == "succeeded":
         return _success(pods, ended_at, waiting=waiting, has_result=has_result)
-    failures = [failure for pod in pods if (failure := pod_failure(pod, ended_at)) is not None]
+    failures = [failure for pod in pods if (failure := pod_failure(pod, ended_at, saves_memory)) is not None]
     if failures:
         return min(failures, key=_weight)
     if waiting:
@@ -70,7 +75,7 @@ def _weight(failure: AttemptFailure) -> tuple[bool, datetime]:
     return failure.retryable, failure.at
 
 
-def pod_failure(pod: PodView, ended_at: datetime) -> AttemptFailure | None:
+def pod_failure(pod: PodView, ended_at: datetime, saves_memory: str) -> AttemptFailure | None:
     """Why one pod failed, or None when it did not, or has not said so yet."""
     termination = pod.termination
     if termination is None:
@@ -88,7 +93,7 @@ def pod_failure(pod: PodView, ended_at: datetime) -> AttemptFailure | None:
     if termination.reason == "OOMKilled":
         message = (
             f"Pod {pod.name} used more memory than its limit and was killed. "
-            "Raise spec.compute.memory, or lower spec.training.microBatchSize."
+            f"Raise spec.compute.memory, or {saves_memory}."
         )
         return AttemptFailure(str(FailureReason.OUT_OF_MEMORY), message, retryable=True, exit_code=code, at=at)
     if told is not None and told.failure is not None:

@@ -129,7 +129,8 @@ def _ended(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan
     known = situation.job.status.last_failure
     if known is not None and known.attempt == current.attempt:
         return plan_launch(situation.job, situation.observed, situation.config, draft, attempt=current.attempt)
-    ending = outcome(current, pods, now=situation.now, has_result=situation.craft.has_result)
+    craft = situation.craft
+    ending = outcome(current, pods, now=situation.now, has_result=craft.has_result, saves_memory=craft.saves_memory)
     if isinstance(ending, Undecided):
         draft.look_again_in(_UNDECIDED_S)
         return draft.finish("Running", "wait", f"{current.name} has ended; its pods have not said how yet")
@@ -164,7 +165,9 @@ def _succeeded(situation: Situation, draft: Draft, current: TrainingJobView, res
     reason = result.stopped.reason if result.stopped is not None else Reason.COMPLETED
     draft.conditions.set(ConditionType.SUCCEEDED, "True", reason, message)
     draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.COMPLETED, f"{situation.named(current)} has succeeded.")
-    draft.remarks += [Notice("Warning", "TrainingWarning", warning) for warning in result.warnings[:_MOST_WARNINGS]]
+    draft.remarks += [
+        Notice("Warning", situation.craft.warning, warning) for warning in result.warnings[:_MOST_WARNINGS]
+    ]
     return draft.finish("Succeeded", "succeed", message)
 
 
@@ -242,7 +245,7 @@ def _report(situation: Situation, draft: Draft, current: TrainingJobView, pods: 
     if current.state == "running":
         _launched(situation, draft, Reason.RUNNING, current, "is running")
         return draft.finish("Running", "report", f"{current.name} is running", progress=target)
-    trouble = next((_trouble(pod) for pod in pods if pod.message), None)
+    trouble = next((_trouble(pod, situation.craft.image_setting) for pod in pods if pod.message), None)
     if trouble is not None:
         _launched(situation, draft, Reason.PODS_PENDING, current, f"has pods that cannot run. {trouble}")
         return draft.finish("Pending", "report", trouble)
@@ -250,11 +253,11 @@ def _report(situation: Situation, draft: Draft, current: TrainingJobView, pods: 
     return draft.finish("Starting", "report", f"{current.name} was created", progress=target)
 
 
-def _trouble(pod: PodView) -> str:
+def _trouble(pod: PodView, image_setting: str) -> str:
     """What keeps a pod from running, with what the user can do where that is known."""
-    advice = (
-        " Check spec.compute.image, or the operator's trainerImage and imagePullSecrets." if pod.image_missing else ""
-    )
+    advice = ""
+    if pod.image_missing:
+        advice = f" Check spec.compute.image, or the operator's {image_setting} and imagePullSecrets."
     return f"Pod {pod.name}: {pod.message.rstrip('.')}.{advice}"
 
 
