@@ -3,6 +3,7 @@
 Each document carries `version`; a reader refuses a version it does not know instead of guessing.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -235,17 +236,7 @@ class ResultDocument(Report):
 
         Warnings, then metrics, then an evaluation's last results are left out when it is longer.
         """
-        shortened = [
-            self,
-            self.model_copy(update={"warnings": []}),
-            bare := self.model_copy(update={"warnings": [], "metrics": {}}),
-        ]
-        if self.evaluation is not None:
-            kept = self.evaluation
-            while kept.rows:
-                kept = kept.shorter()
-                shortened.append(bare.model_copy(update={"evaluation": kept}))
-        for one in shortened:
+        for one in self._shortened():
             text = one.model_dump_json(by_alias=True, exclude_none=True)
             if len(text.encode()) <= TERMINATION_MESSAGE_LIMIT:
                 return text
@@ -254,3 +245,14 @@ class ResultDocument(Report):
         return self.model_copy(update={"warnings": [], "metrics": {}, "failure": cut}).model_dump_json(
             by_alias=True, exclude_none=True
         )
+
+    def _shortened(self) -> Iterator["ResultDocument"]:
+        """The document whole, then with less and less in it."""
+        yield self
+        yield self.model_copy(update={"warnings": []})
+        bare = self.model_copy(update={"warnings": [], "metrics": {}})
+        yield bare
+        kept = self.evaluation
+        while kept is not None and kept.rows:
+            kept = kept.shorter()
+            yield bare.model_copy(update={"evaluation": kept})
