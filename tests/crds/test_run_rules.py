@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 
-from alidade_crds.crd import KINDS, crd_manifest
-from alidade_local.apiserver import cel_rules
-from alidade_local.apiserver.defaulting import apply_defaults
-from alidade_local.apiserver.schema import Schema
-from alidade_local.apiserver.validation import validate
+from tests.crds.schemas import errors
 
-SCHEMAS = {kind.kind: Schema(crd_manifest(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]) for kind in KINDS}
 NEW = {"init": {"hiddenSize": 64, "layers": 2, "heads": 4, "vocabSize": 512}}
 DATA = {"uri": "pvc://data/a.json"}
 PROGRAM = {"name": "exact", "function": "exact_match"}
@@ -26,21 +20,6 @@ RUN: dict[str, Any] = {
 }
 REWARD: dict[str, Any] = {"model": {"uri": "hf://org/sft"}, "dataset": DATA}
 EVALUATION = {"template": {"suites": [{"type": "perplexity", "dataset": "pvc://data/b.json"}]}}
-
-
-def errors(kind: str, spec: dict[str, Any], old: dict[str, Any] | None = None, name: str = "demo") -> list[str]:
-    """`field: message` of every objection to a resource of this spec, or to its change from an older one."""
-    found, before = [], None
-    for version in (old, spec):
-        if version is None:
-            continue
-        obj = copy.deepcopy(
-            {"apiVersion": "alidade.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": version}
-        )
-        apply_defaults(obj, SCHEMAS[kind])
-        found = validate(obj, SCHEMAS[kind]) or cel_rules.check(obj, SCHEMAS[kind], before)
-        before = obj
-    return [f"{error.field}: {error.message}" for error in found]
 
 
 def changed(**blocks: Any) -> dict[str, Any]:
