@@ -103,6 +103,7 @@ class Sampler:
         drawn: Mapping[tuple[int, int], Completion] | None = None,
         on_token: Callable[[int, int, int], None] | None = None,
         on_completion: Callable[[int, int, Completion], None] | None = None,
+        is_over: Callable[[int, Sequence[int]], bool] | None = None,
     ) -> list[list[Completion]]:
         """samples_per_prompt completions of each prompt, both in order.
 
@@ -110,8 +111,10 @@ class Sampler:
         unless given: with keys of the whole dataset, a prompt has the same samples on whichever worker it lands. drawn:
         completions by (place of the prompt, sample) that an interrupted call had finished, taken as they are.
         on_token(prompt, sample, id) and on_completion(prompt, sample, completion) are called as they come, in no
-        particular order between prompts; an exception that they raise ends the call. Raises ValueError for a prompt
-        without tokens or one that leaves no room for an answer.
+        particular order between prompts; an exception that they raise ends the call. is_over(prompt, token
+        ids so far): whether an answer that no token has ended needs no more, such as after a string that stops it; it
+        is then kept as it is, with the finish_reason length. Raises ValueError for a prompt without tokens or one that
+        leaves no room for an answer.
         """
         check_asked(prompt_token_ids, samples_per_prompt, seed, prompt_keys, self._limit)
         stops = params.stop_token_ids
@@ -135,7 +138,7 @@ class Sampler:
             )
             for place in range(len(prompts))
         ]
-        self._run(requests, params, frozenset(stops), seed, finish, on_token)
+        self._run(requests, params, frozenset(stops), seed, finish, on_token, is_over)
         return [[done[place, sample] for sample in range(samples_per_prompt)] for place in range(len(prompts))]
 
     def _run(
@@ -146,6 +149,7 @@ class Sampler:
         seed: int,
         finish: Callable[[Finished], None],
         on_token: Callable[[int, int, int], None] | None,
+        is_over: Callable[[int, Sequence[int]], bool] | None,
     ) -> None:
         rows = sum(len(request.samples) for request in requests)
         if rows == 0:
@@ -157,7 +161,9 @@ class Sampler:
         self._model.eval()
         try:
             decoder = make_decoder(self._model, slots=slots, length=longest)
-            Schedule(decoder, params, stops, slots=slots, seed=seed, finish=finish, on_token=on_token).run(requests)
+            Schedule(
+                decoder, params, stops, slots=slots, seed=seed, finish=finish, on_token=on_token, is_over=is_over
+            ).run(requests)
         finally:
             self._model.train(was_training)
 

@@ -76,6 +76,7 @@ class Schedule:
         seed: int,
         finish: Callable[[Finished], None],
         on_token: Callable[[int, int, int], None] | None,
+        is_over: Callable[[int, Sequence[int]], bool] | None = None,
     ) -> None:
         self._decoder = decoder
         self._params = params
@@ -84,6 +85,7 @@ class Schedule:
         self._seed = seed
         self._finish = finish
         self._on_token = on_token
+        self._is_over = is_over
         self._rows: list[_Row] = []  # as the decoder numbers them
         self._ready: _Ready | None = None
         self._penalised = _Seen(slots) if params.repetition_penalty != 1 else None
@@ -176,7 +178,7 @@ class Schedule:
         ended = []
         for place, row in enumerate(self._rows[first:], first):
             stopped = row.tokens[-1] in self._stops
-            if stopped or len(row.tokens) == row.request.budget:
+            if stopped or len(row.tokens) == row.request.budget or self._ends(row):
                 ended.append(place)
                 self._end(row, stopped=stopped)
         if not ended:
@@ -187,6 +189,9 @@ class Schedule:
             if self._penalised is not None:
                 self._penalised.move(source, target)
         del self._rows[len(self._rows) - len(ended) :]
+
+    def _ends(self, row: _Row) -> bool:
+        return self._is_over is not None and self._is_over(row.request.prompt, row.tokens)
 
     def _end(self, row: _Row, *, stopped: bool) -> None:
         logprobs = row.logprobs if self._params.logprobs else None

@@ -1,6 +1,7 @@
 """Answers drawn from a model, compared with transformers' own generation and with probabilities worked out apart."""
 
 import copy
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -45,6 +46,24 @@ def test_padding_does_not_shift_positions(tokenizer: PreTrainedTokenizerFast) ->
     asked = [[5, 6, 7], [9] * 20]
     together = generate(absolute, tokenizer, asked, max_new_tokens=10)
     assert together == [generate(absolute, tokenizer, [ids], max_new_tokens=10)[0] for ids in asked]
+
+
+def test_an_answer_ends_when_it_is_said_to_be_over(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    prompts = [[5, 6], [7, 8, 9], [10]]
+    params = SamplingParams(12, temperature=0.0, stop_token_ids=())
+    whole = Sampler(model, tokenizer, slots=2).sample(prompts, params)
+    asked: list[tuple[int, int]] = []
+
+    def is_over(prompt: int, tokens: Sequence[int]) -> bool:
+        asked.append((prompt, len(tokens)))
+        return len(tokens) == 2 + prompt
+
+    cut = Sampler(model, tokenizer, slots=2).sample(prompts, params, is_over=is_over)
+    for prompt, ((long,), (short,)) in enumerate(zip(whole, cut, strict=True)):
+        assert short.token_ids == long.token_ids[: 2 + prompt]
+        assert short.text == tokenizer.decode(short.token_ids, skip_special_tokens=True)
+        assert short.finish_reason == "length"
+    assert sorted(asked) == [(prompt, count) for prompt in range(3) for count in range(1, 3 + prompt)]
 
 
 def test_an_answer_ends_at_the_end_token_and_its_text_is_without_it(
