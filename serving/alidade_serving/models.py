@@ -1,0 +1,118 @@
+"""What is served: a GGUF file, its tokenizer, and where both come from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gguf import GGUFReader
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from alidade_crds.reasons import FailureReason
+from alidade_engine.failures import JobFailure
+from alidade_engine.gguf.writing import write_gguf
+from alidade_engine.models import load_config, load_tokenizer, model_digest
+from alidade_serving.settings import Settings
+
+# Part of the name of a converted file: raise it when the writer changes what it writes.
+_WRITER = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on the disk, ready to be loaded by the engine."""
+
+    path: Path
+    tokenizer: PreTrainedTokenizerBase
+    digest: str
+    """Of the folder, or of nothing for a file that came as GGUF."""
+    context_length: int
+    longest_token: int
+    """Characters of the longest entry of the vocabulary: a text of n characters has at least n / this tokens."""
+
+
+def prepare_model(settings: Settings) -> Model:
+    """Converts a folder unless the cache has it; reads the tokenizer. Raises JobFailure when it cannot be served."""
+    if settings.model.is_file():
+        model = _from_file(settings.model)
+    else:
+        model = _from_folder(settings)
+    if settings.max_total_tokens > model.context_length:
+        raise JobFailure(
+            FailureReason.CONFIG_INVALID,
+            f"--max-total-tokens is {settings.max_total_tokens}; the model was made for {model.context_length}. Lower "
+            "it, or scale the model's positions in training.",
+        )
+    return model
+
+
+def prepare_draft(settings: Settings) -> Path | None:
+    """The draft model as a GGUF file; nothing when none is set."""
+    draft = settings.draft_model
+    if draft is None:
+        return None
+    return draft if draft.is_file() else _converted(draft, settings)[0]
+
+
+def _from_folder(settings: Settings) -> Model:
+    config = load_config(settings.model)
+    path, digest = _converted(settings.model, settings)
+    tokenizer = load_tokenizer(settings.model)
+    return Model(path, tokenizer, digest, int(config.max_position_embeddings), _longest(tokenizer))
+
+
+def _converted(folder: Path, settings: Settings) -> tuple[Path, str]:
+    load_config(folder)  # says what is wrong with the folder, before its digest is taken
+    digest = model_digest(folder)
+    name = f"{digest.removeprefix('sha256:')[:32]}-{settings.quantization}-{_WRITER}.gguf"
+    path = settings.cache / name
+    if not path.is_file():
+        write_gguf(folder, path, settings.quantization)
+    return path, digest
+
+
+def _from_file(path: Path) -> Model:
+    try:
+        reader = GGUFReader(path)
+    except (ValueError, OSError, IndexError) as error:
+        raise JobFailure(FailureReason.MODEL_INVALID, f"{path} is not a GGUF file ({error}); copy it again.") from error
+    architecture = _field(reader, "general.architecture", "")
+    stored = _field(reader, "tokenizer.huggingface.json", "")
+    if not stored:
+        raise JobFailure(
+            FailureReason.MODEL_INVALID,
+            f"{path} does not hold its Hugging Face tokenizer, so that prompts could not be split as in training. "
+            "Serve the folder that it was made of, or convert that folder again.",
+        )
+    tokenizer = _tokenizer(reader, stored)
+    context = int(_field(reader, f"{architecture}.context_length", 0))
+    return Model(path, tokenizer, "", context, _longest(tokenizer))
+
+
+def _field(reader: GGUFReader, name: str, default: Any) -> Any:
+    found = reader.get_field(name)
+    return default if found is None else found.contents()
+
+
+def _tokenizer(reader: GGUFReader, stored: str) -> PreTrainedTokenizerFast:
+    tokens = reader.get_field("tokenizer.ggml.tokens")
+    named = {
+        "bos_token": "tokenizer.ggml.bos_token_id",
+        "eos_token": "tokenizer.ggml.eos_token_id",
+        "unk_token": "tokenizer.ggml.unknown_token_id",
+        "pad_token": "tokenizer.ggml.padding_token_id",
+    }
+    special = {
+        name: tokens.contents(int(number))
+        for name, field in named.items()
+        if tokens is not None and (number := _field(reader, field, None)) is not None
+    }
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(stored), clean_up_tokenization_spaces=False, **special
+    )
+    tokenizer.chat_template = _field(reader, "tokenizer.chat_template", None)
+    return tokenizer
+
+
+def _longest(tokenizer: PreTrainedTokenizerBase) -> int:
+    return max(len(text) for text in tokenizer.get_vocab())

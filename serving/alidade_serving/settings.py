@@ -1,0 +1,158 @@
+"""Settings of a server, each a flag of `alidade-serve` and an environment variable of the same name."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alidade_engine.gguf.quantization import QUANTIZATION_TYPES
+
+PREFIX = "ALIDADE_SERVE_"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a server serves and where it stops; `parser` says what each means."""
+
+    model: Path
+    name: str
+    host: str
+    port: int
+    quantization: str
+    cache: Path
+    slots: int
+    threads: int
+    max_input_tokens: int
+    max_total_tokens: int
+    max_concurrent_requests: int
+    max_stop_sequences: int
+    max_body_bytes: int
+    keys_from: Path | None
+    draft_model: Path | None
+    draft_tokens: int
+    prompt_lookup_tokens: int
+    read_timeout_s: float
+    write_timeout_s: float
+    stall_timeout_s: float
+    drain_delay_s: float
+    drain_timeout_s: float
+
+
+def read_settings(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Settings:
+    """Flags over environment over defaults. Ends with exit code 2 and a sentence when they do not go together."""
+    parser = _parser(environment)
+    options = parser.parse_args(argv)
+    if options.model is None:
+        parser.error(f"--model is missing; name a folder in Hugging Face format or a .gguf file ({PREFIX}MODEL).")
+    if options.max_input_tokens >= options.max_total_tokens:
+        parser.error(
+            f"--max-input-tokens is {options.max_input_tokens} and --max-total-tokens {options.max_total_tokens}; an "
+            "answer needs at least one token more than its prompt."
+        )
+    if options.draft_model is not None and options.prompt_lookup_tokens:
+        parser.error("--draft-model and --prompt-lookup-tokens both propose tokens; set one of them.")
+    if options.slots > options.max_concurrent_requests:
+        parser.error(
+            f"--slots is {options.slots} and --max-concurrent-requests {options.max_concurrent_requests}; a slot that "
+            "no request may take is memory wasted. Raise the second or lower the first."
+        )
+    settings = vars(options)
+    settings["name"] = options.name or options.model.resolve().name.removesuffix(".gguf")
+    settings["threads"] = options.threads or usable_cpus()
+    return Settings(**settings)
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="alidade-serve",
+        description="Serves a language model on CPUs over text-generation-inference's and OpenAI's HTTP APIs.",
+        epilog=f"Each flag is also read from the environment, such as {PREFIX}MAX_TOTAL_TOKENS.",
+    )
+
+    def add(flag: str, kind: type | object, default: object, text: str, **options: object) -> None:
+        variable = PREFIX + flag.removeprefix("--").replace("-", "_").upper()
+        chosen = environment.get(variable, default)
+        # A default that is a text is parsed, and refused, as if it had been given as the flag.
+        parser.add_argument(flag, type=kind, default=chosen, help=text, **options)  # type: ignore[arg-type]
+
+    add("--model", Path, None, "folder in Hugging Face format, or a .gguf file")
+    add("--name", str, "", "name under which clients ask for the model (default: the folder's)")
+    add("--host", str, "0.0.0.0", "address to listen on (default: all)")
+    add("--port", _between(0, 65535), "8080", "port to listen on; 0 takes a free one (default: 8080)")
+    add("--quantization", _quantization, "f16", "type that a folder is converted to (default: f16)")
+    add("--cache", Path, "/scratch/gguf", "folder that keeps converted models (default: /scratch/gguf)")
+    add("--slots", _between(1, 256), "8", "requests that generate at once (default: 8)")
+    add("--threads", _between(0, 1024), "0", "threads that compute (default: the CPUs it may use)")
+    add("--max-input-tokens", _between(1, 1_048_576), "1024", "longest prompt, in tokens (default: 1024)")
+    add("--max-total-tokens", _between(2, 1_048_576), "2048", "longest prompt and answer, in tokens (default: 2048)")
+    add("--max-concurrent-requests", _between(1, 65536), "128", "requests at once; more get 429 (default: 128)")
+    add("--max-stop-sequences", _between(0, 64), "4", "most stop sequences of a request (default: 4)")
+    add("--max-body-bytes", _between(1024, 1 << 30), "2097152", "longest request body, in bytes (default: 2 MiB)")
+    add("--keys-from", Path, None, "file, or folder of files, with one accepted bearer key a line (default: no key)")
+    add("--draft-model", Path, None, "small model of the same tokenizer that proposes tokens")
+    add("--draft-tokens", _between(1, 64), "3", "tokens that the draft model proposes at once (default: 3)")
+    add("--prompt-lookup-tokens", _between(0, 64), "0", "tokens proposed from repetitions in the text (default: none)")
+    add("--read-timeout-s", _seconds, "15", "time for a request to arrive, in seconds (default: 15)")
+    add("--write-timeout-s", _seconds, "30", "time that a client may leave an answer unread (default: 30)")
+    add("--stall-timeout-s", _seconds, "120", "time without a token until it counts as dead (default: 120)")
+    add("--drain-delay-s", _seconds, "2", "time between refusing readiness and refusing requests (default: 2)")
+    add("--drain-timeout-s", _seconds, "25", "time for answers to end after SIGTERM, in seconds (default: 25)")
+    return parser
+
+
+class _between:  # noqa: N801  # reads as the function that it is used as
+    def __init__(self, low: int, high: int) -> None:
+        self._low, self._high = low, high
+
+    def __call__(self, text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if not self._low <= value <= self._high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {self._low} and {self._high}")
+        return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 0 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 86400 seconds")
+    return value
+
+
+def _quantization(text: str) -> str:
+    if text not in QUANTIZATION_TYPES:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(QUANTIZATION_TYPES)}")
+    return text
+
+
+def usable_cpus(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPUs that this process may use: its affinity, and the quota of its container where there is one.
+
+    More threads than that wait for one another in each matrix product.
+    """
+    cpus = len(os.sched_getaffinity(0))
+    if quota.is_file():
+        allowed, period = quota.read_text("ascii").split()
+        if allowed != "max":
+            cpus = min(cpus, max(1, int(allowed) // int(period)))
+    return cpus
+
+
+def read_keys(source: Path | None) -> frozenset[str]:
+    """Accepted keys, from a file or from the files of a mounted Secret. Raises ValueError when there are none."""
+    if source is None:
+        return frozenset()
+    if not source.exists():
+        raise ValueError(f"--keys-from: {source} does not exist; without keys nobody could be let in.")
+    files = [source] if source.is_file() else sorted(path for path in source.iterdir() if path.is_file())
+    lines = (line.strip() for file in files for line in file.read_text("utf-8").splitlines())
+    keys = frozenset(line for line in lines if line)
+    if not keys:
+        raise ValueError(f"--keys-from: {source} holds no key; write one a line.")
+    return keys
