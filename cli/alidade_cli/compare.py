@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -199,12 +199,7 @@ def _notes(found: Results) -> Iterator[str]:
         verdicts = counted(found.results, name)
         if verdicts:
             yield f"{name} against {found.baseline}: {verdicts}"
-    for one in found.results:
-        if one.metric == LEAKED:
-            yield (
-                f"Leak check of {one.suite}: {round(one.value * one.n)} of {one.n} prompts ({one.value:.1%}) stand in "
-                "the training data"
-            )
+    yield from _leaks(found.results)
     if found.omitted:
         yield f"{found.omitted} more numbers are in results.json beside the report"
     signs = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items())
@@ -212,3 +207,16 @@ def _notes(found: Results) -> Iterator[str]:
     yield f"In brackets 95 % intervals; {BEST} the best value{compared}"
     if found.report is not None:
         yield f"Report: {found.report}"
+
+
+def _leaks(results: Iterable[EvaluationResult]) -> Iterator[str]:
+    """What the leak check has found; suites with the same prompts are named together."""
+    suites: dict[tuple[int, int], list[str]] = {}
+    for one in results:
+        if one.metric == LEAKED:
+            suites.setdefault((round(one.value * one.n), one.n), []).append(one.suite)
+    for (leaked, count), names in suites.items():
+        yield (
+            f"Leak check of {', '.join(names)}: {leaked} of {count} prompts ({leaked / count:.1%}) stand in the training "
+            "data"
+        )
