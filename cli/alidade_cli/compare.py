@@ -216,7 +216,5 @@ def _leaks(results: Iterable[EvaluationResult]) -> Iterator[str]:
         if one.metric == LEAKED:
             suites.setdefault((round(one.value * one.n), one.n), []).append(one.suite)
     for (leaked, count), names in suites.items():
-        yield (
-            f"Leak check of {', '.join(names)}: {leaked} of {count} prompts ({leaked / count:.1%}) stand in the training "
-            "data"
-        )
+        share = f"{leaked} of {count} prompts ({leaked / count:.1%})"
+        yield f"Leak check of {', '.join(names)}: {share} stand in the training data"
