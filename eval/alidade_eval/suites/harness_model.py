@@ -1,16 +1,18 @@
 """A model of this process as lm-evaluation-harness sees one: its requests, answered by the shared engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from transformers import PreTrainedTokenizerBase
 
+from alidade_engine.branches import Question, branch_likelihoods, shares_contexts
 from alidade_engine.encoding import Rendered
-from alidade_engine.sampling import Sampler, SamplingParams, length_limit
+from alidade_engine.sampling import Completion, Sampler, SamplingParams, length_limit
 from alidade_engine.scoring import likelihoods_and_greed
-from alidade_engine.templates import stop_token_ids
 from alidade_eval.subjects import SLOTS, LocalModel
 
 BATCH = 64
@@ -19,7 +21,7 @@ DEFAULT_ANSWER = 256
 
 
 class EngineLM(TemplateLM):  # type: ignore[misc]  # the library has no types
-    """Log-likelihoods batched by length, with logits for the scored tokens alone; answers on the sampling engine."""
+    """Log-likelihoods with a question read once for all its answers; answers on the sampling engine."""
 
     def __init__(self, subject: LocalModel) -> None:
         super().__init__()
@@ -50,12 +52,26 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # the library has no types
         self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         """Of each continuation; what is beyond the context is cut off at the left, as the library does."""
-        sequences = []
-        for _text, context, continuation in requests:
-            ids = [*context, *continuation][-(self._limit + 1) :]
-            begins = max(1, len(ids) - len(continuation))
-            sequences.append(Rendered(ids, [place >= begins for place in range(len(ids))]))
-        return self._scored(sequences)
+        answered = [self._question(context, continuation) for _text, context, continuation in requests]
+        if not shares_contexts(self._subject.model, self._limit):
+            return self._scored([_whole(context, answer) for context, answer in answered])
+        places: dict[tuple[int, ...], list[int]] = {}
+        for place, (context, answer) in enumerate(answered):
+            if answer:
+                places.setdefault(context, []).append(place)
+        questions = [Question(context, [answered[place][1] for place in own]) for context, own in places.items()]
+        found = [(0.0, True)] * len(requests)
+        scored = branch_likelihoods(self._subject.model, questions, pad_token_id=self.tokenizer.pad_token_id)
+        for sharing, values in zip(places.values(), scored, strict=True):
+            for place, value in zip(sharing, values, strict=True):
+                found[place] = value
+        return found
+
+    def _question(self, context: list[int], continuation: list[int]) -> tuple[tuple[int, ...], list[int]]:
+        """What is read and what is scored; a continuation keeps at least one token before it."""
+        ids = [*context, *continuation][-(self._limit + 1) :]
+        begins = max(1, len(ids) - len(continuation))
+        return tuple(ids[:begins]), ids[begins:]
 
     def _scored(self, sequences: Sequence[Rendered]) -> list[tuple[float, bool]]:
         return likelihoods_and_greed(
@@ -73,8 +89,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # the library has no types
                 context_len=1,
             )
             for context, continuation in map(make_disjoint_window, windows):
-                ids = [*context, *continuation]
-                sequences.append(Rendered(ids, [place >= len(context) for place in range(len(ids))]))
+                sequences.append(_whole(context, continuation))
                 owners.append(owner)
         totals = [0.0] * len(requests)
         for owner, (value, _) in zip(owners, self._scored(sequences), strict=True):
@@ -84,20 +99,33 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # the library has no types
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
         """Answers, cut where a stop string begins."""
         answers = [""] * len(requests)
+        self.answer(requests, keys=range(len(requests)), seed=0, keep=answers.__setitem__)
+        return answers
+
+    def answer(
+        self, requests: Sequence[Instance], *, keys: Sequence[int], seed: int, keep: Callable[[int, str], None]
+    ) -> None:
+        """Calls keep(place of the request, answer) as answers are finished. keys: as of `Sampler.sample`."""
         by_settings: dict[tuple[Any, ...], list[int]] = {}
         for place, request in enumerate(requests):
             by_settings.setdefault(_settings(request.args[1]), []).append(place)
-        for (longest, temperature, top_p, top_k), places in by_settings.items():
-            prompts = [self._cut(self.tok_encode(requests[place].args[0]), longest) for place in places]
-            sampler = Sampler(
-                self._subject.model, self.tokenizer, slots=SLOTS[self._subject.model.device.type], template="none"
+        for (longest, temperature, top_p, top_k, until), places in by_settings.items():
+            over = Stops(self.tokenizer, until)
+
+            def finished(
+                prompt: int, _: int, done: Completion, places: Sequence[int] = places, until: Sequence[str] = until
+            ) -> None:
+                keep(places[prompt], cut_at(done.text, until))
+
+            sampler = Sampler(self._subject.model, self.tokenizer, slots=SLOTS[self._subject.model.device.type])
+            sampler.sample(
+                [self._cut(self.tok_encode(requests[place].args[0]), longest) for place in places],
+                SamplingParams(longest, temperature, top_p, top_k, stop_token_ids=(self.eot_token_id,)),
+                seed=seed,
+                prompt_keys=[keys[place] for place in places],
+                on_completion=finished,
+                is_over=over if until else None,
             )
-            stops = tuple(stop_token_ids(self.tokenizer, "none"))
-            params = SamplingParams(longest, temperature, top_p, top_k, stop_token_ids=stops)
-            drawn = sampler.sample(prompts, params, prompt_keys=places)
-            for place, (completion,) in zip(places, drawn, strict=True):
-                answers[place] = cut_at(completion.text, _until(requests[place].args[1]))
-        return answers
 
     def _cut(self, ids: list[int], longest: int) -> list[int]:
         """The end of a prompt that leaves room for an answer."""
@@ -105,17 +133,31 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # the library has no types
         return ids[-room:] or [self.prefix_token_id]
 
 
-def _settings(wanted: dict[str, Any]) -> tuple[int, float, float, int]:
-    """Longest answer, temperature, top_p, top_k of a request's keyword arguments."""
-    longest = int(wanted.get("max_gen_toks") or wanted.get("max_new_tokens") or DEFAULT_ANSWER)
-    drawn = bool(wanted.get("do_sample", float(wanted.get("temperature", 0.0)) > 0))
-    temperature = float(wanted.get("temperature", 1.0)) if drawn else 0.0
-    return longest, temperature, float(wanted.get("top_p", 1.0)), int(wanted.get("top_k", 0)) if drawn else 0
+class Stops:
+    """Whether an answer holds one of the strings that end it, asked after each token."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._strings = [one for one in strings if one]
+        # A token is at least one byte, but for a few that are none; what the last one completes is in so many.
+        self._tail = max((len(one.encode()) for one in self._strings), default=0) + 8
+
+    def __call__(self, _prompt: int, tokens: Sequence[int]) -> bool:
+        """tokens: of the answer so far; asked before, none of the strings was in it."""
+        text = self._tokenizer.decode(tokens[-self._tail :], skip_special_tokens=True)
+        return any(one in text for one in self._strings)
 
 
-def _until(wanted: dict[str, Any]) -> list[str]:
-    until = wanted.get("until") or []
-    return [until] if isinstance(until, str) else list(until)
+def _whole(context: Sequence[int], continuation: Sequence[int]) -> Rendered:
+    return Rendered([*context, *continuation], [False] * len(context) + [True] * len(continuation))
+
+
+def _settings(wanted: dict[str, Any]) -> tuple[int, float, float, int, tuple[str, ...]]:
+    """Longest answer, temperature, top_p, top_k and stop strings of a request's keyword arguments."""
+    kwargs = normalize_gen_kwargs(wanted, DEFAULT_ANSWER)
+    temperature = float(kwargs.get("temperature", 0.0)) if kwargs["do_sample"] else 0.0
+    top_k = int(kwargs.get("top_k", 0))
+    return kwargs["max_gen_toks"], temperature, float(kwargs.get("top_p", 1.0)), top_k, tuple(kwargs["until"] or ())
 
 
 def cut_at(text: str, stops: Sequence[str]) -> str:
