@@ -1,5 +1,6 @@
 """The arena: every pair of models on every prompt, and ratings from who wins (as of Chinese LLaMA & Alpaca)."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import combinations
@@ -13,7 +14,7 @@ from alidade_engine.reward.functions import Reward
 from alidade_eval.asked import Answers, Collection, Keep, Rows, key_of
 from alidade_eval.inference.bradley_terry import rating_samples, ratings
 from alidade_eval.inference.comparisons import judged, sign_of
-from alidade_eval.inference.intervals import LEVEL, Draws
+from alidade_eval.inference.intervals import Draws, percentile_interval
 from alidade_eval.items import Item
 from alidade_eval.judge import Judge, Preferred
 from alidade_eval.samples import FAILURE, INDEX, Row
@@ -174,15 +175,24 @@ class ArenaSuite(Suite):
         rates, drawn_rates = win_rates(points.sum(0)), _drawn_rates(points, self._seed)
         return [
             *self._rows("elo", elo, drawn, models, len(points)),
-            *self._rows("win_rate", rates, drawn_rates, models, len(points)),
+            *self._rows("win_rate", rates, drawn_rates, models, len(points), least=0.0, most=1.0),
         ]
 
     def _rows(
-        self, metric: str, values: Points, drawn: Points, models: Sequence[str], prompts: int
+        self,
+        metric: str,
+        values: Points,
+        drawn: Points,
+        models: Sequence[str],
+        prompts: int,
+        *,
+        least: float = -math.inf,
+        most: float = math.inf,
     ) -> list[EvaluationResult]:
         base = models.index(self._baseline)
-        low, high = _ends(drawn)
-        below, above = _ends(drawn - drawn[:, [base]])
+        low, high = _ends(drawn, prompts)
+        low, high = np.maximum(low, least), np.minimum(high, most)
+        below, above = _ends(drawn - drawn[:, [base]], prompts)
         return [
             EvaluationResult(
                 suite=self.title,
@@ -208,9 +218,12 @@ def _compared(is_compared: bool, low: float, high: float) -> dict[str, float | V
     }
 
 
-def _ends(drawn: Points) -> tuple[Points, Points]:
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return low, high
+def _ends(drawn: Points, prompts: int) -> tuple[Points, Points]:
+    """(models,) each, of (resamples, models) values."""
+    if prompts == 1:  # nothing tells how another prompt would differ
+        return drawn.mean(0), drawn.mean(0)
+    low, high = zip(*(percentile_interval(own, samples=prompts) for own in drawn.T), strict=True)
+    return np.array(low), np.array(high)
 
 
 def agreed(row: Mapping[str, float | None]) -> float:
