@@ -130,19 +130,20 @@ def contract_reference() -> str:
     lines = [
         "# Job contract",
         "",
-        "Generated from `crds/alidade_crds/contract.py`. The operator writes the job document into a ConfigMap; the",
-        "trainer's rank 0 answers the progress document at `GET /progress`; the result document is the container's",
-        "termination message and `result.json` beside the model. A reader refuses a `version` it does not know.",
+        "Generated from `crds/alidade_crds/contract.py`. The operator writes the document of a training job or an evaluation",
+        "into a ConfigMap; the job's first process answers the progress document at `GET /progress`; the result document is",
+        "the container's termination message and `result.json` in the output. A reader refuses a `version` it does not know.",
         "",
         "| exit code | meaning |",
         "|---|---|",
-        f"| {contract.ExitCode.SUCCEEDED} | the model is complete |",
+        f"| {contract.ExitCode.SUCCEEDED} | the result is complete |",
         f"| {contract.ExitCode.FAILED} | final: another attempt would fail again |",
-        f"| {contract.ExitCode.RETRY} | the next attempt resumes from the newest complete checkpoint |",
-        f"| {contract.ExitCode.TERMINATED} | SIGTERM was obeyed and a checkpoint saved |",
+        f"| {contract.ExitCode.RETRY} | the next attempt goes on from the newest complete checkpoint, or the samples there are |",
+        f"| {contract.ExitCode.TERMINATED} | SIGTERM was obeyed and what was done was saved |",
         "",
     ]
-    for document in (contract.JobDocument, contract.ProgressDocument, contract.ResultDocument):
+    documents = (contract.JobDocument, contract.EvaluationDocument, contract.ProgressDocument, contract.ResultDocument)
+    for document in documents:
         lines += [f"## {document.__name__}", "", _cell(inspect.getdoc(document) or ""), "", *fields_table(document), ""]
     return "\n".join(lines)
 
