@@ -47,6 +47,11 @@ def rating_samples(points: NDArray[np.float64], *, seed: int) -> NDArray[np.floa
 
     points: (prompts, models, models) as of `ratings`, of each prompt.
     """
+    return ratings(table_samples(points, seed=seed))
+
+
+def table_samples(points: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
+    """(resamples, models, models) sums of the points of prompts drawn with replacement."""
     flat = points.reshape(len(points), -1)
     tables = [weights @ flat for weights in Draws(len(points), seed=seed).weights()]
-    return ratings(np.concatenate(tables).reshape(-1, *points.shape[1:]))
+    return np.concatenate(tables).reshape(-1, *points.shape[1:])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, norm, t
 
 from alidade_eval.measures import Measure, SetMeasure, Statistics
 
@@ -30,6 +30,14 @@ def proportion_interval(successes: int, samples: int) -> Interval:
     """Wilson's score interval of a share."""
     found = binomtest(successes, samples).proportion_ci(LEVEL, method="wilson")
     return float(found.low), float(found.high)
+
+
+def share_interval(share: float, samples: int) -> Interval:
+    """Wilson's score interval of a share that need not be a count's, such as of games with ties."""
+    z = float(norm.ppf((1 + LEVEL) / 2))
+    middle = (share + z**2 / (2 * samples)) / (1 + z**2 / samples)
+    width = z / (1 + z**2 / samples) * (share * (1 - share) / samples + z**2 / (4 * samples**2)) ** 0.5
+    return max(middle - width, 0.0), min(middle + width, 1.0)
 
 
 def resampled(draws: "Draws", measure: Measure, model: str) -> Statistics:

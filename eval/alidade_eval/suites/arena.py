@@ -1,7 +1,6 @@
 """The arena: every pair of models on every prompt, and ratings from who wins (as of Chinese LLaMA & Alpaca)."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import combinations
 
@@ -12,9 +11,10 @@ from alidade_crds.contract import JobSuite
 from alidade_crds.evaluation import SUITE_METRICS, EvaluationResult, Verdict
 from alidade_engine.reward.functions import Reward
 from alidade_eval.asked import Answers, Collection, Keep, Rows, key_of
-from alidade_eval.inference.bradley_terry import rating_samples, ratings
+from alidade_eval.inference.bradley_terry import ratings, table_samples
 from alidade_eval.inference.comparisons import judged, sign_of
-from alidade_eval.inference.intervals import Draws, percentile_interval
+from alidade_eval.inference.intervals import LEVEL, Interval, percentile_interval, share_interval
+from alidade_eval.inference.pairs import mcnemar
 from alidade_eval.items import Item
 from alidade_eval.judge import Judge, Preferred
 from alidade_eval.samples import FAILURE, INDEX, Row
@@ -171,59 +171,75 @@ class ArenaSuite(Suite):
         return points, indices, judge_warnings(self.title, [row for own in found.values() for row in own])
 
     def _results(self, points: Points, models: Sequence[str]) -> list[EvaluationResult]:
-        elo, drawn = ratings(points.sum(0)), rating_samples(points, seed=self._seed)
-        rates, drawn_rates = win_rates(points.sum(0)), _drawn_rates(points, self._seed)
+        """points: of at least one prompt."""
+        drawn = table_samples(points, seed=self._seed)
         return [
-            *self._rows("elo", elo, drawn, models, len(points)),
-            *self._rows("win_rate", rates, drawn_rates, models, len(points), least=0.0, most=1.0),
+            result
+            for metric, value in (("elo", ratings), ("win_rate", win_rates))
+            for result in self._rows(metric, value, points, drawn, models)
         ]
 
     def _rows(
         self,
         metric: str,
-        values: Points,
+        value: Callable[[Points], Points],
+        points: Points,
         drawn: Points,
         models: Sequence[str],
-        prompts: int,
-        *,
-        least: float = -math.inf,
-        most: float = math.inf,
-    ) -> list[EvaluationResult]:
-        base = models.index(self._baseline)
-        low, high = _ends(drawn, prompts)
-        low, high = np.maximum(low, least), np.minimum(high, most)
-        below, above = _ends(drawn - drawn[:, [base]], prompts)
-        return [
-            EvaluationResult(
-                suite=self.title,
-                metric=metric,
-                model=model,
-                value=float(values[place]),
-                low=float(low[place]) if prompts > 1 else None,
-                high=float(high[place]) if prompts > 1 else None,
-                n=prompts,
-                **_compared(place != base and prompts > 1, float(below[place]), float(above[place])),
+    ) -> Iterator[EvaluationResult]:
+        base, prompts, found = models.index(self._baseline), len(points), value(points.sum(0))
+        for place, model in enumerate(models):
+            result = EvaluationResult(
+                suite=self.title, metric=metric, model=model, value=float(found[place]), n=prompts
             )
-            for place, model in enumerate(models)
-        ]
+            if prompts > 1:  # of one, nothing tells how another prompt would differ
+                against = base if place != base else None
+                result = result.model_copy(update=compared(value, points, drawn, place, against))
+            yield result
 
 
-def _compared(is_compared: bool, low: float, high: float) -> dict[str, float | Verdict | None]:
-    if not is_compared:
-        return {}
-    return {
-        "verdict": judged("higher", sign_of((low, high))),
-        "difference_low": low,
-        "difference_high": high,
-    }
+def compared(
+    value: Callable[[Points], Points], points: Points, drawn: Points, place: int, base: int | None
+) -> dict[str, float | Verdict | None]:
+    """Interval of a model's metric, and how it compares with the baseline, if given.
+
+    value: from (..., models, models) sums of points to the metric of each model. drawn: `table_samples` of points.
+    Where a model fares the same on every prompt, resamples do not vary; the ends are then those of Wilson's interval
+    of the share that it wins. A difference that the sign test does not tell from chance reaches to 0.
+    """
+    tables = drawn if np.ptp(win_rates(drawn)[:, place]) > 0 else _end_tables(points, place)
+
+    def ends(values: Points) -> Interval:
+        return percentile_interval(values, samples=len(points)) if tables is drawn else (values.min(), values.max())
+
+    values = value(tables)
+    low, high = ends(values[:, place])
+    if value is win_rates:
+        low, high = max(low, 0.0), min(high, 1.0)
+    found: dict[str, float | Verdict | None] = {"low": float(low), "high": float(high)}
+    if base is not None:
+        below, above = ends(values[:, place] - values[:, base])
+        own = win_rates_of_prompts(points)
+        won, lost = int((own[:, place] > own[:, base]).sum()), int((own[:, place] < own[:, base]).sum())
+        if mcnemar(won, lost) >= 1 - LEVEL:
+            below, above = min(below, 0.0), max(above, 0.0)
+        found["difference_low"], found["difference_high"] = float(below), float(above)
+        found["verdict"] = judged("higher", sign_of((below, above)))
+    return found
 
 
-def _ends(drawn: Points, prompts: int) -> tuple[Points, Points]:
-    """(models,) each, of (resamples, models) values."""
-    if prompts == 1:  # nothing tells how another prompt would differ
-        return drawn.mean(0), drawn.mean(0)
-    low, high = zip(*(percentile_interval(own, samples=prompts) for own in drawn.T), strict=True)
-    return np.array(low), np.array(high)
+def _end_tables(points: Points, place: int) -> Points:
+    """(2, models, models) sums in which a model wins as few, and as many, of its games as its win rate's interval."""
+    table, prompts = points.sum(0), len(points)
+    others = [other for other in range(len(table)) if other != place]
+    rate = float(win_rates(table)[place])
+    tables = []
+    for end in share_interval(rate, prompts):
+        moved = table.copy()
+        moved[place, others] = np.clip(table[place, others] + (end - rate) * prompts, 0, prompts)
+        moved[others, place] = prompts - moved[place, others]
+        tables.append(moved)
+    return np.stack(tables)
 
 
 def agreed(row: Mapping[str, float | None]) -> float:
@@ -259,18 +275,11 @@ def judge_warnings(title: str, rows: Sequence[Mapping[str, float | None]]) -> li
 
 
 def win_rates(points: Points) -> Points:
-    """(models,) share of its games that each model has won, ties half, of (models, models) points."""
-    played = points + points.T
-    return np.asarray(points.sum(1) / np.maximum(played.sum(1), 1e-12))
+    """(..., models) share of its games that each model has won, ties half, of (..., models, models) points."""
+    played = points + np.swapaxes(points, -1, -2)
+    return np.asarray(points.sum(-1) / np.maximum(played.sum(-1), 1e-12))
 
 
 def win_rates_of_prompts(points: Points) -> Points:
     """(prompts, models) share of the other models that each has beaten on each prompt."""
     return np.asarray(points.sum(2) / max(1, points.shape[1] - 1))
-
-
-def _drawn_rates(points: Points, seed: int) -> Points:
-    """(resamples, models) win rates on prompts drawn with replacement."""
-    own = win_rates_of_prompts(points)
-    drawn = [weights @ own / len(points) for weights in Draws(len(points), seed=seed).weights()]
-    return np.concatenate(drawn)
