@@ -65,15 +65,11 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, stop_ids: lis
         "add_bos": adds_bos(tokenizer),
         "special": _special(tokenizer, stop_ids),
         "chat_template": _plain_template(tokenizer),
+        "hugging_face": json.dumps(backend, ensure_ascii=False, separators=(",", ":")),
     }
     if model.get("byte_fallback"):
-        return (
-            Vocabulary("llama", "default", scores=_scores(model["vocab"], merges, rows), **common)
-            if (not _prepends(backend))
-            else Vocabulary(
-                "llama", "default", scores=_scores(model["vocab"], merges, rows), add_space_prefix=True, **common
-            )
-        )
+        scores = _scores(model["vocab"], merges, rows)
+        return Vocabulary("llama", "default", scores=scores, add_space_prefix=_prepends(backend), **common)
     return Vocabulary("gpt2", _split_name(backend), merges=[" ".join(pair) for pair in merges], **common)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from gguf import GGUFReader
+from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from alidade_crds.blocks import ModelInit
@@ -97,6 +99,15 @@ def test_llama_cpp_splits_text_and_answers_as_transformers_do(
         ids = any_tokenizer(text)["input_ids"]
         assert server.tokenize(text) == ids
         assert server.greedy(ids, 24) == greedy(model, ids, 24)
+
+
+def test_the_tokenizer_itself_is_in_the_file(any_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    save(tmp_path / "model", any_tokenizer)
+    write_gguf(tmp_path / "model", tmp_path / "model.gguf", "f16")
+    field = GGUFReader(tmp_path / "model.gguf").get_field("tokenizer.huggingface.json")
+    assert field is not None
+    stored = Tokenizer.from_str(field.contents())
+    assert [stored.encode(text).ids for text in TEXTS] == [any_tokenizer(text)["input_ids"] for text in TEXTS]
 
 
 @pytest.mark.parametrize(
