@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -13,6 +14,9 @@ from alidade_serving.service import Service
 from alidade_serving.settings import Settings, read_keys
 
 _log = logging.getLogger("alidade_serving")
+
+# What the kernel keeps for a client that does not read; left alone it grows to 4 MiB for each of them.
+_SEND_BUFFER_BYTES = 1 << 17
 
 
 async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
@@ -94,4 +98,7 @@ async def _listen(runner: web.AppRunner, settings: Settings) -> asyncio.Server:
         silent[protocol] = loop.call_later(settings.read_timeout_s, hang_up, protocol)
         return protocol
 
-    return await loop.create_server(connection, settings.host, settings.port, backlog=1024)
+    listening = await loop.create_server(connection, settings.host, settings.port, backlog=1024)
+    for listener in listening.sockets:  # connections inherit it
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    return listening

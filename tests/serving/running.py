@@ -103,11 +103,16 @@ class Server:
             assert time.monotonic() < until, f"{name} is {self.metric(name, **labels)}, not {value}"
             time.sleep(0.01)
 
-    def connect(self) -> socket.socket:
-        """A bare connection, for those who speak HTTP badly."""
+    def connect(self, receive_bytes: int | None = None) -> socket.socket:
+        """A bare connection, for those who speak HTTP badly; its receive buffer can be made small."""
         address = urlsplit(self.url)
         assert address.hostname is not None
-        return socket.create_connection((address.hostname, address.port or 80), timeout=30)
+        connection = socket.socket()
+        connection.settimeout(30)
+        if receive_bytes is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        connection.connect((address.hostname, address.port or 80))
+        return connection
 
     def send_request(self, connection: socket.socket, path: str, body: object) -> None:
         content = json.dumps(body).encode()
