@@ -197,7 +197,7 @@ def _unserved(field: str, value: object, instead: str) -> Refusal:
 def read_document(kind: type[Read], body: dict[str, Any]) -> Read:
     """The body as a type. Raises Refusal(422) that names the first field at fault, its value and the limit."""
     try:
-        return kind.model_validate(body)
+        return kind.model_validate(_without_nulls(body))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"] if part not in ("str", "list[str]", "list[int]"))
@@ -208,6 +208,23 @@ def read_document(kind: type[Read], body: dict[str, Any]) -> Read:
         else:
             message = f"{field} is {_shown(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}."
         raise invalid(message, field[:100]) from None
+
+
+def _without_nulls(body: dict[str, Any]) -> dict[str, Any]:
+    """Clients write null for what they leave to the server, also within parameters and messages."""
+    written: dict[str, Any] = {}
+    for name, value in body.items():
+        if isinstance(value, dict) and name == "parameters":
+            written[name] = _set(value)
+        elif isinstance(value, list) and name == "messages":
+            written[name] = [_set(item) if isinstance(item, dict) else item for item in value]
+        else:
+            written[name] = value
+    return _set(written)
+
+
+def _set(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _shown(value: object) -> str:

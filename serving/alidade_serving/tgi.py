@@ -53,12 +53,6 @@ class TgiApi:
     async def _document(self, request: web.Request) -> TgiRequest:
         settings = self._service.settings
         body = await read_json(request, max_bytes=settings.max_body_bytes, timeout_s=settings.read_timeout_s)
-        if body.get("parameters", ...) is None:  # clients write null for "all defaults"
-            del body["parameters"]
-        parameters = body.get("parameters")
-        if isinstance(parameters, dict):
-            # They also write null for single ones, where it means the default.
-            body["parameters"] = {name: value for name, value in parameters.items() if value is not None}
         document = read_document(TgiRequest, body)
         document.parameters.check()
         return document
@@ -129,8 +123,8 @@ class TgiApi:
     def _last(self, document: TgiRequest, generation: Generation, answer: Answer) -> dict[str, Any]:
         """The event that ends a stream: it has the last token that was allowed, or the one that ended the answer.
 
-        The engine does not show the latter: EOS is known by id, a stop sequence is shown under its own last token, and
-        neither has a log-probability.
+        The engine does not show the latter: a stop sequence is shown under its own last token, everything else (EOS,
+        and a last token that begins a character which was never finished) under EOS, both without a log-probability.
         """
         ending = answer.ending
         if answer.pieces and answer.pieces[-1].generated >= generation.max_new_tokens:
@@ -144,7 +138,7 @@ class TgiApi:
                 "id": ids[-1],
                 "text": ending.stop_sequence,
                 "logprob": None,
-                "special": ending.reason == "eos_token",
+                "special": not ending.stop_sequence,
             }
             event = {"index": len(answer.pieces) + 1, "token": token}
         return event | {

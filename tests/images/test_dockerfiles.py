@@ -22,7 +22,8 @@ def dockerfile(image: str) -> str:
 
 def local_closure(folder: str) -> set[str]:
     """The folder and the folders of our own packages that it depends on."""
-    own = [entry.removeprefix("alidade-") for entry in project(folder)["dependencies"] if entry.startswith("alidade-")]
+    entries = (entry.partition("[")[0] for entry in project(folder)["dependencies"])
+    own = [entry.removeprefix("alidade-") for entry in entries if entry.startswith("alidade-")]
     return {folder}.union(*(local_closure(name) for name in own))
 
 

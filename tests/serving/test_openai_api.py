@@ -29,6 +29,14 @@ def test_a_conversation_is_answered(server: Server) -> None:
     assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] + 6
 
 
+def test_null_is_the_default(server: Server) -> None:
+    unset = {"stop": None, "tools": None, "seed": None, "stream_options": None, "user": None}
+    messages = [message | {"name": None, "tool_calls": None} for message in QUESTION]
+    assert (
+        chat(server, max_tokens=6, **unset, messages=messages)[1]["choices"] == chat(server, max_tokens=6)[1]["choices"]
+    )
+
+
 def test_streamed_words_make_up_the_answer(server: Server) -> None:
     _, answer = chat(server, max_tokens=12)
     body = {"model": "tiny", "messages": QUESTION, "temperature": 0, "max_tokens": 12, "stream": True}
