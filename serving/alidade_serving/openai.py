@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import aclosing
 from http import HTTPStatus
+from importlib.metadata import version
 from time import monotonic, time
 from typing import Any
 
@@ -20,6 +21,8 @@ from alidade_serving.streaming import EventStream
 
 # What clients write for "the one model that is there": text-generation-inference's, and huggingface_hub's.
 _ANY_MODEL = ("tgi", "dummy")
+# Answers of one seed are comparable within one version of the server; text-generation's client insists on the field.
+_FINGERPRINT = f"alidade-{version('alidade-serving')}"
 # What OpenAI takes for completions when max_tokens is not given.
 _DEFAULT_COMPLETION_TOKENS = 16
 
@@ -212,7 +215,14 @@ class _Shape:
         return self._envelope(self.chunk_object, []) | {"usage": _usage(ending)}
 
     def _envelope(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"id": self._id, "object": kind, "created": self._created, "model": self._model, "choices": choices}
+        return {
+            "id": self._id,
+            "object": kind,
+            "created": self._created,
+            "model": self._model,
+            "system_fingerprint": _FINGERPRINT,
+            "choices": choices,
+        }
 
     message: Callable[[str], dict[str, Any]]
     delta: Callable[[str], dict[str, Any]]

@@ -25,6 +25,7 @@ def test_a_conversation_is_answered(server: Server) -> None:
     (choice,) = answer["choices"]
     assert (status, answer["object"], answer["model"]) == (200, "chat.completion", "tiny")
     assert (choice["message"]["role"], choice["finish_reason"], choice["logprobs"]) == ("assistant", "length", None)
+    assert answer["system_fingerprint"].startswith("alidade-")
     assert answer["usage"]["completion_tokens"] == 6
     assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] + 6
 
