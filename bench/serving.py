@@ -2,8 +2,8 @@
 
     python bench/serving.py [--streams 1 8 32 --rounds 3 --tokens 128 --engines alidade llama.cpp transformers]
 
-A Llama of 40 million parameters with random weights that never ends an answer; chat completions of about 85 prompt tokens,
-all different, streamed, the likeliest token. Every stream asks once and all begin together. The two servers on
+A Llama of 40 million parameters with random weights that never ends an answer; chat completions of about 85 prompt
+tokens, all different, streamed, the likeliest token. Every stream asks once and all begin together. The two servers on
 llama.cpp compute with the same weights in the same type; `transformers serve` with float32, which is faster than
 bfloat16 on processors without matrix units for it, and with continuous batching. All get as many threads.
 
