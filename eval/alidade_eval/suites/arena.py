@@ -81,6 +81,8 @@ class Verdicts:
             return {INDEX: index, FAILURE: failure}
         messages = self._answers.items[index].messages
         one, other = first["text"].strip(), second["text"].strip()
+        if one == other:
+            return {INDEX: index, "first": 0.5, "second": 0.5}
         forward, backward = self._judge.verdict(messages, one, other), self._judge.verdict(messages, other, one)
         row: Row = {INDEX: index, "first": _place(forward.preferred, 0), "second": _place(backward.preferred, 1)}
         words = [verdict.words for verdict in (forward, backward) if verdict.preferred is None]

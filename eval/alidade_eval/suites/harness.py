@@ -330,8 +330,8 @@ def _naming(task: str, field: str) -> Iterator[None]:
         raise JobFailure(
             FailureReason.TASK_INVALID,
             f"{field}.tasks: the data of {task} cannot be had here ({_first_line(error)}). Let pods reach the Hugging "
-            "Face hub, mount its cache and set HF_HOME, or name tasks in taskFolder whose dataset_path reads files of "
-            "a volume.",
+            "Face hub, set HF_HOME in the node pool's env to a cache on a volume, or name tasks in taskFolder whose "
+            "dataset_path reads files of a volume.",
         ) from error
     except Exception as error:
         raise JobFailure(

@@ -52,20 +52,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # the library has no types
         self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         """Of each continuation; what is beyond the context is cut off at the left, as the library does."""
-        answered = [self._question(context, continuation) for _text, context, continuation in requests]
-        if not shares_contexts(self._subject.model, self._limit):
-            return self._scored([_whole(context, answer) for context, answer in answered])
-        places: dict[tuple[int, ...], list[int]] = {}
-        for place, (context, answer) in enumerate(answered):
-            if answer:
-                places.setdefault(context, []).append(place)
-        questions = [Question(context, [answered[place][1] for place in own]) for context, own in places.items()]
-        found = [(0.0, True)] * len(requests)
-        scored = branch_likelihoods(self._subject.model, questions, pad_token_id=self.tokenizer.pad_token_id)
-        for sharing, values in zip(places.values(), scored, strict=True):
-            for place, value in zip(sharing, values, strict=True):
-                found[place] = value
-        return found
+        return self._scored([self._question(context, continuation) for _text, context, continuation in requests])
 
     def _question(self, context: list[int], continuation: list[int]) -> tuple[tuple[int, ...], list[int]]:
         """What is read and what is scored; a continuation keeps at least one token before it."""
@@ -73,14 +60,30 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # the library has no types
         begins = max(1, len(ids) - len(continuation))
         return tuple(ids[:begins]), ids[begins:]
 
-    def _scored(self, sequences: Sequence[Rendered]) -> list[tuple[float, bool]]:
-        return likelihoods_and_greed(
-            self._subject.model, sequences, pad_token_id=self.tokenizer.pad_token_id, batch_size=BATCH
-        )
+    def _scored(self, asked: Sequence[tuple[tuple[int, ...], list[int]]]) -> list[tuple[float, bool]]:
+        """Of each answer after its context."""
+        if not shares_contexts(self._subject.model, self._limit):
+            return likelihoods_and_greed(
+                self._subject.model,
+                [_whole(context, answer) for context, answer in asked],
+                pad_token_id=self.tokenizer.pad_token_id,
+                batch_size=BATCH,
+            )
+        places: dict[tuple[int, ...], list[int]] = {}
+        for place, (context, answer) in enumerate(asked):
+            if answer:
+                places.setdefault(context, []).append(place)
+        questions = [Question(context, [asked[place][1] for place in own]) for context, own in places.items()]
+        found = [(0.0, True)] * len(asked)
+        scored = branch_likelihoods(self._subject.model, questions, pad_token_id=self.tokenizer.pad_token_id)
+        for sharing, values in zip(places.values(), scored, strict=True):
+            for place, value in zip(sharing, values, strict=True):
+                found[place] = value
+        return found
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:  # noqa: ARG002
         """Log-likelihood of whole texts, in windows that share no token to be scored."""
-        sequences, owners = [], []
+        asked, owners = [], []
         for owner, request in enumerate(requests):
             windows = get_rolling_token_windows(
                 token_list=self.tok_encode(request.args[0]),
@@ -89,10 +92,10 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # the library has no types
                 context_len=1,
             )
             for context, continuation in map(make_disjoint_window, windows):
-                sequences.append(_whole(context, continuation))
+                asked.append((tuple(context), list(continuation)))
                 owners.append(owner)
         totals = [0.0] * len(requests)
-        for owner, (value, _) in zip(owners, self._scored(sequences), strict=True):
+        for owner, (value, _) in zip(owners, self._scored(asked), strict=True):
             totals[owner] += value
         return totals
 

@@ -255,11 +255,25 @@ def test_a_judge_that_likes_what_it_sees_second_is_called_so() -> None:
     assert "100% of them for the answer shown second" in found.warnings[0]
 
 
+def test_two_answers_that_are_the_same_are_a_tie_that_nobody_is_asked_about() -> None:
+    asked: list[str] = []
+
+    def say(one: str, other: str) -> str:
+        asked.append(one)
+        return longer(one, other)
+
+    found, rows = by_judge(say, {"one": [3, 4], "two": [3, 5]})
+    assert [(row["first"], row["second"]) for row in rows] == [(0.5, 0.5), (1.0, 1.0)]
+    assert len(asked) == 2
+    assert found.details["wins"] == [[0, 0.5], [1.5, 0]]
+
+
 def test_nonsense_is_counted_and_kept() -> None:
     def say(one: str, other: str) -> str:
-        return "I like both A and B." if len(one) == 7 else longer(one, other)
+        is_lost = len(one) == 7 or (len(one), len(other)) == (8, 7)
+        return "I like both A and B." if is_lost else longer(one, other)
 
-    found, rows = by_judge(say, {"one": [7, 1, 1, 7], "two": [9, 2, 1, 7]})
+    found, rows = by_judge(say, {"one": [7, 1, 1, 7], "two": [9, 2, 1, 8]})
     assert [(row["first"], row["second"]) for row in rows] == [(None, 1.0), (1.0, 1.0), (0.5, 0.5), (None, None)]
     assert rows[0]["words"] == ["I like both A and B."]
     assert rows[3]["words"] == ["I like both A and B."] * 2

@@ -305,7 +305,7 @@ def test_what_is_wrong_with_a_task_is_said_before_a_model_is_loaded(
 def test_data_that_would_have_to_be_fetched_is_refused_in_seconds(evaluate: Evaluate, folder: Path) -> None:
     """The libraries alone would ask a hub that does not answer again and again, for a minute and more."""
     begun = time.monotonic()
-    with pytest.raises(JobFailure, match="mount its cache and set HF_HOME, or name tasks in taskFolder"):
+    with pytest.raises(JobFailure, match="set HF_HOME in the node pool's env to a cache on a volume"):
         make_suites(evaluate(suite_of(folder, "away")), Locations.from_environment())
     assert time.monotonic() - begun < 10
     assert not huggingface_hub.constants.HF_HUB_OFFLINE, "settings of the whole process are as they were"
