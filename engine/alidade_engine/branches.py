@@ -48,9 +48,11 @@ def branch_likelihoods(
     for indices in _batches(questions, own.config.vocab_size, MOST_TOKENS[model.device.type]):
         batch = [questions[index] for index in indices]
         width = max(question.size for question in batch)
-        ids, positions, mask = (part.to(model.device) for part in _laid_out(batch, width, pad_token_id))
+        ids, positions, sees = (part.to(model.device) for part in _laid_out(batch, width, pad_token_id))
+        # Where no row branches, plain causal attention does, which is faster; nothing looks at what pads the ends.
+        mask = _additive(sees, model.dtype) if any(map(_has_branches, batch)) else None
         hidden = own.model(
-            input_ids=ids, position_ids=positions, attention_mask=_additive(mask, model.dtype), use_cache=False
+            input_ids=ids, position_ids=positions if mask is not None else None, attention_mask=mask, use_cache=False
         ).last_hidden_state  # (batch, width, hidden)
         places = torch.tensor([row * width + place for row, one in enumerate(batch) for place in _places(one)])
         targets = torch.tensor([token for one in batch for answer in one.answers for token in answer])
@@ -75,6 +77,11 @@ def _batches(questions: Sequence[Question], vocabulary: int, most_tokens: int) -
         batch.append(index)
     if batch:
         yield batch
+
+
+def _has_branches(question: Question) -> bool:
+    """Whether tokens of more than one answer are read."""
+    return sum(len(answer) > 1 for answer in question.answers) > 1
 
 
 def _places(question: Question) -> Iterator[int]:
