@@ -53,8 +53,6 @@ class TgiParameters(Document):
             raise _unserved("parameters.watermark", True, "leave it out")
         if self.grammar is not None:
             raise _unserved("parameters.grammar", "set", "leave it out and check the answer")
-        if self.adapter_id is not None:
-            raise _unserved("parameters.adapter_id", repr(self.adapter_id), "no adapter is served beside the model")
 
     @property
     def samples(self) -> bool:

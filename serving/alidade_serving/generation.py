@@ -26,6 +26,7 @@ class Generation:
     presence_penalty: float = 0.0
     logit_bias: dict[int, float] = field(default_factory=dict)
     top_logprobs: int | None = None
+    adapter: str | None = None
 
     def document(self) -> dict[str, Any]:
         """The request as llama.cpp's server reads it, with every sampler that was not asked for switched off."""

@@ -6,7 +6,7 @@ what clients see is ours, what generates is its.
 
 import json
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -25,15 +25,18 @@ _REASONS = {"limit": "length", "eos": "eos_token", "word": "stop_sequence"}
 class LlamaCpp:
     """A model in memory with a number of slots that generate together, a batch per step (continuous batching)."""
 
-    def __init__(self, server: Any, folder: TemporaryDirectory[str], address: Path) -> None:
+    def __init__(self, server: Any, folder: TemporaryDirectory[str], address: Path, adapters: Sequence[str]) -> None:
         self._server = server
         self._folder = folder
+        self._adapters = list(adapters)
         # A connection per request: llama.cpp closes those that it has streamed on.
         connector = aiohttp.UnixConnector(str(address), limit=0, force_close=True)
         self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
 
     @staticmethod
-    def load(model: Path, draft: Path | None, settings: Settings) -> tuple[Any, TemporaryDirectory[str], Path]:
+    def load(
+        model: Path, draft: Path | None, adapters: Sequence[Path], settings: Settings
+    ) -> tuple[Any, TemporaryDirectory[str], Path]:
         """Reads the model, which takes a while: call it on a thread. Raises RuntimeError when it cannot be read."""
         # Threads of OpenMP that spin while they wait would take the cores from everyone else; read once, at loading.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -54,6 +57,8 @@ class LlamaCpp:
         params.cache_ram_mib = 0
         params.ui = params.endpoint_slots = params.endpoint_props = False
         params.verbosity = -1
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 0.0) for adapter in adapters]
+        params.lora_init_without_apply = True
         _speculate(params, xllamacpp, draft, settings)
         return xllamacpp.Server(params), folder, Path(params.hostnames[0])
 
@@ -63,7 +68,7 @@ class LlamaCpp:
         Raises Refusal: 424 when the engine refuses, 500 when it ends without an ending.
         """
         try:
-            async with self._session.post("http://engine/completion", json=generation.document()) as answer:
+            async with self._session.post("http://engine/completion", json=self._document(generation)) as answer:
                 if answer.status != HTTPStatus.OK:
                     raise failed(_message(await answer.text()))
                 async for line in answer.content:
@@ -78,6 +83,19 @@ class LlamaCpp:
         except aiohttp.ClientError as error:
             raise incomplete(f"The engine ended before the answer did ({type(error).__name__}).") from error
         raise incomplete("The engine ended before the answer did.")
+
+    def _document(self, generation: Generation) -> dict[str, Any]:
+        """With every adapter on or off, and no prompt kept when there are any.
+
+        llama.cpp takes keys and values that a slot computed under one adapter for a prompt under another.
+        """
+        document = generation.document()
+        if self._adapters:
+            document["lora"] = [
+                {"id": number, "scale": float(name == generation.adapter)} for number, name in enumerate(self._adapters)
+            ]
+            document["cache_prompt"] = False
+        return document
 
     async def close(self) -> None:
         """Ends the engine and frees its memory."""

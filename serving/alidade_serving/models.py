@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from alidade_crds.reasons import FailureReason
 from alidade_engine.failures import JobFailure
+from alidade_engine.gguf.adapters import write_adapter
 from alidade_engine.gguf.writing import write_gguf
 from alidade_engine.models import load_config, load_tokenizer, model_digest
 from alidade_serving.settings import Settings
@@ -52,6 +53,17 @@ def prepare_draft(settings: Settings) -> Path | None:
     if draft is None:
         return None
     return draft if draft.is_file() else _converted(draft, settings)[0]
+
+
+def prepare_adapters(settings: Settings) -> dict[str, Path]:
+    """Adapters by name, as GGUF files; kept in the cache as models are. Raises JobFailure for one that is none."""
+    prepared = {}
+    for name, folder in settings.adapters.items():
+        base = model_digest(settings.model).removeprefix("sha256:")[:16]
+        digest = model_digest(folder).removeprefix("sha256:")[:32] if folder.is_dir() else "none"
+        path = settings.cache / f"{digest}-on-{base}-{_WRITER}.gguf"
+        prepared[name] = path if path.is_file() else write_adapter(folder, settings.model, path)
+    return prepared
 
 
 def _from_folder(settings: Settings) -> Model:

@@ -51,23 +51,24 @@ class OpenAiApi:
         ]
 
     async def _models(self, request: web.Request) -> web.Response:  # noqa: ARG002 a handler's signature
-        return web.json_response({"object": "list", "data": [self._described()]})
+        names = (self._service.settings.name, *self._service.settings.adapters)
+        return web.json_response({"object": "list", "data": [self._described(name) for name in names]})
 
     async def _one_model(self, request: web.Request) -> web.Response:
-        self._check_model(request.match_info["name"])
-        return web.json_response(self._described())
+        name = request.match_info["name"]
+        self._check_model(name)
+        return web.json_response(self._described(name))
 
-    def _described(self) -> dict[str, Any]:
-        name = self._service.settings.name
+    def _described(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self._created, "owned_by": "alidade"}
 
     def _check_model(self, asked: str) -> None:
-        name = self._service.settings.name
-        if asked not in (name, *_ANY_MODEL):
+        names = (self._service.settings.name, *self._service.settings.adapters)
+        if asked not in (*names, *_ANY_MODEL):
             raise Refusal(
                 HTTPStatus.NOT_FOUND,
                 "model_not_found",
-                f"model is {asked[:100]!r}; this server has {name!r}.",
+                f"model is {asked[:100]!r}; this server has {', '.join(map(repr, names))}.",
                 field="model",
             )
 
@@ -80,7 +81,7 @@ class OpenAiApi:
             len(ids), document.max_tokens, _DEFAULT_COMPLETION_TOKENS, "max_tokens", service.settings
         )
         generation = self._generation(document, ids, length, document.logprobs, began)
-        return await self._answer(request, document, generation, _Completion(service.settings.name))
+        return await self._answer(request, document, generation, _Completion(document.model))
 
     async def _completion_prompt(self, document: CompletionRequest) -> list[int]:
         service, prompt = self._service, document.prompt
@@ -104,7 +105,7 @@ class OpenAiApi:
         length = answer_length(len(ids), asked, None, field, service.settings)
         top = (document.top_logprobs or 0) if document.logprobs else None
         generation = self._generation(document, ids, length, top, began)
-        return await self._answer(request, document, generation, _Chat(service.settings.name))
+        return await self._answer(request, document, generation, _Chat(document.model))
 
     async def _document(self, request: web.Request, kind: type[Read]) -> Read:
         settings = self._service.settings
@@ -136,6 +137,7 @@ class OpenAiApi:
             presence_penalty=asked.presence_penalty or 0.0,
             logit_bias=self._biases(asked),
             top_logprobs=top_logprobs,
+            adapter=asked.model if asked.model in self._service.settings.adapters else None,
         )
 
     def _biases(self, asked: OpenAiRequest) -> dict[int, float]:

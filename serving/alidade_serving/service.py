@@ -10,7 +10,7 @@ from alidade_serving.admission import Admission
 from alidade_serving.generation import Answer, Ending, Generation, Piece
 from alidade_serving.llama_cpp import LlamaCpp
 from alidade_serving.metrics import Metrics
-from alidade_serving.models import Model, prepare_draft, prepare_model
+from alidade_serving.models import Model, prepare_adapters, prepare_draft, prepare_model
 from alidade_serving.refusals import Refusal, incomplete, unavailable
 from alidade_serving.settings import Settings
 
@@ -34,8 +34,10 @@ class Service:
         """Converts, loads and warms the model. Raises JobFailure or RuntimeError when it cannot be served."""
         model = await asyncio.to_thread(prepare_model, self.settings)
         draft = await asyncio.to_thread(prepare_draft, self.settings)
+        adapters = await asyncio.to_thread(prepare_adapters, self.settings)
         try:
-            self._engine = LlamaCpp(*await asyncio.to_thread(LlamaCpp.load, model.path, draft, self.settings))
+            loaded = await asyncio.to_thread(LlamaCpp.load, model.path, draft, list(adapters.values()), self.settings)
+            self._engine = LlamaCpp(*loaded, list(adapters))
         except RuntimeError as error:
             raise RuntimeError(
                 f"The engine cannot load {model.path} with {self.settings.slots} slots of "

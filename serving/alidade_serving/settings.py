@@ -29,6 +29,7 @@ class Settings:
     max_stop_sequences: int
     max_body_bytes: int
     keys_from: Path | None
+    adapters: dict[str, Path]
     draft_model: Path | None
     draft_tokens: int
     prompt_lookup_tokens: int
@@ -52,6 +53,8 @@ def read_settings(argv: Sequence[str] | None, environment: Mapping[str, str]) ->
         )
     if options.draft_model is not None and options.prompt_lookup_tokens:
         parser.error("--draft-model and --prompt-lookup-tokens both propose tokens; set one of them.")
+    if options.adapters and options.model.is_file():
+        parser.error("--adapters needs --model to be the folder that the adapters were trained on, not a file.")
     if options.slots > options.max_concurrent_requests:
         parser.error(
             f"--slots is {options.slots} and --max-concurrent-requests {options.max_concurrent_requests}; a slot that "
@@ -90,6 +93,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--max-stop-sequences", _between(0, 64), "4", "most stop sequences of a request (default: 4)")
     add("--max-body-bytes", _between(1024, 1 << 30), "2097152", "longest request body, in bytes (default: 2 MiB)")
     add("--keys-from", Path, None, "file, or folder of files, with one accepted bearer key a line (default: no key)")
+    add("--adapters", _adapters, "", "LoRA adapters served beside the model: NAME=FOLDER,NAME=FOLDER (default: none)")
     add("--draft-model", Path, None, "small model of the same tokenizer that proposes tokens")
     add("--draft-tokens", _between(1, 64), "3", "tokens that the draft model proposes at once (default: 3)")
     add("--prompt-lookup-tokens", _between(0, 64), "0", "tokens proposed from repetitions in the text (default: none)")
@@ -123,6 +127,16 @@ def _seconds(text: str) -> float:
     if not 0 <= value <= 86400:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 86400 seconds")
     return value
+
+
+def _adapters(text: str) -> dict[str, Path]:
+    adapters: dict[str, Path] = {}
+    for entry in filter(None, text.split(",")):
+        name, separator, folder = entry.partition("=")
+        if not (name and separator and folder) or name in adapters:
+            raise argparse.ArgumentTypeError(f"{entry!r} is not NAME=FOLDER with a name of its own")
+        adapters[name] = Path(folder)
+    return adapters
 
 
 def _quantization(text: str) -> str:

@@ -13,7 +13,7 @@ from alidade_serving.bodies import read_json
 from alidade_serving.documents import TgiParameters, TgiRequest, TokenizeRequest, read_document
 from alidade_serving.generation import Answer, Ending, Generation, Piece
 from alidade_serving.prompts import answer_length, check_stops, tokenize
-from alidade_serving.refusals import Refusal
+from alidade_serving.refusals import Refusal, invalid
 from alidade_serving.service import Service
 from alidade_serving.streaming import EventStream
 
@@ -55,6 +55,10 @@ class TgiApi:
         body = await read_json(request, max_bytes=settings.max_body_bytes, timeout_s=settings.read_timeout_s)
         document = read_document(TgiRequest, body)
         document.parameters.check()
+        adapter = document.parameters.adapter_id
+        if adapter is not None and adapter not in settings.adapters:
+            known = ", ".join(settings.adapters) or "none"
+            raise invalid(f"parameters.adapter_id is {adapter[:100]!r}; adapters served beside the model: {known}.")
         return document
 
     async def _generation(self, document: TgiRequest) -> Generation:
@@ -80,6 +84,7 @@ class TgiApi:
             repetition_penalty=1.0 if asked.repetition_penalty is None else asked.repetition_penalty,
             frequency_penalty=asked.frequency_penalty or 0.0,
             top_logprobs=asked.top_n_tokens or 0,
+            adapter=asked.adapter_id,
         )
 
     async def _whole(self, request: web.Request, document: TgiRequest) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def test_null_is_the_default(server: Server) -> None:
         ({"inputs": "a", "parameters": {"grammar": {"type": "json", "value": {}}}}, "parameters.grammar is set, which"),
         ({"inputs": "a", "parameters": {"best_of": 2}}, "parameters.best_of is 2, which this server does not offer"),
         ({"inputs": "a", "parameters": {"watermark": True}}, "parameters.watermark is True, which"),
-        ({"inputs": "a", "parameters": {"adapter_id": "x"}}, "no adapter is served beside the model"),
+        ({"inputs": "a", "parameters": {"adapter_id": "x"}}, "adapters served beside the model: none."),
         ({"inputs": "a", "parameters": {"decoder_input_details": True}}, "no log-probabilities of prompts"),
         ({"inputs": "a", "parameters": {"colour": "red"}}, "parameters.colour is not known to this server"),
     ],

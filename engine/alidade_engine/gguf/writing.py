@@ -23,7 +23,7 @@ from alidade_engine.models import check_weights, file_digest, load_config, load_
 
 _ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
 _OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-_INSIDE = {
+LAYER_NAMES = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -228,7 +228,7 @@ def _write_tensors(writer: GGUFWriter, config: PretrainedConfig, weights: _Weigh
 
 def _encoded(tensor: _Tensor, values: npt.NDArray[np.float32]) -> npt.NDArray[np.generic]:
     if tensor.turned_heads:
-        values = _halves_interleaved(values, tensor.turned_heads)
+        values = halves_interleaved(values, tensor.turned_heads)
     if not np.isfinite(values).all():
         raise JobFailure(
             FailureReason.MODEL_INVALID,
@@ -240,7 +240,7 @@ def _encoded(tensor: _Tensor, values: npt.NDArray[np.float32]) -> npt.NDArray[np
     return encode(values, tensor.encoding)
 
 
-def _halves_interleaved(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
+def halves_interleaved(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
     """Rows of each head reordered: Hugging Face turns row i with row i + half, GGUF's llama neighbours."""
     shape = values.shape
     swapped = values.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2)
@@ -258,7 +258,7 @@ def _tensors(config: PretrainedConfig, weights: _Weights, quantization: str) -> 
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     group = config.num_attention_heads // config.num_key_value_heads
     for layer in range(layers):
-        for module, role in _INSIDE.items():
+        for module, role in LAYER_NAMES.items():
             for part in ("weight", "bias"):
                 source = f"model.layers.{layer}.{module}.{part}"
                 if part == "bias" and source not in weights:
