@@ -15,6 +15,8 @@ from alidade_serving.settings import Settings, read_keys
 
 _log = logging.getLogger("alidade_serving")
 
+# For the last of an answer to be written once it is generated; then connections are closed.
+_HAND_OVER_S = 2.0
 # What the kernel keeps for a client that does not read; left alone it grows to 4 MiB for each of them.
 _SEND_BUFFER_BYTES = 1 << 17
 
@@ -34,7 +36,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         handler_cancellation=True,  # a client that leaves frees its slot, also when it does not stream
         access_log=None,
         keepalive_timeout=75,
-        shutdown_timeout=1,
+        shutdown_timeout=_HAND_OVER_S,
     )
     await runner.setup()
     listening = await _listen(runner, settings)
@@ -77,8 +79,6 @@ async def _drain(service: Service, listening: asyncio.Server, settings: Settings
         await asyncio.wait_for(service.idle(), settings.drain_timeout_s)
     except TimeoutError:
         _log.warning("answers were cut short after %g seconds", settings.drain_timeout_s)
-    # What was generated is still being written.
-    await asyncio.sleep(0.1)
 
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> asyncio.Server:
