@@ -28,6 +28,8 @@ class Model:
     digest: str
     """Of the folder, or of nothing for a file that came as GGUF."""
     context_length: int
+    special_ids: frozenset[int]
+    """Control tokens, which stand for no text."""
     longest_token: int
     """Characters of the longest entry of the vocabulary: a text of n characters has at least n / this tokens."""
 
@@ -70,7 +72,7 @@ def _from_folder(settings: Settings) -> Model:
     config = load_config(settings.model)
     path, digest = _converted(settings.model, settings)
     tokenizer = load_tokenizer(settings.model)
-    return Model(path, tokenizer, digest, int(config.max_position_embeddings), _longest(tokenizer))
+    return Model(path, tokenizer, digest, int(config.max_position_embeddings), *_known(tokenizer))
 
 
 def _converted(folder: Path, settings: Settings) -> tuple[Path, str]:
@@ -98,7 +100,7 @@ def _from_file(path: Path) -> Model:
         )
     tokenizer = _tokenizer(reader, stored)
     context = int(_field(reader, f"{architecture}.context_length", 0))
-    return Model(path, tokenizer, "", context, _longest(tokenizer))
+    return Model(path, tokenizer, "", context, *_known(tokenizer))
 
 
 def _field(reader: GGUFReader, name: str, default: Any) -> Any:
@@ -126,5 +128,6 @@ def _tokenizer(reader: GGUFReader, stored: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _longest(tokenizer: PreTrainedTokenizerBase) -> int:
-    return max(len(text) for text in tokenizer.get_vocab())
+def _known(tokenizer: PreTrainedTokenizerBase) -> tuple[frozenset[int], int]:
+    """What is asked of the tokenizer again and again, found once: control tokens, and the longest entry's length."""
+    return frozenset(tokenizer.all_special_ids), max(len(text) for text in tokenizer.get_vocab())

@@ -169,11 +169,11 @@ class TgiApi:
         return details
 
     def _token(self, piece: Piece) -> dict[str, Any]:
-        special = piece.token_id in self._service.model.tokenizer.all_special_ids
+        special = piece.token_id in self._service.model.special_ids
         return {"id": piece.token_id, "text": piece.text, "logprob": piece.logprob, "special": special}
 
     def _top(self, piece: Piece) -> list[dict[str, Any]]:
-        special = self._service.model.tokenizer.all_special_ids
+        special = self._service.model.special_ids
         return [
             {"id": item.id, "text": item.text, "logprob": item.logprob, "special": item.id in special}
             for item in piece.likely

@@ -76,6 +76,11 @@ def test_a_long_prompt_is_cut_on_the_left_when_asked_for(server: Server) -> None
     assert last["details"]["input_length"] == 5
 
 
+def test_prompt_and_answer_may_fill_the_limit(server: Server) -> None:
+    *_, last = server.stream("/generate_stream", {"inputs": "hello", "parameters": {"max_new_tokens": 510}})
+    assert (last["details"]["input_length"], last["details"]["generated_tokens"]) == (2, 510)
+
+
 def test_repetition_is_penalised(server: Server) -> None:
     """A penalty as strong as this leaves no token twice among the first ones."""
     _, answer = server.generate("hello", max_new_tokens=20, repetition_penalty=10.0, details=True)
