@@ -12,6 +12,8 @@ from alidade_engine.scoring import MOST_LOGITS, token_logprobs
 
 MOST_TOKENS = {"cpu": 2048, "cuda": 16384}
 """Read at once, padding included. On a CPU, more only leave its caches; a GPU's units want to be filled."""
+_WIDEST = 4096
+"""Tokens of a row with several answers: its mask has as many numbers as the square."""
 _MASKED = ("sdpa", "eager")
 """Attention that takes a mask of any form."""
 
@@ -30,8 +32,47 @@ class Question:
 
 
 def shares_contexts(model: PreTrainedModel, longest: int) -> bool:
-    """Whether `branch_likelihoods` can be had of the model for questions and answers of up to so many tokens."""
+    """Whether likelihoods with shared contexts can be had of the model, of up to so many tokens."""
     return supports(model, longest) and causal_model(model).config._attn_implementation in _MASKED
+
+
+def shared_likelihoods(
+    model: PreTrainedModel, asked: Sequence[tuple[Sequence[int], Sequence[int]]], *, pad_token_id: int
+) -> list[tuple[float, bool]]:
+    """For each context and answer what `branch_likelihoods` has; contexts are shared where that is less work.
+
+    An answer without tokens has a log-likelihood of 0.
+    """
+    found = [(0.0, True)] * len(asked)
+    groups = _groups(asked)
+    questions = [Question(asked[group[0]][0], [asked[place][1] for place in group]) for group in groups]
+    scored = branch_likelihoods(model, questions, pad_token_id=pad_token_id)
+    for group, values in zip(groups, scored, strict=True):
+        for place, value in zip(group, values, strict=True):
+            found[place] = value
+    return found
+
+
+def _groups(asked: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[int]]:
+    """Places of answers that share a row, which holds up to twice as many tokens of answers as of the context.
+
+    That far, attention to what is masked costs no more than reading the context again: whole texts, whose context is
+    one token, stay apart.
+    """
+    groups: list[list[int]] = []
+    newest: dict[tuple[int, ...], tuple[list[int], int]] = {}  # of a context, and its answers' tokens that are read
+    for place, (context, answer) in enumerate(asked):
+        if not answer:
+            continue
+        key, more = tuple(context), len(answer) - 1
+        group, read = newest.get(key, ([], 0))
+        room = min(2 * len(context), _WIDEST - len(context))
+        if not group or (more and read + more > room):
+            group, read = [], 0
+            groups.append(group)
+        group.append(place)
+        newest[key] = group, read + more
+    return groups
 
 
 @torch.inference_mode()

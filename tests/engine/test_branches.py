@@ -16,7 +16,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from alidade_engine.branches import Question, branch_likelihoods, shares_contexts
+from alidade_engine.branches import Question, branch_likelihoods, shared_likelihoods, shares_contexts
 from alidade_engine.scoring import likelihoods_and_greed
 from alidade_engine.templates import Rendered
 
@@ -104,3 +104,24 @@ def test_models_whose_attention_takes_no_such_mask_are_told_apart() -> None:
     sliding = MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=16))
     assert shares_contexts(sliding, 16)
     assert not shares_contexts(sliding, 64)
+
+
+def test_contexts_are_shared_where_that_is_less_work() -> None:
+    model = made(*FAMILY[0])
+    read: list[tuple[int, ...]] = []
+    model.model.register_forward_pre_hook(
+        lambda _, _args, kwargs: read.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    texts = [([1], [5 + at] * 30) for at in range(8)]
+    choices = [([4, 5, 6, 7, 8, 9], [10 + at, 11, 12, 13]) for at in range(8)]
+    letters = [([4, 5, 6], [10 + at]) for at in range(8)]
+    for asked, rows in ((texts, (8, 30)), (choices, (2, 18)), (letters, (1, 3))):
+        read.clear()
+        found = shared_likelihoods(model, asked, pad_token_id=0)
+        assert read == [rows]
+        wanted = one_by_one(model, [Question(context, [answer]) for context, answer in asked])
+        assert [value for value, _ in found] == pytest.approx([one[0][0] for one in wanted], abs=1e-4)
+
+
+def test_an_answer_without_tokens_is_certain() -> None:
+    assert shared_likelihoods(made(*FAMILY[0]), [([3, 4], []), ([3, 4], [])], pad_token_id=0) == [(0.0, True)] * 2

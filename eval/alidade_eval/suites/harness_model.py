@@ -9,7 +9,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedTokenizerBase
 
-from alidade_engine.branches import Question, branch_likelihoods, shares_contexts
+from alidade_engine.branches import shared_likelihoods, shares_contexts
 from alidade_engine.encoding import Rendered
 from alidade_engine.sampling import Completion, Sampler, SamplingParams, length_limit
 from alidade_engine.scoring import likelihoods_and_greed
@@ -62,24 +62,11 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # the library has no types
 
     def _scored(self, asked: Sequence[tuple[tuple[int, ...], list[int]]]) -> list[tuple[float, bool]]:
         """Of each answer after its context."""
-        if not shares_contexts(self._subject.model, self._limit):
-            return likelihoods_and_greed(
-                self._subject.model,
-                [_whole(context, answer) for context, answer in asked],
-                pad_token_id=self.tokenizer.pad_token_id,
-                batch_size=BATCH,
-            )
-        places: dict[tuple[int, ...], list[int]] = {}
-        for place, (context, answer) in enumerate(asked):
-            if answer:
-                places.setdefault(context, []).append(place)
-        questions = [Question(context, [asked[place][1] for place in own]) for context, own in places.items()]
-        found = [(0.0, True)] * len(asked)
-        scored = branch_likelihoods(self._subject.model, questions, pad_token_id=self.tokenizer.pad_token_id)
-        for sharing, values in zip(places.values(), scored, strict=True):
-            for place, value in zip(sharing, values, strict=True):
-                found[place] = value
-        return found
+        model, pad = self._subject.model, self.tokenizer.pad_token_id
+        if shares_contexts(model, self._limit):
+            return shared_likelihoods(model, asked, pad_token_id=pad)
+        whole = [_whole(context, answer) for context, answer in asked]
+        return likelihoods_and_greed(model, whole, pad_token_id=pad, batch_size=BATCH)
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:  # noqa: ARG002
         """Log-likelihood of whole texts, in windows that share no token to be scored."""
