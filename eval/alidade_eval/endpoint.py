@@ -3,30 +3,41 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-
-from huggingface_hub import InferenceClient
+from dataclasses import dataclass
 
 from alidade_crds.contract import ENDPOINT_KEY_ENV, JobEndpoint
 from alidade_crds.evaluation import EndpointApi
 from alidade_engine.data.formats import Messages
-from alidade_eval.asking import Server, Unanswered
+from alidade_eval.asking import Server, Unanswered, key_in
 from alidade_eval.subjects import Answer, AnswerSettings
 
-FIRST_ANSWERS = 8
-"""Questions of which one has to be answered before the others are asked."""
+FAILURES_IN_A_ROW = 8
+"""Questions without an answer, one after the other, after which the endpoint is asked something that it must know."""
+GREETING = [{"role": "user", "content": "Hello"}]
 FIELD = "spec.endpoint.url"
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What a server speaks. model: the first that it has. is_tgi: whether it is text-generation-inference."""
+
+    api: EndpointApi
+    model: str | None
+    is_tgi: bool
 
 
 class HttpEndpoint:
     """A server that renders prompts with its own model's template (OpenAI's API), or takes them as they are (TGI's)."""
 
-    def __init__(self, endpoint: JobEndpoint, server: Server, api: EndpointApi, model: str | None) -> None:
+    def __init__(self, endpoint: JobEndpoint, server: Server, spoken: Spoken, say: Callable[[str], None]) -> None:
         self.name = endpoint.name
         self._server = server
-        self._client: InferenceClient = server.client()
+        self._client = server.client("/generate" if spoken.api is EndpointApi.TGI else "/v1")
         self._concurrency = endpoint.concurrency
-        self._api = api
-        self._model = model
+        self._spoken = spoken
+        self._model = endpoint.model or spoken.model
+        self._say = say
+        say(f"{endpoint.url} speaks {spoken.api}; asked is {self._model or 'the model it has'}.")
 
     @classmethod
     def connect(
@@ -35,15 +46,12 @@ class HttpEndpoint:
         """The endpoint, once it answers. Raises JobFailure (EndpointUnavailable) when it does not."""
         server = Server(
             endpoint.url,
-            environment.get(ENDPOINT_KEY_ENV),
+            key_in(environment, ENDPOINT_KEY_ENV),
             timeout_s=endpoint.timeout_seconds,
             retries=endpoint.retries,
             field=FIELD,
         )
-        api, model = server.wait(lambda: found_api(server, endpoint.api))
-        model = endpoint.model or model
-        say(f"{endpoint.url} speaks {api}; asked is {model or 'the model it has'}.")
-        return cls(endpoint, server, api, model)
+        return cls(endpoint, server, server.wait(lambda: spoken_by(server, endpoint.api, endpoint.model)), say)
 
     def answers(
         self,
@@ -56,59 +64,57 @@ class HttpEndpoint:
     ) -> None:
         """As `Subject.answers`; a question without an answer after all tries is kept as a failure.
 
-        Raises JobFailure (EndpointUnavailable) when none of the first questions is answered.
+        Raises JobFailure (EndpointUnavailable) when many in a row are not answered, nor is a greeting then.
         """
-        first = list(range(min(FIRST_ANSWERS, len(prompts))))
-        failures = [
-            answer.failure for answer in self._ask_all(first, prompts, settings, keys, seed, keep) if answer.failure
-        ]
-        if first and len(failures) == len(first):
-            raise self._server.unavailable(
-                f"none of {len(first)} questions was answered: {failures[0]}", retryable=True
-            )
-        for _ in self._ask_all(range(len(first), len(prompts)), prompts, settings, keys, seed, keep):
-            pass
-
-    def _ask_all(
-        self,
-        places: Sequence[int],
-        prompts: Sequence[Messages],
-        settings: AnswerSettings,
-        keys: Sequence[int],
-        seed: int,
-        keep: Callable[[int, Answer], None],
-    ) -> list[Answer]:
-        found = []
+        most, failures = min(FAILURES_IN_A_ROW, len(prompts)), 0
         with ThreadPoolExecutor(self._concurrency) as pool:
             waiting = {
-                pool.submit(self._answer, prompts[place], settings, seed + keys[place]): place for place in places
+                pool.submit(self._answer, prompt, settings, seed + key): place
+                for place, (prompt, key) in enumerate(zip(prompts, keys, strict=True))
             }
             try:
                 for done in as_completed(waiting):
                     answer = done.result()
-                    found.append(answer)
                     keep(waiting[done], answer)
+                    failures = failures + 1 if answer.failure else 0
+                    if failures == most:
+                        self._greet(settings, f"{failures} questions in a row were not answered")
+                        failures = 0
             except BaseException:
+                self._server.give_up()
                 for future in waiting:
                     future.cancel()
                 raise
-        return found
+
+    def _greet(self, settings: AnswerSettings, trouble: str) -> None:
+        """Tells an endpoint that is gone from questions that it cannot answer, such as those that are too long."""
+        try:
+            self._server.ask(lambda: self._asked(GREETING, settings, seed=0))
+        except Unanswered as error:
+            raise self._server.unavailable(f"{trouble}, nor is a greeting: {error}", retryable=error.passing) from error
+        self._say(f"{trouble}; a greeting is, so the others are asked.")
 
     def _answer(self, messages: Messages, settings: AnswerSettings, seed: int) -> Answer:
-        ask = self._generate if self._api is EndpointApi.TGI else self._chat
         try:
-            return self._server.ask(lambda: ask(messages, settings, seed))
+            return self._server.ask(lambda: self._asked(messages, settings, seed))
         except Unanswered as error:
             return Answer(finished=False, failure=str(error))
 
+    def _asked(self, messages: Messages, settings: AnswerSettings, seed: int) -> Answer:
+        ask = self._generate if self._spoken.api is EndpointApi.TGI else self._chat
+        return ask(messages, settings, seed)
+
     def _chat(self, messages: Messages, settings: AnswerSettings, seed: int) -> Answer:
         """By OpenAI's API: the server renders the turns."""
+        # What is not sent is the server's to choose, which may be the model's own default; text-generation-inference
+        # refuses 1 and means it by nothing.
+        sends_top_p = settings.temperature > 0 and not (settings.top_p == 1 and self._spoken.is_tgi)
         output = self._client.chat_completion(
             list(messages),
             model=None,
             max_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
-            top_p=settings.top_p if settings.temperature > 0 else None,
+            top_p=settings.top_p if sends_top_p else None,
             seed=seed,
             extra_body={"model": self._model} if self._model else None,
         )
@@ -142,19 +148,32 @@ def _text(value: object) -> str:
     return value
 
 
-def found_api(server: Server, wanted: EndpointApi) -> tuple[EndpointApi, str | None] | None:
-    """The API that a server speaks, and the model it has; None when it is none of the known.
+def spoken_by(server: Server, wanted: EndpointApi, model: str | None) -> Spoken | None:
+    """What a server speaks; None when it is none of the known.
 
-    OpenAI's is preferred where there are both, as at text-generation-inference: there the server applies its model's
-    chat template.
+    OpenAI's API is preferred where there are both, as at text-generation-inference: there the server applies its
+    model's chat template. model: that is asked for; a server whose API and model are both known need not list models.
     """
     if wanted is not EndpointApi.TGI:
         listed = server.get("/v1/models")
         if isinstance(listed, dict) and isinstance(listed.get("data"), list):
             models = [one.get("id") for one in listed["data"] if isinstance(one, dict)]
-            return EndpointApi.OPENAI, next((one for one in models if isinstance(one, str)), None)
-    if wanted is not EndpointApi.OPENAI:
-        info = server.get("/info")
-        if isinstance(info, dict) and "model_id" in info:
-            return EndpointApi.TGI, str(info["model_id"])
+            first = next((one for one in models if isinstance(one, str)), None)
+            return Spoken(EndpointApi.OPENAI, first, _is_tgi(server))
+        if wanted is EndpointApi.OPENAI and model is not None:
+            return Spoken(EndpointApi.OPENAI, model, is_tgi=False)
+    if wanted is not EndpointApi.OPENAI and (own := _model_of_tgi(server)) is not None:
+        return Spoken(EndpointApi.TGI, own, is_tgi=True)
     return None
+
+
+def _is_tgi(server: Server) -> bool:
+    try:
+        return _model_of_tgi(server) is not None
+    except Unanswered:  # gateways have their ways with paths that they do not know
+        return False
+
+
+def _model_of_tgi(server: Server) -> str | None:
+    info = server.get("/info")
+    return str(info["model_id"]) if isinstance(info, dict) and "model_id" in info else None

@@ -33,6 +33,12 @@ def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
         ("I will not compare these.", None),
         ("VERDICT: C", None),
         ("VERDICT: ABSOLUTELY", None),
+        ("VERDICT: Answer B", "second"),
+        ("VERDICT: A because it is right", "first"),
+        ("Verdict: a tie", "tie"),
+        ("Verdict: A tie", "tie"),
+        ("VERDICT: A or B", None),
+        ("End with one line: VERDICT: A, VERDICT: B, or VERDICT: TIE when neither is better.", None),
     ],
 )
 def test_a_verdict_is_taken_and_nonsense_is_not_guessed_at(words: str, preferred: str | None) -> None:
@@ -66,8 +72,29 @@ def test_the_judge_is_asked_with_its_key_its_criteria_and_without_chance() -> No
     assert headers["authorization"] == "Bearer sk-judge"
 
 
+def test_a_pair_that_the_judge_refuses_has_no_verdict() -> None:
+    too_long = as_json({"error": "too long"}, 422)
+    script = Script(lambda n, b: too_long if "Cusco" in b["messages"][1]["content"] else said("VERDICT: A"))
+    with serving(script) as url:
+        judge = Judge(evaluation.Judge(url=url), 1, {})
+        judge.connect()
+        refused = judge.verdict(QUESTION, "Lima", "Cusco")
+        assert judge.verdict(QUESTION, "Lima", "Quito").preferred == "first"
+    assert refused.preferred is None
+    assert "422" in refused.words
+
+
+def test_a_judge_that_refuses_everything_ends_the_evaluation_at_once() -> None:
+    with serving(Script(lambda _n, _b: as_json({"error": "no such model"}, 400))) as url:
+        judge = Judge(evaluation.Judge(url=url), 1, {})
+        with pytest.raises(JobFailure, match="no such model") as failure:
+            judge.connect()
+    assert not failure.value.retryable
+
+
 def test_a_judge_that_does_not_answer_ends_the_evaluation_for_now() -> None:
-    with serving(Script(lambda _n, _b: as_json({"error": "down"}, 503))) as url:
+    down = as_json({"error": "down"}, 503)
+    with serving(Script(lambda number, _b: said("VERDICT: B") if number == 0 else down)) as url:
         judge = Judge(evaluation.Judge(url=url), 1, {})
         judge.connect()
         with pytest.raises(JobFailure, match=r"spec\.suites\[1\]\.judge\.url is .*503") as failure:

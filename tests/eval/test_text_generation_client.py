@@ -34,7 +34,7 @@ def python_with_client() -> Path:
     python, ready = FOLDER / "bin" / "python", FOLDER / ".ready"
     if not ready.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", FOLDER], check=True)
-        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", CLIENT]
+        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", CLIENT]
         installed = subprocess.run(command, capture_output=True, text=True)
         if installed.returncode:
             pytest.skip(f"{CLIENT} cannot be installed here: {installed.stderr.strip().splitlines()[-1]}")
@@ -42,17 +42,17 @@ def python_with_client() -> Path:
     return python
 
 
-def reply(_number: int, body: Json) -> Reply:
-    assert body["parameters"]["max_new_tokens"] == 9
-    status, headers, content = generated(f"an answer to {body['inputs']}", finish="length")
-    # The client posts to `/`, where the server answers with a list.
-    return as_json([json.loads(content)]) if body.get("stream") is False else (status, headers, content)
-
-
 @pytest.mark.slow
 def test_both_clients_read_the_same_answer(python_with_client: Path) -> None:
+    def reply(number: int, body: Json) -> Reply:
+        assert body["parameters"]["max_new_tokens"] == 9
+        answer = generated(f"an answer to {body['inputs']}", finish="length")
+        # This client posts to `/`, where the server answers with a list; ours to /generate.
+        return as_json([json.loads(answer[2])]) if script.asked[number].path == "/" else answer
+
+    script = Script(reply, openai=False, tgi=True)
     found: dict[int, Answer] = {}
-    with serving(Script(reply, openai=False, tgi=True)) as url:
+    with serving(script) as url:
         subject = HttpEndpoint.connect(JobEndpoint(name="served", url=url), say=lambda _text: None, environment={})
         settings = AnswerSettings(max_new_tokens=9)
         asked = [[{"role": "user", "content": "who are you?"}]]
@@ -61,4 +61,5 @@ def test_both_clients_read_the_same_answer(python_with_client: Path) -> None:
             [python_with_client, "-c", ASK, url, "who are you?"], capture_output=True, text=True, check=True
         )
     assert json.loads(done.stdout) == ["an answer to who are you?", "length", 6]
+    assert [one.path for one in script.asked] == ["/generate", "/"]
     assert found[0] == Answer("an answer to who are you?", finished=False, tokens=6)

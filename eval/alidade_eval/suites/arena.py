@@ -71,6 +71,7 @@ class Verdicts:
                 for done in as_completed(waiting):
                     keep(done.result())
             except BaseException:
+                self._judge.give_up()
                 for future in waiting:
                     future.cancel()
                 raise
