@@ -77,6 +77,14 @@ def _live_jobs(seen: RunObserved) -> list[Delete]:
     ]
 
 
+def _failed_before(run: AlignmentRun, seen: RunObserved) -> list[Delete]:
+    """Alignments that failed under an older spec: a run that comes back to it is to try again, not to fail by them."""
+    if not run.is_changed and seen.job is None:
+        return []
+    failed = [item for item in seen.other_jobs if item.owned and not item.terminating and item.state == "failed"]
+    return [Delete(PYTORCH_JOB, item.name, item.uid) for item in failed]
+
+
 def _live_resources(seen: RunObserved) -> list[Delete]:
     kinds = {kind.kind: kind for kind in (FINE_TUNE_JOB, REWARD_MODEL)}
     resources = [
@@ -109,7 +117,7 @@ def _stages(run: AlignmentRun, seen: RunObserved, config: OperatorConfig, draft:
         if stage.deletions:
             # Our own deletions come back as no event.
             draft.look_again_in(_AT_ONCE_S)
-    draft.deletions += superseded(run, seen, stages.all)
+    draft.deletions += [*superseded(run, seen, stages.all), *_failed_before(run, seen)]
     if not stages.are_ready:
         draft.deletions += [*_live_jobs(seen), *live_evaluations(seen)]
         draft.show(stages, steps.pending(run))
