@@ -877,6 +877,24 @@ def test_a_failed_alignment_gets_another_attempt_when_the_spec_changes() -> None
     assert cluster.condition("Succeeded")[0] == "True"
 
 
+def test_an_alignment_that_failed_is_tried_again_when_a_run_comes_back_to_its_spec() -> None:
+    cluster = with_rewards(backoffLimit=0)
+    job = cluster.job()
+    cluster.run_pod(job)
+    cluster.settle()
+    cluster.end_pod(job, exit_code=137)
+    cluster.settle()
+    assert cluster.condition("Failed")[0] == "True"
+    cluster.apply(backoffLimit=0, rewardModels=[SAFETY])
+    cluster.settle()
+    assert job not in cluster.names(PYTORCH_JOB), "what it came to is not the new spec's"
+    cluster.apply(backoffLimit=0)
+    cluster.settle()
+    assert cluster.truths()["Failed"] == "False"
+    align(cluster)
+    assert cluster.condition("Succeeded")[0] == "True"
+
+
 def test_a_deadline_that_was_exceeded_can_be_raised() -> None:
     cluster = with_rewards(activeDeadlineSeconds=300)
     cluster.run_pod(cluster.job())
