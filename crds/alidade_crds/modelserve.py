@@ -30,7 +30,7 @@ GGUF_TYPES = (
 """Types that a GGUF file can be written in, from the most bits to the fewest."""
 
 CPU_TYPES = {QuantizationMethod.INT8: "q8_0", QuantizationMethod.INT4: "q4_0"}
-"""What int8 and int4 are on a CPU: whole numbers of that many bits, each block of 32 weights with a scale of its own."""
+"""What int8 and int4 are on a CPU: whole numbers of so many bits, each 32 weights with a scale of their own."""
 
 
 class Calibration(Spec):

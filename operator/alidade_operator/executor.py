@@ -3,15 +3,17 @@
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from alidade_crds import API_VERSION
+from alidade_crds.modelserve import ModelServeStatus
 from alidade_crds.reasons import ConditionType, Reason
-from alidade_crds.status import JobStatus
+from alidade_crds.status import JobStatus, ResourceStatus
 from alidade_operator.api import EVENT, PARENT_KINDS, Api, ApiError, JsonObject, Kind
 from alidade_operator.cache import Cache, Key, key_of
 from alidade_operator.conditions import Conditions
 from alidade_operator.events import event_body
-from alidade_operator.reconcile.plan import Adjust, Apply, Child, Create, Delete, Notice, Plan, parse_status
+from alidade_operator.reconcile.plan import STATUSES, Adjust, Apply, Child, Create, Delete, Notice, Plan, parse_status
 from alidade_operator.resync import WATCHED_KINDS
 
 _log = logging.getLogger(__name__)
@@ -109,7 +111,7 @@ class Executor:
         self, plan: Plan, kind: Kind, resource: JsonObject, child: Child, error: ApiError, now: datetime
     ) -> None:
         """Says in the status that a child was refused, by a quota or a policy for instance; it is tried again."""
-        before = parse_status(type(plan.status) if plan.status is not None else JobStatus, resource)
+        before = parse_status(STATUSES.get(kind.kind, JobStatus), resource)
         name = child.body["metadata"]["name"]
         message = f"The API server refused {child.kind.kind} {name}: {error.message} It is tried again."
         status = plan.status or before
@@ -119,14 +121,7 @@ class Executor:
             now=now.replace(microsecond=0),
         )
         conditions.set(ConditionType.LAUNCHED, "False", Reason.LAUNCH_REFUSED, message)
-        after = status.model_copy(
-            update={
-                "phase": "Waiting",
-                "conditions": conditions.list(),
-                "attempts": before.attempts,
-                "job_ref": before.job_ref,
-            }
-        )
+        after = status.model_copy(update={"phase": "Waiting", "conditions": conditions.list(), **_as_before(before)})
         if after != before:
             await self.write_status(kind, resource, after.to_dict())
             await self.post(kind, resource, Notice("Warning", str(Reason.LAUNCH_REFUSED), message), now)
@@ -173,3 +168,12 @@ class Executor:
             if not error.already_exists:
                 fields = {"kind": kind.kind, "namespace": metadata["namespace"], "resource": metadata["name"]}
                 _log.warning("event not posted", extra=fields | {"action": "post event", "why": str(error)})
+
+
+def _as_before(status: ResourceStatus) -> dict[str, Any]:
+    """The fields that tell of what was launched, as they were before a launch that was refused."""
+    if isinstance(status, JobStatus):
+        return {"attempts": status.attempts, "job_ref": status.job_ref}
+    if isinstance(status, ModelServeStatus):
+        return {"quantization_job": status.quantization_job}
+    return {}

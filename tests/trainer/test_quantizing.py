@@ -87,7 +87,8 @@ def test_perplexity_before_is_that_of_the_model_by_its_own_loss(locations: Locat
     model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
     nats, tokens = 0.0, 0
     for text in CORPUS[:5]:
-        ids = tokenizer(f"{text}\nyes", add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        own = tokenizer(f"{text}\nyes", add_special_tokens=False)["input_ids"]
+        ids = [tokenizer.bos_token_id, *own, tokenizer.eos_token_id]
         with torch.no_grad():
             loss = model(torch.tensor([ids]), labels=torch.tensor([ids])).loss
         nats, tokens = nats + float(loss) * (len(ids) - 1), tokens + len(ids) - 1

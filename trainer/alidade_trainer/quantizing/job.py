@@ -61,7 +61,7 @@ def run_job(environ: Mapping[str, str] = os.environ) -> int:
 
 
 def quantize(document: QuantizationDocument, locations: Locations) -> ResultDocument:
-    """Writes model.gguf and result.json to the output; answers the result that is there when it is of the same document.
+    """Writes model.gguf and result.json to the output; answers what is there when it is of the same document.
 
     Raises JobFailure: as `resolve_model`, `write_gguf` and `measure_of`; DigestMismatch when the model is another one.
     """
