@@ -43,8 +43,8 @@ class Quantizing:
         longest = longest_name(workers=1, attempts=spec.backoff_limit + 1)
         return (
             acceptance.name_refusal(job, longest, workers=1, attempts=spec.backoff_limit + 1)
-            or acceptance.uris_refusal(spec, "spec", job.namespace, observed, config)
             or _workspace(job, observed, config)
+            or acceptance.uris_refusal(spec, "spec", job.namespace, observed, config)
         )
 
     def verdict(self, spec: JobBlocks, observed: Observed, pool: NodePool) -> Verdict:  # noqa: ARG002
