@@ -106,7 +106,9 @@ def job_name(resource: ModelServe, seen: ServeObserved) -> str:
     return job.base
 
 
-def quantizing(resource: ModelServe, state: str, *, attempt: int = 1, result: Any = None, **values: Any) -> ServeObserved:
+def quantizing(
+    resource: ModelServe, state: str, *, attempt: int = 1, result: Any = None, **values: Any
+) -> ServeObserved:
     """The quantization's Job in a state; result: of its pod, which has ended then."""
     base = job_name(resource, look(**values))
     job = training_job(attempt, state=state, name=f"{base}-{attempt}", base=base)
@@ -233,10 +235,22 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "spec.compute.gpusPerWorker is 1",
     ),
     ({"compute": {"workers": 2}}, "InvalidSpec", "spec.compute.workers is set"),
-    ({"quantization": {"method": "gguf", "type": "q9"}}, "InvalidSpec", "spec.quantization.type is q9; write one of f32"),
-    ({"quantization": {"maxPerplexityIncrease": 0.1}}, "InvalidSpec", "maxPerplexityIncrease is set and method is none"),
+    (
+        {"quantization": {"method": "gguf", "type": "q9"}},
+        "InvalidSpec",
+        "spec.quantization.type is q9; write one of f32",
+    ),
+    (
+        {"quantization": {"maxPerplexityIncrease": 0.1}},
+        "InvalidSpec",
+        "maxPerplexityIncrease is set and method is none",
+    ),
     ({"model": {"from": {"kind": "RewardModel", "name": "judge"}}}, "InvalidSpec", "judges answers and gives none"),
-    ({"model": {"init": {"hiddenSize": 8, "layers": 1, "heads": 1, "vocabSize": 300}}}, "InvalidSpec", "learned nothing"),
+    (
+        {"model": {"init": {"hiddenSize": 8, "layers": 1, "heads": 1, "vocabSize": 300}}},
+        "InvalidSpec",
+        "learned nothing",
+    ),
     ({"model": {"uri": "pvc://lost/model"}}, "VolumeMissing", "spec.model.uri names claim lost"),
     ({"model": {"uri": "file:///models/a"}}, "FileUriNotAllowed", "spec.model.uri is file:///models/a"),
 ]

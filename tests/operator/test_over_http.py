@@ -13,7 +13,7 @@ import yaml
 from alidade_operator.api import CLAIM, CONFIG_MAP, FINE_TUNE_JOB, PYTORCH_JOB
 from tests.operator.builders import MODEL, failure, success
 from tests.operator.conftest import CONFIG, Process
-from tests.operator.played import Played, now, send
+from tests.operator.played import Played, now
 
 
 def conditions(status: dict[str, Any]) -> dict[str, tuple[str, str]]:

@@ -40,7 +40,9 @@ async def job_of(played: Played, *, other_than: str = "") -> str:
 
 
 async def test_from_apply_to_answers_to_another_model(operator: Process, played: Played) -> None:
-    await played.apply_kind(MODEL_SERVE, "chat", {"model": {"uri": "pvc://data/one"}, "quantization": Q4, "replicas": 2})
+    await played.apply_kind(
+        MODEL_SERVE, "chat", {"model": {"uri": "pvc://data/one"}, "quantization": Q4, "replicas": 2}
+    )
     first = await job_of(played)
     await played.phase("chat", "Quantizing", kind=MODEL_SERVE)
     await played.complete(first, "quantization", result())
