@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from alidade_crds import API_VERSION
 from alidade_crds.modelserve import ModelServeStatus
@@ -114,14 +113,7 @@ class Executor:
         before = parse_status(STATUSES.get(kind.kind, JobStatus), resource)
         name = child.body["metadata"]["name"]
         message = f"The API server refused {child.kind.kind} {name}: {error.message} It is tried again."
-        status = plan.status or before
-        conditions = Conditions(
-            [*status.conditions, *(item for item in before.conditions if item.type == ConditionType.LAUNCHED)],
-            generation=int(resource["metadata"].get("generation", 1)),
-            now=now.replace(microsecond=0),
-        )
-        conditions.set(ConditionType.LAUNCHED, "False", Reason.LAUNCH_REFUSED, message)
-        after = status.model_copy(update={"phase": "Waiting", "conditions": conditions.list(), **_as_before(before)})
+        after = _refused(plan.status or before, before, resource, message, now.replace(microsecond=0))
         if after != before:
             await self.write_status(kind, resource, after.to_dict())
             await self.post(kind, resource, Notice("Warning", str(Reason.LAUNCH_REFUSED), message), now)
@@ -170,10 +162,19 @@ class Executor:
                 _log.warning("event not posted", extra=fields | {"action": "post event", "why": str(error)})
 
 
-def _as_before(status: ResourceStatus) -> dict[str, Any]:
-    """The fields that tell of what was launched, as they were before a launch that was refused."""
-    if isinstance(status, JobStatus):
-        return {"attempts": status.attempts, "job_ref": status.job_ref}
-    if isinstance(status, ModelServeStatus):
-        return {"quantization_job": status.quantization_job}
-    return {}
+def _refused(
+    planned: ResourceStatus, before: ResourceStatus, resource: JsonObject, message: str, now: datetime
+) -> ResourceStatus:
+    """The status of a resource of which a child was refused: what the plan says but for what was not launched."""
+    generation = int(resource["metadata"].get("generation", 1))
+    if isinstance(before, ModelServeStatus):
+        # What the plan says of job and replicas is not so; what was served is, as it was.
+        conditions = Conditions(before.conditions, generation=generation, now=now)
+        conditions.set(ConditionType.PROGRESSING, "True", Reason.LAUNCH_REFUSED, message)
+        return before.model_copy(update={"phase": "Waiting", "conditions": conditions.list()})
+    launched = [item for item in before.conditions if item.type == ConditionType.LAUNCHED]
+    conditions = Conditions([*planned.conditions, *launched], generation=generation, now=now)
+    conditions.set(ConditionType.LAUNCHED, "False", Reason.LAUNCH_REFUSED, message)
+    assert isinstance(before, JobStatus), "every other resource has a job"
+    kept = {"attempts": before.attempts, "job_ref": before.job_ref}
+    return planned.model_copy(update={"phase": "Waiting", "conditions": conditions.list(), **kept})

@@ -9,9 +9,12 @@ import pytest
 
 from alidade_crds.contract import QuantizationDocument, ResultDocument
 from alidade_crds.modelserve import ModelServeSpec, ModelServeStatus, QuantizationReport
-from alidade_operator.api import CONFIG_MAP, DEPLOYMENT, JOB, MODEL_SERVE, SERVICE
+from alidade_operator.api import CONFIG_MAP, DEPLOYMENT, JOB, MODEL_SERVE, SERVICE, ApiError
+from alidade_operator.executor import Executor
+from alidade_operator.reconcile.afteralignment import serves_its_spec
 from alidade_operator.reconcile.modelserve import plan_model_serve
 from alidade_operator.reconcile.plan import Plan
+from alidade_operator.reconcile.run import ResultView
 from alidade_operator.reconcile.serve import ChildView, ModelServe, ServeObserved, child_view, quantization_job
 from alidade_operator.resources.observation import Observed, SourceView
 from tests.operator.builders import (
@@ -28,6 +31,7 @@ from tests.operator.builders import (
     pod,
     training_job,
 )
+from tests.operator.memory import MemoryCluster, drive
 
 FOLDER = {"uri": "pvc://data/model"}
 FROM_SFT = {"from": {"kind": "FineTuneJob", "name": "sft"}}
@@ -372,8 +376,8 @@ def test_a_model_that_loses_too_much_is_refused_and_the_one_before_is_served() -
     assert (made.children, deleted(made)) == ((), [])
     assert condition(made, "Failed") == (
         "True", "PerplexityTooHigh",
-        "Perplexity rose from 10.0 to 10.2, by 2.0%; spec.quantization.maxPerplexityIncrease is 0.01. Use a type with more "
-        "bits, or raise the limit. pvc://data/model is served as before.",
+        "Perplexity rose from 10.0 to 10.2, by 2.0%; spec.quantization.maxPerplexityIncrease is 0.01. Use a type with "
+        "more bits, or raise the limit. pvc://data/model is served as before.",
     )  # fmt: skip
     assert condition(made, "Available")[0] == "True"
     raised = replace(after(resource, made), spec=serve(quantization=Q4 | {"maxPerplexityIncrease": 0.03}).spec)
@@ -430,7 +434,8 @@ def test_a_server_that_ends_by_itself_is_quoted() -> None:
     crashed = ended_pod(1, exit_code=1, message_text="loading\nalidade-serve: --max-total-tokens is 2048\n")
     made = plan(serve(), look(pods=(crashed,), **running(first, ready=0, available=0)))
     assert condition(made, "Available") == (
-        "False", "NoReplicaReady", "No replica answers. Pod demo-1-master-0 ended: alidade-serve: --max-total-tokens is 2048",
+        "False", "NoReplicaReady",
+        "No replica answers. Pod demo-1-master-0 ended: alidade-serve: --max-total-tokens is 2048",
     )  # fmt: skip
 
 
@@ -466,3 +471,39 @@ def test_the_kind_is_one_that_is_watched() -> None:
 
     assert {MODEL_SERVE, DEPLOYMENT, SERVICE} <= set(WATCHED_KINDS)
     assert selector_of(DEPLOYMENT) == selector_of(SERVICE) == "app.kubernetes.io/managed-by=alidade"
+
+
+def test_a_child_that_a_quota_refuses_is_told_of_and_what_is_served_is_not_forgotten() -> None:
+    cluster = MemoryCluster()
+    cluster.api.refused.add(DEPLOYMENT.kind)
+    body = cluster.put(MODEL_SERVE, "chat", spec={"model": FOLDER})
+    resource = ModelServe.parse(cluster.api.objects["ModelServe", "chat"])
+    made = plan(resource)
+    with pytest.raises(ApiError):
+        drive(Executor(cluster.api, cluster.cache).carry_out(made, MODEL_SERVE, body, NOW))
+    status = cluster.api.objects["ModelServe", "chat"]["status"]
+    (told,) = status["conditions"]
+    assert (told["type"], told["status"], told["reason"]) == ("Progressing", "True", "LaunchRefused")
+    assert "The API server refused Deployment chat" in told["message"]
+
+
+# The run that made it
+
+
+@pytest.mark.parametrize(
+    ("conditions", "is_served"),
+    [
+        ({"Available": "True", "Progressing": "False", "Failed": "False", "Accepted": "True"}, True),
+        ({"Available": "True", "Progressing": "True", "Failed": "False", "Accepted": "True"}, False),
+        ({"Available": "True", "Progressing": "False", "Failed": "True", "Accepted": "True"}, False),
+        ({"Available": "True", "Progressing": "False", "Failed": "False", "Accepted": "False"}, False),
+        ({"Available": "False", "Progressing": "False", "Failed": "False", "Accepted": "True"}, False),
+    ],
+)
+def test_a_run_is_served_by_its_own_model_and_not_by_the_one_before(
+    conditions: dict[str, str], is_served: bool
+) -> None:
+    told = {name: (status, "") for name, status in conditions.items()}
+    view = ResultView("chat", "uid", True, False, is_current=True, run_generation=1, spec={}, conditions=told)
+    assert serves_its_spec(view) is is_served
+    assert not serves_its_spec(replace(view, is_current=False))
