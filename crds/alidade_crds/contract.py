@@ -28,6 +28,7 @@ from alidade_crds.blocks import (
 )
 from alidade_crds.evaluation import EndpointApi, LeakCheck, Suite
 from alidade_crds.jobs import RankingLoss
+from alidade_crds.modelserve import QuantizationReport
 from alidade_crds.packed import PackedResults
 from alidade_crds.status import ModelInfo
 
@@ -35,6 +36,7 @@ JOB_VERSION = "alidade.dev/job/v1"
 PROGRESS_VERSION = "alidade.dev/progress/v1"
 RESULT_VERSION = "alidade.dev/result/v1"
 EVALUATION_VERSION = "alidade.dev/evaluation/v1"
+QUANTIZATION_VERSION = "alidade.dev/quantization/v1"
 
 # The environment of a training container; paths are told, never assumed.
 JOB_ENV = "ALIDADE_JOB"
@@ -181,6 +183,19 @@ class EvaluationDocument(Spec):
         return [self.endpoint.name] if self.endpoint is not None else [one.name for one in self.models]
 
 
+class QuantizationDocument(Spec):
+    """All that a quantization job is told."""
+
+    version: Literal["alidade.dev/quantization/v1"] = "alidade.dev/quantization/v1"
+    owner: Owner
+    model: JobModel
+    method: str = Field(description="The method as the user calls it; for the report.")
+    type: str = Field(description="GGUF type of the file, such as q4_k_m.")
+    texts: str | None = Field(None, description="Records on which perplexity is measured; default: a built-in text.")
+    samples: int = Field(256, description="Most records of it that are used.")
+    output: str = Field(description="Folder for model.gguf and result.json, as a URI.")
+
+
 class ProgressDocument(Report):
     """How far a job is; answered by rank 0 at GET /progress."""
 
@@ -230,6 +245,7 @@ class ResultDocument(Report):
     report_uri: str | None = Field(None, description="The HTML report.")
     warnings: list[str] = Field([], description="What a person should know, such as records that were left out.")
     evaluation: PackedResults | None = Field(None, description="What an evaluation has measured.")
+    quantization: QuantizationReport | None = Field(None, description="What a quantization has done.")
 
     def to_termination_message(self) -> str:
         """The document as JSON of at most 4096 bytes.

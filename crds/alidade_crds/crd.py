@@ -161,8 +161,10 @@ KINDS: tuple[Kind, ...] = (
         spec=ModelServeSpec,
         status=ModelServeStatus,
         columns=(
-            Column("Engine", ".spec.engine", description="Inference server"),
-            Column("Quant", ".spec.quantization.method", description="Quantization"),
+            Column("Model", ".status.model", description="The model that is served", priority=1),
+            Column("Engine", ".status.engine", description="Inference server"),
+            Column("Quant", ".status.quantization.type", description="Type that the weights are quantized to"),
+            Column("Phase", ".status.phase", description="Summary of the conditions"),
             Column("Ready", ".status.readyReplicas", "integer", "Replicas that answer"),
             Column("URL", ".status.url", description="Address of the endpoint"),
             _AGE,

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from alidade_crds.base import Name, Report, Spec, Uri, spec_config
 from alidade_crds.blocks import Compute, Model
-from alidade_crds.status import ResourceStatus
+from alidade_crds.status import JobStatus, ResourceStatus
 
 
 class QuantizationMethod(StrEnum):
@@ -23,8 +23,18 @@ class QuantizationMethod(StrEnum):
     GGUF = "gguf"
 
 
+GGUF_TYPES = (
+    "f32", "f16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0", "q4_k_m", "q4_k_s", "iq4_nl", "iq4_xs", "q4_1",
+    "q4_0", "q3_k_m", "q3_k_s", "q2_k",
+)  # fmt: skip
+"""Types that a GGUF file can be written in, from the most bits to the fewest."""
+
+CPU_TYPES = {QuantizationMethod.INT8: "q8_0", QuantizationMethod.INT4: "q4_0"}
+"""What int8 and int4 are on a CPU: whole numbers of so many bits, each 32 weights with a scale of their own."""
+
+
 class Calibration(Spec):
-    """Text on which a calibrated method measures activations."""
+    """Text on which perplexity is measured; methods that are calibrated also measure activations on it."""
 
     uri: Uri = Field(description="A file of records.")
     samples: int = Field(256, ge=1, le=65536, description="Records that are used.")
@@ -132,19 +142,41 @@ class QuantizationReport(Report):
     """What quantization did."""
 
     method: str = Field(max_length=32, description="Method.")
-    size_bytes: int = Field(ge=0, description="Size of the weights, in bytes.")
+    type: str | None = Field(None, max_length=16, description="GGUF type of the file.")
+    uri: Uri | None = Field(None, description="Where the quantized model is.")
+    sha256: str | None = Field(None, max_length=64, description="Of the file, in hexadecimal.")
+    size_bytes: int = Field(ge=0, description="Size of the quantized weights, in bytes.")
+    size_bytes_before: int | None = Field(None, ge=0, description="Size of the weights as they came, in bytes.")
     perplexity_before: float | None = Field(None, description="Perplexity of the model as it came.")
     perplexity_after: float | None = Field(None, description="Perplexity of the quantized model.")
+    measured_on: str | None = Field(None, max_length=2048, description="The text of the perplexities, and how.")
+    seconds: float | None = Field(None, ge=0, description="Time that quantizing took, measuring not counted.")
+
+    @property
+    def increase(self) -> float | None:
+        """By what share perplexity has risen; None where it was not measured."""
+        if not self.perplexity_before or self.perplexity_after is None:
+            return None
+        return self.perplexity_after / self.perplexity_before - 1
+
+
+class QuantizationJobStatus(JobStatus):
+    """What the quantization of the present model, by the present method, has come to."""
+
+    inputs: str | None = Field(None, max_length=64, description="Hash of model and method.")
+    quantization: QuantizationReport | None = Field(None, description="What it did.")
 
 
 class ModelServeStatus(ResourceStatus):
     """What a ModelServe has come to."""
 
-    url: Uri | None = Field(None, description="Address of the endpoint.")
+    url: Uri | None = Field(None, description="Address of the endpoint, inside the cluster.")
+    engine: str | None = Field(None, max_length=32, description="Inference server that was chosen.")
     replicas: int = Field(0, ge=0, description="Replicas there are.")
     ready_replicas: int = Field(0, ge=0, description="Replicas that answer.")
     selector: str | None = Field(
         None, max_length=1024, description="Label selector of the replicas, for the scale subresource."
     )
-    quantization: QuantizationReport | None = Field(None, description="What quantization did.")
-    model: str | None = Field(None, max_length=1024, description="The model that is served.")
+    quantization: QuantizationReport | None = Field(None, description="What quantization did to the present model.")
+    quantization_job: QuantizationJobStatus | None = Field(None, description="How that job is.")
+    model: str | None = Field(None, max_length=1024, description="Address of the model that every replica serves.")

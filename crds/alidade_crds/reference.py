@@ -130,10 +130,10 @@ def contract_reference() -> str:
     lines = [
         "# Job contract",
         "",
-        "Generated from `crds/alidade_crds/contract.py`. The operator writes the document of a training job or an",
-        "evaluation into a ConfigMap; the job's first process answers the progress document at `GET /progress`; the",
-        "result document is the container's termination message and `result.json` in the output. A reader refuses",
-        "a `version` that it does not know.",
+        "Generated from `crds/alidade_crds/contract.py`. The operator writes the document of a training job, an",
+        "evaluation or a quantization into a ConfigMap; a job's first process answers the progress document at",
+        "`GET /progress` (a quantization has none); the result document is the container's termination message and",
+        "`result.json` in the output. A reader refuses a `version` that it does not know.",
         "",
         "| exit code | meaning |",
         "|---|---|",
@@ -143,7 +143,13 @@ def contract_reference() -> str:
         f"| {contract.ExitCode.TERMINATED} | SIGTERM was obeyed and what was done was saved |",
         "",
     ]
-    documents = (contract.JobDocument, contract.EvaluationDocument, contract.ProgressDocument, contract.ResultDocument)
+    documents = (
+        contract.JobDocument,
+        contract.EvaluationDocument,
+        contract.QuantizationDocument,
+        contract.ProgressDocument,
+        contract.ResultDocument,
+    )
     for document in documents:
         lines += [f"## {document.__name__}", "", _cell(inspect.getdoc(document) or ""), "", *fields_table(document), ""]
     return "\n".join(lines)

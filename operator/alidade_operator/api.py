@@ -54,11 +54,13 @@ PARENT_KINDS = (FINE_TUNE_JOB, REWARD_MODEL, ALIGNMENT_RUN, EVALUATION, MODEL_SE
 PYTORCH_JOB = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
 JOB = Kind("batch", "v1", "jobs", "Job")
 POD = Kind("", "v1", "pods", "Pod")
+DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
+SERVICE = Kind("", "v1", "services", "Service")
 CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
 CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 EVENT = Kind("", "v1", "events", "Event")
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
-CHILD_KINDS = (PYTORCH_JOB, JOB, POD)
+CHILD_KINDS = (PYTORCH_JOB, JOB, POD, DEPLOYMENT, SERVICE)
 
 
 class ApiError(Exception):

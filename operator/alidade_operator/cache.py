@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from alidade_operator.api import CHILD_KINDS, CLAIM, PARENT_KINDS, POD, JsonObject, Kind
+from alidade_operator.api import CHILD_KINDS, CLAIM, DEPLOYMENT, PARENT_KINDS, POD, SERVICE, JsonObject, Kind
 
 # Deleted uids are remembered so that an older event that arrives late does not bring an object back.
 TOMBSTONES = 10_000
@@ -274,6 +274,10 @@ def _keep_training_job(body: JsonObject) -> JsonObject:
     return {"spec": {"runPolicy": {"suspend": run_policy.get("suspend")}}, "status": body.get("status") or {}}
 
 
+def _keep_deployment(body: JsonObject) -> JsonObject:
+    return {"spec": {"replicas": (body.get("spec") or {}).get("replicas")}, "status": body.get("status") or {}}
+
+
 def _keep_job(body: JsonObject) -> JsonObject:
     return {"spec": {"suspend": (body.get("spec") or {}).get("suspend")}, "status": body.get("status") or {}}
 
@@ -294,4 +298,6 @@ _KEPT_CONTENT: dict[str, Callable[[JsonObject], JsonObject]] = {
     "Job": _keep_job,
     POD.kind: _keep_pod,
     CLAIM.kind: _keep_nothing,
+    DEPLOYMENT.kind: _keep_deployment,
+    SERVICE.kind: _keep_nothing,
 }

@@ -46,6 +46,7 @@ class OperatorConfig(Spec):
     )
     trainer_image: str = Field("alidade/trainer:0.1.0", description="Image of training containers that name none.")
     eval_image: str = Field("alidade/eval:0.1.0", description="Image of evaluation containers that name none.")
+    serving_image: str = Field("alidade/serving:0.1.0", description="Image of embedded servers that name none.")
     image_pull_secrets: list[Name] = Field([], description="Secrets of the job's namespace that pull the image.")
     workspace_claim: Name = Field("alidade-workspace", description="Claim that takes outputs without an address.")
     allow_file_uris: bool = Field(False, description="Whether file:// addresses are accepted (local cluster only).")

@@ -19,6 +19,7 @@ from alidade_operator.api import (
     CHILD_KINDS,
     CLAIM,
     EVALUATION,
+    MODEL_SERVE,
     PARENT_KINDS,
     Api,
     ApiError,
@@ -28,7 +29,6 @@ from alidade_operator.api import (
 from alidade_operator.cache import Cache, Key, key_of, parent_key
 from alidade_operator.config import ConfigError, OperatorConfig, read_config
 from alidade_operator.executor import Executor, OutdatedPlanError
-from alidade_operator.jobspecs import JOB_SPECS
 from alidade_operator.metrics import (
     QUEUE_DEPTH,
     QUEUE_WAIT,
@@ -42,12 +42,14 @@ from alidade_operator.metrics import (
 )
 from alidade_operator.observe import Sight, observe
 from alidade_operator.observerun import observe_run
+from alidade_operator.observeserve import observe_serve
 from alidade_operator.progressreader import ProgressReader
 from alidade_operator.reconcile.alignmentrun import plan_alignment_run
+from alidade_operator.reconcile.modelserve import plan_model_serve
 from alidade_operator.reconcile.plan import STATUSES, Plan, TrainingJob, parse_status
 from alidade_operator.reconcile.run import AlignmentRun
+from alidade_operator.reconcile.serve import ModelServe
 from alidade_operator.reconcile.trainingjob import plan_training_job
-from alidade_operator.reconcile.unavailable import unavailable_status
 from alidade_operator.resync import resync
 from alidade_operator.workqueue import WorkQueue
 
@@ -238,8 +240,6 @@ class Controller:
             if kind is EVALUATION:
                 self._results.hide(key.namespace, key.name)
             return "gone"
-        if kind is not ALIGNMENT_RUN and kind.kind not in JOB_SPECS:
-            return await self._say_unavailable(kind, body)
         plan, now = await self._plan(kind, body)
         self._progress.watch(key, plan.progress)
         try:
@@ -259,6 +259,11 @@ class Controller:
             observed_run = await observe_run(run, seen)
             now = self._clock()
             return plan_alignment_run(run, observed_run, self.config, now), now
+        if kind is MODEL_SERVE:
+            serve = ModelServe.parse(body)
+            observed_serve = await observe_serve(serve, seen)
+            now = self._clock()
+            return plan_model_serve(serve, observed_serve, self.config, now), now
         job = TrainingJob.parse(kind, body)
         observed = await observe(job, seen)
         now = self._clock()
@@ -271,7 +276,9 @@ class Controller:
             self._queue.add_after(key, max(plan.look_again_s, 0.01))
         body = self._cache.get(key)
         if plan.progress is not None and body is not None:
-            self._gauges.show(*key, parse_status(STATUSES.get(key.kind, JobStatus), body))
+            status = parse_status(STATUSES.get(key.kind, JobStatus), body)
+            assert isinstance(status, JobStatus), "only jobs have progress"
+            self._gauges.show(*key, status)
         else:
             self._gauges.hide(*key)
         if key.kind == EVALUATION.kind and body is not None:
@@ -280,17 +287,6 @@ class Controller:
             parent = parent_key(kind_named(key.kind), body)
             for other in (*self._cache.dependents(key), *([parent] if parent is not None else [])):
                 self._queue.add(other)
-
-    async def _say_unavailable(self, kind: Kind, body: JsonObject) -> str:
-        if body["metadata"].get("deletionTimestamp"):
-            return "unchanged"
-        status = unavailable_status(kind, body, self._clock())
-        if status is None:
-            return "unchanged"
-        await self._executor.write_status(kind, body, status)
-        message = status["conditions"][0]["message"]
-        _log.info("refuse", extra=_fields(key_of(kind, body)) | {"action": "refuse", "why": message})
-        return "changed"
 
     def refresh_gauges(self) -> None:
         """Brings the gauges that count up to date."""

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from datetime import datetime
 
 from alidade_crds import API_VERSION
+from alidade_crds.modelserve import ModelServeStatus
 from alidade_crds.reasons import ConditionType, Reason
-from alidade_crds.status import JobStatus
+from alidade_crds.status import JobStatus, ResourceStatus
 from alidade_operator.api import EVENT, PARENT_KINDS, Api, ApiError, JsonObject, Kind
 from alidade_operator.cache import Cache, Key, key_of
 from alidade_operator.conditions import Conditions
 from alidade_operator.events import event_body
-from alidade_operator.reconcile.plan import Adjust, Apply, Child, Create, Delete, Notice, Plan, parse_status
+from alidade_operator.reconcile.plan import STATUSES, Adjust, Apply, Child, Create, Delete, Notice, Plan, parse_status
 from alidade_operator.resync import WATCHED_KINDS
 
 _log = logging.getLogger(__name__)
@@ -109,24 +110,10 @@ class Executor:
         self, plan: Plan, kind: Kind, resource: JsonObject, child: Child, error: ApiError, now: datetime
     ) -> None:
         """Says in the status that a child was refused, by a quota or a policy for instance; it is tried again."""
-        before = parse_status(type(plan.status) if plan.status is not None else JobStatus, resource)
+        before = parse_status(STATUSES.get(kind.kind, JobStatus), resource)
         name = child.body["metadata"]["name"]
         message = f"The API server refused {child.kind.kind} {name}: {error.message} It is tried again."
-        status = plan.status or before
-        conditions = Conditions(
-            [*status.conditions, *(item for item in before.conditions if item.type == ConditionType.LAUNCHED)],
-            generation=int(resource["metadata"].get("generation", 1)),
-            now=now.replace(microsecond=0),
-        )
-        conditions.set(ConditionType.LAUNCHED, "False", Reason.LAUNCH_REFUSED, message)
-        after = status.model_copy(
-            update={
-                "phase": "Waiting",
-                "conditions": conditions.list(),
-                "attempts": before.attempts,
-                "job_ref": before.job_ref,
-            }
-        )
+        after = _refused(plan.status or before, before, resource, message, now.replace(microsecond=0))
         if after != before:
             await self.write_status(kind, resource, after.to_dict())
             await self.post(kind, resource, Notice("Warning", str(Reason.LAUNCH_REFUSED), message), now)
@@ -173,3 +160,21 @@ class Executor:
             if not error.already_exists:
                 fields = {"kind": kind.kind, "namespace": metadata["namespace"], "resource": metadata["name"]}
                 _log.warning("event not posted", extra=fields | {"action": "post event", "why": str(error)})
+
+
+def _refused(
+    planned: ResourceStatus, before: ResourceStatus, resource: JsonObject, message: str, now: datetime
+) -> ResourceStatus:
+    """The status of a resource of which a child was refused: what the plan says but for what was not launched."""
+    generation = int(resource["metadata"].get("generation", 1))
+    if isinstance(before, ModelServeStatus):
+        # What the plan says of job and replicas is not so; what was served is, as it was.
+        conditions = Conditions(before.conditions, generation=generation, now=now)
+        conditions.set(ConditionType.PROGRESSING, "True", Reason.LAUNCH_REFUSED, message)
+        return before.model_copy(update={"phase": "Waiting", "conditions": conditions.list()})
+    launched = [item for item in before.conditions if item.type == ConditionType.LAUNCHED]
+    conditions = Conditions([*planned.conditions, *launched], generation=generation, now=now)
+    conditions.set(ConditionType.LAUNCHED, "False", Reason.LAUNCH_REFUSED, message)
+    assert isinstance(before, JobStatus), "every other resource has a job"
+    kept = {"attempts": before.attempts, "job_ref": before.job_ref}
+    return planned.model_copy(update={"phase": "Waiting", "conditions": conditions.list(), **kept})

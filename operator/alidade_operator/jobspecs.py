@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from alidade_crds.blocks import Dataset
+from alidade_crds.blocks import Dataset, Model
 from alidade_crds.contract import JobAlignment, Stage
 from alidade_crds.evaluation import EvaluationSpec
 from alidade_crds.jobs import FineTuneJobSpec, JobBlocks, Method, RewardModelSpec, TrainingJobSpec
@@ -16,6 +16,20 @@ class AlignmentJobSpec(TrainingJobSpec):
     alignment: JobAlignment
     judges: list[int] = []
     """Weights of each reward model, as far as they are known; for the memory estimate."""
+
+
+class QuantizationJobSpec(JobBlocks):
+    """What a ModelServe's quantization is told: the model by address, and how."""
+
+    model: Model
+    digest: str | None = None
+    """Of the model, when the platform made it."""
+    weights: int | None = None
+    """Number of the model's weights, as far as it is known; for the memory estimate."""
+    method: str
+    type: str
+    texts: str | None = None
+    samples: int = 256
 
 
 JOB_SPECS: dict[str, type[JobBlocks]] = {
@@ -50,7 +64,13 @@ def addresses(spec: JobBlocks, field: str = "spec") -> Iterator[tuple[str, str]]
     if isinstance(spec, EvaluationSpec):
         yield from _evaluated_uris(spec, field)
         return
-    assert isinstance(spec, TrainingJobSpec), "there is no third sort of job"
+    if isinstance(spec, QuantizationJobSpec):
+        assert spec.model.uri is not None, "a quantization is told its model's address"
+        yield f"{field}.model.uri", spec.model.uri
+        if spec.texts is not None:
+            yield f"{field}.quantization.calibration.uri", spec.texts
+        return
+    assert isinstance(spec, TrainingJobSpec), "there is no fourth sort of job"
     if isinstance(spec, AlignmentJobSpec):
         if spec.model.uri is not None:
             yield f"{field}.sft.model.uri", spec.model.uri

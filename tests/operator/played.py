@@ -21,6 +21,7 @@ from alidade_crds.contract import ResultDocument
 from alidade_operator.api import (
     ALIGNMENT_RUN,
     CLAIM,
+    DEPLOYMENT,
     EVENT,
     FINE_TUNE_JOB,
     JOB,
@@ -175,7 +176,10 @@ class Played:
 
     async def evaluate(self, name: str, result: ResultDocument) -> None:
         """The first attempt of an Evaluation runs and succeeds; the test is the controller of Jobs and the kubelet."""
-        job_name = f"{name}-1"
+        await self.complete(f"{name}-1", "evaluation", result)
+
+    async def complete(self, job_name: str, container: str, result: ResultDocument) -> None:
+        """A Job, once it is there, runs and succeeds with a result in its container's last words."""
 
         async def look() -> dict[str, Any] | None:
             jobs, _ = await self.api.list(JOB, namespace=self.namespace)
@@ -189,16 +193,16 @@ class Played:
         }
         pod = f"{job_name}-0-abcde"
         metadata = {"name": pod, "labels": labels, "ownerReferences": [owner | {"controller": True}]}
-        spec = {"containers": [{"name": "evaluation", "image": "none"}], "restartPolicy": "Never"}
+        spec = {"containers": [{"name": container, "image": "none"}], "restartPolicy": "Never"}
         await self.api.create(
             POD, self.namespace, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
         )
         ended = {"exitCode": 0, "message": result.to_termination_message(), "startedAt": now(), "finishedAt": now()}
-        container = {
-            "name": "evaluation", "image": "none", "imageID": "none", "ready": False, "restartCount": 0,
+        told = {
+            "name": container, "image": "none", "imageID": "none", "ready": False, "restartCount": 0,
             "state": {"terminated": ended | {"reason": "Completed"}},
         }  # fmt: skip
-        await self.write_status(POD, pod, {"phase": "Succeeded", "containerStatuses": [container]})
+        await self.write_status(POD, pod, {"phase": "Succeeded", "containerStatuses": [told]})
         complete = {
             "type": "Complete",
             "status": "True",
@@ -208,6 +212,20 @@ class Played:
         }
         status = {"conditions": [complete], "startTime": now(), "completionTime": now(), "succeeded": 1}
         await self.write_status(JOB, job_name, status)
+
+    async def roll_out(self, name: str) -> dict[str, Any]:
+        """The Deployment of a ModelServe, once it is there, with every replica ready; the test is its controller."""
+
+        async def look() -> dict[str, Any] | None:
+            found, _ = await self.api.list(DEPLOYMENT, namespace=self.namespace)
+            return next((body for body in found if body["metadata"]["name"] == name), None)
+
+        body: dict[str, Any] = await self.until(look, f"Deployment {name}")
+        count = body["spec"]["replicas"]
+        numbers = {f"{word}Replicas": count for word in ("updated", "ready", "available")}
+        status = numbers | {"replicas": count, "observedGeneration": body["metadata"]["generation"]}
+        await self.write_status(DEPLOYMENT, name, status)
+        return body
 
     async def training_jobs(self, name: str) -> dict[str, dict[str, Any]]:
         """PyTorchJobs of a FineTuneJob by name."""

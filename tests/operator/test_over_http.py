@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from alidade_operator.api import CLAIM, CONFIG_MAP, FINE_TUNE_JOB, MODEL_SERVE, PYTORCH_JOB
+from alidade_operator.api import CLAIM, CONFIG_MAP, FINE_TUNE_JOB, PYTORCH_JOB
 from tests.operator.builders import MODEL, failure, success
 from tests.operator.conftest import CONFIG, Process
-from tests.operator.played import Played, now, send
+from tests.operator.played import Played, now
 
 
 def conditions(status: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -182,27 +182,6 @@ async def test_a_training_job_of_somebody_else_is_left_alone(operator: Process, 
     assert "PyTorchJob taken-1 belongs to an older resource, or to something else" in str(status["conditions"])
     found = await played.api.get(PYTORCH_JOB, played.namespace, "taken-1")
     assert found["metadata"]["resourceVersion"] == theirs["metadata"]["resourceVersion"]
-
-
-async def test_kinds_without_a_controller_say_so(operator: Process, played: Played) -> None:
-    body = {
-        "apiVersion": MODEL_SERVE.api_version,
-        "kind": MODEL_SERVE.kind,
-        "metadata": {"name": "later", "namespace": played.namespace},
-        "spec": {"model": {"uri": "hf://a/b"}},
-    }
-    await send(played.api, "POST", MODEL_SERVE, MODEL_SERVE.path(played.namespace), body)
-
-    async def status() -> dict[str, Any]:
-        found: dict[str, Any] = (await played.api.get(MODEL_SERVE, played.namespace, "later")).get("status") or {}
-        return found
-
-    said = await played.until(status, "an answer")
-    assert said["phase"] == "Pending"
-    assert conditions(said) == {"Accepted": ("False", "ControllerNotAvailable")}
-    assert said["conditions"][0]["message"] == (
-        "This release stores ModelServe resources but does not act on them yet; nothing will be started."
-    )
 
 
 async def test_an_idle_operator_writes_nothing(operator: Process, played: Played) -> None:

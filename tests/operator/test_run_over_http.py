@@ -73,7 +73,7 @@ async def test_a_run_goes_from_apply_to_a_served_model(operator: Process, played
     ]
     await played.evaluate(measured["metadata"]["name"], evaluated(*numbers))
     await played.child(MODEL_SERVE, "serve")
-    await say(played, MODEL_SERVE, "demo", "Available")
+    await played.roll_out("demo")
     status = await played.phase("demo", "Succeeded", kind=ALIGNMENT_RUN)
     assert {kind: truth for kind, (truth, _) in conditions(status).items()} == {
         "Accepted": "True", "Fits": "Unknown", "SFTReady": "True", "RewardModelReady": "True", "Launched": "True",

@@ -14,6 +14,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from alidade_trainer.launcher import launch
 
         return launch(os.environ)
+    if arguments.command == "quantize":
+        from alidade_trainer.quantizing.job import run_job
+
+        return run_job(os.environ)
     if arguments.command == "merge":
         return _merge(arguments.base, arguments.adapter, arguments.output)
     return _report(arguments.output)
@@ -23,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="alidade-trainer", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="train as the job document named by ALIDADE_JOB says")
+    commands.add_parser("quantize", help="quantize as the document named by ALIDADE_JOB says")
     merge = commands.add_parser("merge", help="write a model with a LoRA adapter merged into its base")
     merge.add_argument("--base", type=Path, required=True, help="folder of the base model")
     merge.add_argument("--adapter", type=Path, required=True, help="folder of the adapter")

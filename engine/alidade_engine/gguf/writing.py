@@ -22,7 +22,7 @@ from alidade_engine.gguf.vocabulary import Vocabulary, read_vocabulary
 from alidade_engine.models import check_weights, file_digest, load_config, load_tokenizer
 
 _ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
-_OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+OUTER_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 LAYER_NAMES = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -273,7 +273,7 @@ def _tensors(config: PretrainedConfig, weights: _Weights, quantization: str) -> 
 def _tensor(weights: _Weights, source: str, place: Place, quantization: str, turned_heads: int = 0) -> _Tensor:
     shape = weights.shape(source)
     module, _, part = source.rpartition(".")
-    name = _OUTSIDE.get(module) or f"blk.{place.layer}.{place.role}"
+    name = OUTER_NAMES.get(module) or f"blk.{place.layer}.{place.role}"
     encoding = choose_encoding(quantization, place, shape[-1]) if len(shape) > 1 else Encoding.F32
     return _Tensor(source, f"{name}.{part}", shape, encoding, turned_heads)
 

@@ -182,6 +182,12 @@ def _follow_suspension(run: AlignmentRun, draft: RunDraft, view: ResultView, mad
         draft.children.append(Apply(EVALUATION, made))
 
 
+def serves_its_spec(view: ResultView) -> bool:
+    """Whether a ModelServe answers with the newest model it was told, and not with the one before."""
+    on_its_way = view.has("Progressing") or view.has("Failed") or view.conditions.get("Accepted", ("",))[0] == "False"
+    return view.is_current and view.has("Available") and not on_its_way
+
+
 def _stuck(view: ResultView) -> str:
     """What keeps a resource from going on, if it says so."""
     status, message = view.conditions.get("Accepted", ("", ""))
@@ -238,7 +244,7 @@ def _serve(run: AlignmentRun, seen: RunObserved, draft: RunDraft, model: ModelIn
         return draft.finish("Suspended", "wait", "spec.suspend is true")
     if not is_told:
         draft.children.append(Apply(MODEL_SERVE, body))
-    if view is not None and is_told and view.is_current and view.has("Available"):
+    if view is not None and is_told and serves_its_spec(view):
         draft.add_stage(_entry(SERVE_STAGE, "ModelServe", run.name, "Serving"))
         message = f"ModelServe {run.name} answers with the aligned model."
         draft.conditions.set(ConditionType.SERVED, "True", Reason.COMPLETED, message)

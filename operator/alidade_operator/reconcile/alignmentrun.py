@@ -254,6 +254,7 @@ def _merged(
 ) -> Plan:
     """The job's plan as the run's: its children, its deletions, and its status in its place."""
     status = inner.status or job.status
+    assert isinstance(status, JobStatus), "the plan of a job"
     draft.take(inner, alignmentjob.conditions_of_run(status))
     draft.told -= JOB_TOLD
     draft.state(**{name: getattr(status, name) for name in _FIELDS_OF_JOB})

@@ -6,10 +6,10 @@ from typing import Any, Protocol
 from alidade_crds.contract import JobDocument, JobModel, Owner, ResultDocument
 from alidade_crds.jobs import JobBlocks, TrainingJobSpec
 from alidade_crds.status import Progress
-from alidade_operator.api import EVALUATION, PYTORCH_JOB, JsonObject, Kind
+from alidade_operator.api import EVALUATION, MODEL_SERVE, PYTORCH_JOB, JsonObject, Kind
 from alidade_operator.config import NodePool, OperatorConfig
 from alidade_operator.jobspecs import particulars
-from alidade_operator.reconcile import acceptance, evaluating, progress
+from alidade_operator.reconcile import acceptance, evaluating, progress, quantizing
 from alidade_operator.reconcile.draft import Draft
 from alidade_operator.reconcile.fit import Verdict, fit_verdict
 from alidade_operator.reconcile.launching import Launch, default_output
@@ -142,13 +142,15 @@ def _training(spec: JobBlocks) -> TrainingJobSpec:
 
 TRAINING: Craft = Training()
 EVALUATING: Craft = evaluating.Evaluating()
+QUANTIZING: Craft = quantizing.Quantizing()
+_CRAFTS = {EVALUATION: EVALUATING, MODEL_SERVE: QUANTIZING}
 
 
 def craft_of(job: TrainingJob) -> Craft:
     """The sort of job that a resource is."""
-    return EVALUATING if job.kind is EVALUATION else TRAINING
+    return _CRAFTS.get(job.kind, TRAINING)
 
 
 def workload_of(kind: Kind) -> Kind:
     """What an attempt of a kind's resource is in the cluster."""
-    return (EVALUATING if kind is EVALUATION else TRAINING).workload
+    return _CRAFTS.get(kind, TRAINING).workload

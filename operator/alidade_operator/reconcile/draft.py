@@ -77,7 +77,7 @@ class Draft:
             status=after if changed else None,
             children=tuple(self.children),
             deletions=tuple(self.deletions),
-            notices=(*self.taken_notices, *_transitions(self.before.conditions, conditions, self.told)),
+            notices=(*self.taken_notices, *transitions(self.before.conditions, conditions, self.told)),
             remarks=tuple(self.remarks) if decided else (),
             decisions=(Decision(action, why),) if decided else (),
             look_again_s=self._look_again_s,
@@ -116,12 +116,14 @@ _NORMAL = {
     (ConditionType.EVALUATED, "True"),
     (ConditionType.GATE_PASSED, "True"),
     (ConditionType.SERVED, "True"),
+    (ConditionType.QUANTIZED, "True"),
+    (ConditionType.AVAILABLE, "True"),
 }
 # Succeeded tells the end; Valid is told by the launch that follows; what was not asked for is no news.
 _SILENT = frozenset({Reason.VALID, Reason.NOT_ASKED_FOR})
 
 
-def _transitions(before: list[Condition], after: list[Condition], told: frozenset[ConditionType]) -> list[Notice]:
+def transitions(before: list[Condition], after: list[Condition], told: frozenset[ConditionType]) -> list[Notice]:
     """Notices for those of the conditions whose status or reason is new and worth telling."""
     known = {condition.type: (condition.status, condition.reason) for condition in before}
     notices = []

@@ -10,15 +10,20 @@ from alidade_crds.alignmentrun import AlignmentRunStatus
 from alidade_crds.base import Spec
 from alidade_crds.evaluation import EvaluationStatus
 from alidade_crds.jobs import JobBlocks
-from alidade_crds.status import JobStatus
-from alidade_operator.api import ALIGNMENT_RUN, EVALUATION, JsonObject, Kind
+from alidade_crds.modelserve import ModelServeStatus
+from alidade_crds.status import JobStatus, ResourceStatus
+from alidade_operator.api import ALIGNMENT_RUN, EVALUATION, MODEL_SERVE, JsonObject, Kind
 from alidade_operator.jobspecs import JOB_SPECS
 
 S = TypeVar("S", bound=Spec)
-T = TypeVar("T", bound=JobStatus)
+T = TypeVar("T", bound=ResourceStatus)
 
 
-STATUSES: dict[str, type[JobStatus]] = {ALIGNMENT_RUN.kind: AlignmentRunStatus, EVALUATION.kind: EvaluationStatus}
+STATUSES: dict[str, type[ResourceStatus]] = {
+    ALIGNMENT_RUN.kind: AlignmentRunStatus,
+    EVALUATION.kind: EvaluationStatus,
+    MODEL_SERVE.kind: ModelServeStatus,
+}
 """Statuses of the kinds that report more than a training job does."""
 
 
@@ -50,7 +55,7 @@ class TrainingJob:
             **identity(body),
             spec=spec,
             spec_error=spec_error,
-            status=parse_status(STATUSES.get(kind.kind, JobStatus), body),
+            status=parse_status(EvaluationStatus if kind is EVALUATION else JobStatus, body),
             base=body["metadata"]["name"],
         )
 
@@ -165,7 +170,7 @@ class ProgressTarget:
 class Plan:
     """What is to be done about a resource now. The order is: children, then status, then deletions, then notices."""
 
-    status: JobStatus | None = None
+    status: ResourceStatus | None = None
     """The status as it should read; None leaves it alone."""
     children: tuple[Child, ...] = ()
     deletions: tuple[Delete, ...] = ()

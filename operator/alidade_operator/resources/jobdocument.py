@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from alidade_crds.contract import EvaluationDocument, JobDocument
+from alidade_crds.contract import EvaluationDocument, JobDocument, QuantizationDocument
 from alidade_crds.uris import Location, parse_uri
 from alidade_operator.api import CONFIG_MAP, JsonObject
 from alidade_operator.jobspecs import dataset_uris
 from alidade_operator.resources.labels import child_labels, owner_reference
 from alidade_operator.resources.trainingpod import JOB_KEY, Mounts
 
-Document = JobDocument | EvaluationDocument
+Document = JobDocument | EvaluationDocument | QuantizationDocument
 
 
 def document_name(base: str) -> str:
@@ -49,6 +49,9 @@ def _uris(document: Document) -> Iterator[str | None]:
         yield from _evaluated_uris(document)
         return
     yield document.model.uri
+    if isinstance(document, QuantizationDocument):
+        yield document.texts
+        return
     datasets = [document.dataset]
     if document.alignment is not None:
         yield from (reward.uri for reward in document.alignment.rewards)

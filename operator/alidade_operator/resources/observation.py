@@ -16,7 +16,9 @@ ACTIVE_SECONDS_BEFORE = "alidade.dev/active-seconds-before"
 
 TRAINING_CONTAINER = "pytorch"
 EVALUATION_CONTAINER = "evaluation"
-_CONTAINERS = (TRAINING_CONTAINER, EVALUATION_CONTAINER)
+QUANTIZATION_CONTAINER = "quantization"
+SERVER_CONTAINER = "server"
+_CONTAINERS = (TRAINING_CONTAINER, EVALUATION_CONTAINER, QUANTIZATION_CONTAINER, SERVER_CONTAINER)
 _BATCH_JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 _BATCH_INDEX = "batch.kubernetes.io/job-completion-index"
 _JOB_NAME_LABEL = "training.kubeflow.org/job-name"

@@ -45,10 +45,41 @@ def pod_spec(
     program: Program, *, mounts: Mounts, compute: Compute, pool: NodePool, config: OperatorConfig
 ) -> dict[str, Any]:
     """The pod template's spec; restart policy and rendezvous are for the workload to add."""
+    container = _container(program, mounts=mounts, compute=compute, pool=pool)
+    return pod_around(
+        container,
+        _volumes(mounts, pool),
+        compute=compute,
+        pool=pool,
+        config=config,
+        grace_s=config.termination_grace_s,
+    )
+
+
+CONTAINER_SECURITY: dict[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""What the restricted Pod Security Standard asks of a container, and a root that nothing can be written to."""
+
+
+def pod_around(
+    container: dict[str, Any],
+    volumes: list[dict[str, Any]],
+    *,
+    compute: Compute,
+    pool: NodePool,
+    config: OperatorConfig,
+    grace_s: int,
+) -> dict[str, Any]:
+    """The spec of a pod of one container, where its node pool wants it, under the restricted Pod Security Standard."""
     spec: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": config.termination_grace_s,
+        "terminationGracePeriodSeconds": grace_s,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": config.run_as_user,
@@ -57,8 +88,8 @@ def pod_spec(
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(program, mounts=mounts, compute=compute, pool=pool)],
-        "volumes": _volumes(mounts, pool),
+        "containers": [container],
+        "volumes": volumes,
     }
     if pool.node_selector:
         spec["nodeSelector"] = dict(pool.node_selector)
@@ -83,13 +114,7 @@ def _container(program: Program, *, mounts: Mounts, compute: Compute, pool: Node
         "volumeMounts": _volume_mounts(mounts),
         "terminationMessagePath": TERMINATION_LOG,
         "terminationMessagePolicy": "File",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": dict(CONTAINER_SECURITY),
     }
     resources = worker_resources(compute, pool)
     if resources:

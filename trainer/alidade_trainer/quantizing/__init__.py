@@ -1,0 +1,1 @@
+"""Quantization as a job: a model as one GGUF file, with its perplexity before and after."""
