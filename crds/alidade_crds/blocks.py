@@ -129,14 +129,15 @@ class Dataset(Spec):
 
     model_config = spec_config(
         (
-            "self.uri.matches('^(hf|s3|gs|pvc|configmap|file)://.+')",
-            "uri must start with hf://, s3://, gs://, pvc://, configmap:// or file://",
+            "self.uri.matches('^(hf|s3|gs|pvc|configmap|arena|file)://.+')",
+            "uri must start with hf://, s3://, gs://, pvc://, configmap://, arena:// or file://",
         )
     )
 
     uri: Uri = Field(
         description="A file or folder of .json, .jsonl, .parquet or .csv: hf://ORG/NAME[@REVISION], s3://…, gs://…, "
-        "pvc://CLAIM/PATH, configmap://NAME/KEY, or file:///PATH (local cluster only)."
+        "pvc://CLAIM/PATH, configmap://NAME/KEY, arena://NAME (the votes in a ModelServe's arena), or file:///PATH "
+        "(local cluster only)."
     )
     format: DataFormat = Field(DataFormat.AUTO, description="Shape of the records; auto recognises it.")
     template: Text = Field(

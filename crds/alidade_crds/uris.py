@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Scheme = Literal["hf", "s3", "gs", "pvc", "configmap", "file"]
+Scheme = Literal["hf", "s3", "gs", "pvc", "configmap", "arena", "file"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
 
 
@@ -13,7 +13,9 @@ class UriError(ValueError):
 
 @dataclass(frozen=True)
 class Location:
-    """A parsed URI: root is the claim, ConfigMap, bucket or repository, path what follows, revision only for hf."""
+    """A parsed URI: root is the claim, ConfigMap, ModelServe, bucket or repository, path what follows.
+
+    revision: only for hf."""
 
     scheme: Scheme
     root: str
@@ -31,7 +33,8 @@ class Location:
 def parse_uri(uri: str) -> Location:
     """The parts of a URI.
 
-    hf://ORG/NAME[@REVISION][/FILE], s3://BUCKET/KEY, gs://BUCKET/KEY, pvc://CLAIM/PATH, configmap://NAME/KEY, file:///PATH.
+    hf://ORG/NAME[@REVISION][/FILE], s3://BUCKET/KEY, gs://BUCKET/KEY, pvc://CLAIM/PATH, configmap://NAME/KEY, arena://NAME,
+    file:///PATH.
     Raises UriError for another scheme, a missing part, or a path that climbs out with `..`.
     """
     scheme, separator, rest = uri.partition("://")
@@ -52,10 +55,12 @@ def parse_uri(uri: str) -> Location:
         raise UriError(f"{uri!r} names no {_ROOT_NAMES[scheme]}; write {scheme}://{_ROOT_NAMES[scheme].upper()}/PATH")
     if scheme == "configmap" and (not path or "/" in path):
         raise UriError(f"{uri!r} must name one key: configmap://NAME/KEY")
+    if scheme == "arena" and path.strip("/"):
+        raise UriError(f"{uri!r} must name a ModelServe and nothing more: arena://NAME")
     return Location(scheme, root, path.strip("/"))  # type: ignore[arg-type]  # membership in SCHEMES was checked
 
 
-_ROOT_NAMES = {"s3": "bucket", "gs": "bucket", "pvc": "claim", "configmap": "name"}
+_ROOT_NAMES = {"s3": "bucket", "gs": "bucket", "pvc": "claim", "configmap": "name", "arena": "name"}
 
 
 def _parse_hub(uri: str, rest: str) -> Location:

@@ -26,6 +26,7 @@ from alidade_operator.api import (
     JsonObject,
     Kind,
 )
+from alidade_operator.arenas import with_arenas_resolved
 from alidade_operator.cache import Cache, Key, key_of, parent_key
 from alidade_operator.config import ConfigError, OperatorConfig, read_config
 from alidade_operator.executor import Executor, OutdatedPlanError
@@ -254,6 +255,7 @@ class Controller:
     async def _plan(self, kind: Kind, body: JsonObject) -> tuple[Plan, datetime]:
         """What is to be done, and the time as of which."""
         seen = Sight(self._cache, self._api, self.config, self._progress.documents)
+        body = with_arenas_resolved(body, self.config)
         if kind is ALIGNMENT_RUN:
             run = AlignmentRun.parse(body)
             observed_run = await observe_run(run, seen)
