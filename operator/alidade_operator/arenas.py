@@ -10,7 +10,7 @@ _ARENA = re.compile(r"arena://([a-z0-9](?:[-a-z0-9]*[a-z0-9])?)/?")
 
 
 def votes_folder(name: str, config: OperatorConfig) -> str:
-    """Where votes in the arena of that name lie; by name alone, since votes outlive the ModelServe they were cast in."""
+    """Where votes in the arena of that name lie; by name alone: votes outlive the ModelServe they were cast in."""
     return f"pvc://{config.workspace_claim}/arenas/{name}"
 
 
