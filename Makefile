@@ -1,6 +1,6 @@
 # make demo   runs the main job: a local cluster, a FineTuneJob, a model that answers
 # make test   passes the tests
-# Both make what they need: .venv (Python packages, pinned by constraints.txt) and .tools (kubectl, helm).
+# Both make what they need: .venv (Python packages, pinned by constraints.txt) and .tools (kubectl, helm, prometheus).
 
 PYTHON ?= python3
 VENV := .venv
@@ -46,6 +46,7 @@ $(VENV)/.ready: constraints.txt pyproject.toml $(foreach package,$(PACKAGES),$(p
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation $(EDITABLE) --group dev
 	@touch $@
 
-$(TOOLS): tools/kubectl.py $(VENV)/.ready
+$(TOOLS): tools/kubectl.py tools/prometheus.py $(VENV)/.ready
 	$(BIN)/python tools/kubectl.py .tools/bin
+	$(BIN)/python tools/prometheus.py .tools/bin
 	@touch $@
