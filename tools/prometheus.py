@@ -45,9 +45,8 @@ def main(argv: list[str]) -> int:
     try:
         unpack(target)
     except (subprocess.CalledProcessError, OSError, ValueError) as error:
-        words = getattr(error, "stderr", b"") or str(error).encode()
-        print(f"Prometheus cannot be fetched ({words.decode(errors='replace').strip()[-200:]}): what scrapes metrics is "
-              "left out", file=sys.stderr)  # fmt: skip
+        words = (getattr(error, "stderr", b"") or str(error).encode()).decode(errors="replace").strip()[-200:]
+        print(f"Prometheus cannot be fetched ({words}): what scrapes metrics is left out", file=sys.stderr)
         return 0
     print(f"prometheus and promtool are in {target}")
     return 0
