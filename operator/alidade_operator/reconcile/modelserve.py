@@ -21,10 +21,9 @@ from alidade_operator.reconcile.draft import transitions
 from alidade_operator.reconcile.plan import Adjust, Apply, Child, Decision, Delete, Notice, Plan, TrainingJob
 from alidade_operator.reconcile.serve import ModelServe, ServeObserved, model_address, quantization_job
 from alidade_operator.reconcile.trainingjob import plan_training_job
+from alidade_operator.resources.engines.server import ServedModel, Server
 from alidade_operator.resources.serving import (
     APPLIED,
-    ServedModel,
-    Server,
     deployment,
     selector_labels,
     service,

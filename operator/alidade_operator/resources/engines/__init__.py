@@ -1,0 +1,1 @@
+"""What the container of each inference server looks like."""
