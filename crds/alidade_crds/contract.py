@@ -272,3 +272,35 @@ class ResultDocument(Report):
         while kept is not None and kept.rows:
             kept = kept.shorter()
             yield bare.model_copy(update={"evaluation": kept})
+
+
+class BackendCounts(Report):
+    """What one side of a gateway has been given since the gateway's start. Percentiles are over the newest 1000
+    requests, null without any."""
+
+    requests: int = Field(0, ge=0, description="Requests sent to it.")
+    errors: int = Field(
+        0, ge=0, description="Answers with a 5xx code and connections that broke; 4xx are the client's."
+    )
+    first_byte_seconds_p50: float | None = Field(None, ge=0, description="Median time to the first byte, in seconds.")
+    first_byte_seconds_p95: float | None = Field(None, ge=0, description="95th percentile of the same, in seconds.")
+    seconds_p50: float | None = Field(None, ge=0, description="Median time of a whole answer, in seconds.")
+    seconds_p95: float | None = Field(None, ge=0, description="95th percentile of the same, in seconds.")
+
+
+class GatewayBackends(Report):
+    """Both sides of a gateway."""
+
+    stable: BackendCounts = Field(default_factory=BackendCounts, description="The model before.")
+    canary: BackendCounts | None = Field(None, description="The new model; absent while there is none.")
+
+
+class GatewayDocument(Report):
+    """What a gateway has seen; answered at GET /internal/status."""
+
+    started_at: datetime = Field(description="When the process started; its counts begin there.")
+    waiting: int = Field(0, ge=0, description="Requests that are held because no replica answers.")
+    running: int = Field(0, ge=0, description="Requests that are being answered.")
+    last_request_at: datetime | None = Field(None, description="When the newest request came.")
+    backends: GatewayBackends = Field(default_factory=GatewayBackends, description="Counts of each side.")
+    votes: int = Field(0, ge=0, description="Votes cast in the arena.")

@@ -1,5 +1,6 @@
 """ModelServe: a quantized model behind an inference server."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
@@ -68,14 +69,35 @@ class AutoscalingTarget(Spec):
     queue_depth_per_replica: int = Field(4, ge=1, le=10000, description="Waiting requests per replica.")
 
 
+class AutoscalingProvider(StrEnum):
+    """Who sets the number of replicas."""
+
+    OPERATOR = "operator"
+    HPA = "hpa"
+    KEDA = "keda"
+
+
 class Autoscaling(Spec):
     """Replicas between two bounds."""
 
-    model_config = spec_config(("self.min <= self.max", "min must not be greater than max"))
+    model_config = spec_config(
+        ("self.min <= self.max", "min must not be greater than max"),
+        (
+            "self.provider != 'hpa' || self.min >= 1",
+            "provider hpa needs min of at least 1: a HorizontalPodAutoscaler does not scale to zero",
+        ),
+    )
 
-    min: int = Field(1, ge=0, le=1000, description="Fewest replicas.")
+    min: int = Field(1, ge=0, le=1000, description="Fewest replicas; 0 stops them while nobody asks.")
     max: int = Field(ge=1, le=1000, description="Most replicas.")
     target: AutoscalingTarget = Field(default_factory=AutoscalingTarget, description="What the number follows.")
+    provider: AutoscalingProvider = Field(
+        AutoscalingProvider.OPERATOR,
+        description="Who sets the number: the operator itself, a HorizontalPodAutoscaler, or KEDA.",
+    )
+    scale_down_after_seconds: int = Field(
+        300, ge=0, le=86400, description="Seconds without need of a replica before it goes."
+    )
 
 
 class ServingLimits(Spec):
@@ -96,14 +118,70 @@ class Auth(Spec):
     secret_name: Name = Field(description="Secret whose values are the accepted keys.")
 
 
+class CanaryAnalysis(Spec):
+    """When a canary takes over, and when it is taken back."""
+
+    min_requests: int = Field(50, ge=1, le=1000000, description="Requests that a canary answers before it takes over.")
+    seconds: int = Field(300, ge=0, le=604800, description="Seconds that a canary serves before it takes over.")
+    max_error_increase: float = Field(
+        0.01, ge=0, le=1, description="Most by which its share of errors may lie above that of the model before."
+    )
+    max_latency_ratio: float = Field(
+        1.5, ge=1, le=100, description="Most by which its 95th percentile of seconds may exceed the model before's."
+    )
+
+
 class Rollout(Spec):
     """How a new model takes over from the one before."""
 
-    canary_percent: int = Field(0, ge=0, le=100, description="Share of requests that the new model gets, in percent.")
-    previous: Literal["keep", "delete"] = Field("delete", description="What becomes of the model before.")
+    canary_percent: int = Field(
+        0, ge=0, le=100, description="Share of requests that a new model gets at first, in percent; 0 and 100: all."
+    )
+    previous: Literal["keep", "delete"] = Field(
+        "delete",
+        description="What becomes of the model before: it goes once the canary has proved itself, or it stays beside "
+        "the canary until canaryPercent is 0 or 100.",
+    )
+    surge: bool = Field(
+        True,
+        description="Whether a new replica starts before an old one ends; without, no more pods than replicas are "
+        "needed, and a single replica does not serve while it is replaced.",
+    )
+    analysis: CanaryAnalysis = Field(default_factory=CanaryAnalysis, description="How a canary is judged.")
 
 
-REPLICAS_RULE = ("!(has(self.replicas) && has(self.autoscaling))", "at most one of replicas, autoscaling may be set")
+class Arena(Spec):
+    """A page on which people compare two models' answers without knowing which is which."""
+
+    against: Name | None = Field(
+        None, description="Another ModelServe of the namespace. Without: the model before, beside its canary."
+    )
+
+
+class Gateway(Spec):
+    """The process in front of the replicas: canaries, scaling to zero, pages for people."""
+
+    model_config = spec_config(
+        (
+            "!has(self.arena) || self.replicas == 1",
+            "replicas must be 1 with an arena: one process holds its comparisons",
+        )
+    )
+
+    replicas: int = Field(1, ge=1, le=16, description="Replicas of the gateway.")
+    chat: bool = Field(True, description="Whether it shows a page for chatting.")
+    arena: Arena | None = Field(None, description="Whether it shows a page for comparing two models.")
+
+
+REPLICAS_RULE = (
+    "!(has(self.replicas) && has(self.autoscaling))",
+    "at most one of replicas, autoscaling may be set; with autoscaling, change its min and max",
+)
+ARENA_RULE = (
+    "!has(self.gateway) || !has(self.gateway.arena) || has(self.gateway.arena.against) || "
+    "(self.rollout.previous == 'keep' && self.rollout.canaryPercent > 0 && self.rollout.canaryPercent < 100)",
+    "gateway.arena needs `against`, or rollout.previous keep and a canaryPercent between 1 and 99: two models",
+)
 
 
 class ServingBlocks(Spec):
@@ -121,13 +199,18 @@ class ServingBlocks(Spec):
         None, description="Bearer keys; without, every caller that reaches the service is served."
     )
     rollout: Rollout = Field(default_factory=Rollout, description="How a new model takes over.")
+    gateway: Gateway | None = Field(
+        None,
+        description="A process in front of the replicas. There is one, too, with canaryPercent over 0 and with "
+        "autoscaling.min 0.",
+    )
     compute: Compute = Field(default_factory=Compute, description="Where it runs.")
 
 
 class ModelServeSpec(ServingBlocks):
     """A model and how it is served."""
 
-    model_config = spec_config(REPLICAS_RULE)
+    model_config = spec_config(REPLICAS_RULE, ARENA_RULE)
 
     model: Model = Field(description="The model that is served.")
 
@@ -135,7 +218,7 @@ class ModelServeSpec(ServingBlocks):
 class ModelServeTemplate(ServingBlocks):
     """A ModelServe that an AlignmentRun makes, of the aligned model."""
 
-    model_config = spec_config(REPLICAS_RULE)
+    model_config = spec_config(REPLICAS_RULE, ARENA_RULE)
 
 
 class QuantizationReport(Report):
@@ -167,6 +250,20 @@ class QuantizationJobStatus(JobStatus):
     quantization: QuantizationReport | None = Field(None, description="What it did.")
 
 
+class CanaryReport(Report):
+    """How a canary does beside the model before, since the gateway knows of it."""
+
+    model: str = Field(max_length=1024, description="Address of its model.")
+    percent: int = Field(ge=0, le=100, description="Share of requests that it gets, in percent.")
+    since: datetime = Field(description="When it began to be asked.")
+    requests: int = Field(0, ge=0, description="Requests that it was given.")
+    errors: int = Field(0, ge=0, description="Those of them that it answered with an error of the server.")
+    stable_requests: int = Field(0, ge=0, description="Requests that the model before was given in the same time.")
+    stable_errors: int = Field(0, ge=0, description="Those of them that it answered with an error of the server.")
+    seconds_p95: float | None = Field(None, ge=0, description="95th percentile of the time of its answers, in seconds.")
+    stable_seconds_p95: float | None = Field(None, ge=0, description="The same of the model before, in seconds.")
+
+
 class ModelServeStatus(ResourceStatus):
     """What a ModelServe has come to."""
 
@@ -180,3 +277,6 @@ class ModelServeStatus(ResourceStatus):
     quantization: QuantizationReport | None = Field(None, description="What quantization did to the present model.")
     quantization_job: QuantizationJobStatus | None = Field(None, description="How that job is.")
     model: str | None = Field(None, max_length=1024, description="Address of the model that every replica serves.")
+    canary: CanaryReport | None = Field(None, description="The new model that serves beside the one before.")
+    gateway_ready_replicas: int = Field(0, ge=0, description="Replicas of the gateway that answer.")
+    adapters: list[str] = Field([], max_length=64, description="Adapters that every replica serves, by name.")
