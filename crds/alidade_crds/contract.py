@@ -189,11 +189,14 @@ class QuantizationDocument(Spec):
     version: Literal["alidade.dev/quantization/v1"] = "alidade.dev/quantization/v1"
     owner: Owner
     model: JobModel
-    method: str = Field(description="The method as the user calls it; for the report.")
-    type: str = Field(description="GGUF type of the file, such as q4_k_m.")
-    texts: str | None = Field(None, description="Records on which perplexity is measured; default: a built-in text.")
+    method: str = Field(description="The method as the user calls it.")
+    type: str | None = Field(None, description="GGUF type of the file, such as q4_k_m; none for methods for GPUs.")
+    texts: str | None = Field(
+        None,
+        description="Records on which the method is calibrated and perplexity is measured; default: a built-in text.",
+    )
     samples: int = Field(256, description="Most records of it that are used.")
-    output: str = Field(description="Folder for model.gguf and result.json, as a URI.")
+    output: str = Field(description="Folder for result.json and model.gguf or the folder model, as a URI.")
 
 
 class ProgressDocument(Report):

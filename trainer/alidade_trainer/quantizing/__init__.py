@@ -1,1 +1,1 @@
-"""Quantization as a job: a model as one GGUF file, with its perplexity before and after."""
+"""Quantization as a job: a model in fewer bits, with its perplexity before and after."""

@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 
 from alidade_crds.contract import (
@@ -22,17 +21,16 @@ from alidade_crds.contract import (
 from alidade_crds.modelserve import QuantizationReport
 from alidade_crds.reasons import FailureReason
 from alidade_engine.disk import write_file
-from alidade_engine.gguf.reading import load_decoded
-from alidade_engine.gguf.writing import write_gguf
-from alidade_engine.models import file_digest, load_config, load_model, load_tokenizer, model_digest
+from alidade_engine.models import load_config, load_tokenizer, model_digest
 from alidade_engine.sources import Locations
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.faults import failure_of
 from alidade_trainer.outcomes import write_termination_message
-from alidade_trainer.quantizing.perplexity import measure_of
+from alidade_trainer.quantizing.method import Quantizer, weights_size
+from alidade_trainer.quantizing.methods import method_of
+from alidade_trainer.quantizing.perplexity import calibration_of, measure_of
 from alidade_trainer.results import RESULT_FILE
 
-MODEL_FILE = "model.gguf"
 DOCUMENT_FILE = "quantization.json"
 
 
@@ -61,40 +59,48 @@ def run_job(environ: Mapping[str, str] = os.environ) -> int:
 
 
 def quantize(document: QuantizationDocument, locations: Locations) -> ResultDocument:
-    """Writes model.gguf and result.json to the output; answers what is there when it is of the same document.
+    """Writes the quantized model and result.json to the output; answers what is there when it is of the same document.
 
-    Raises JobFailure: as `resolve_model`, `write_gguf` and `measure_of`; DigestMismatch when the model is another one.
+    Raises JobFailure: as `resolve_model`, the method and `measure_of`; DigestMismatch when the model is another one.
     """
+    method = method_of(document)
     output = locations.resolve_output(document.output)
-    finished = _finished(output, document)
+    finished = _finished(output, document, method)
     if finished is not None:
         return finished
+    method.check()
     folder = locations.resolve_model(document.model.uri or "", field="spec.model")
-    config = load_config(folder)
+    context_length = int(load_config(folder).max_position_embeddings)
     _check_digest(document, folder)
     tokenizer = load_tokenizer(folder)
-    measure = measure_of(document, tokenizer, locations, int(config.max_position_embeddings))
+    measure = measure_of(
+        document,
+        tokenizer,
+        locations,
+        context_length,
+        calibrated=method.calibrates,
+        computed_in=method.computed_in,
+    )
+    texts = calibration_of(document, tokenizer, locations, context_length) if method.calibrates else []
     # What was there is of another document, or was cut off: without a result it counts as nothing.
     (output / RESULT_FILE).unlink(missing_ok=True)
     write_file(output / DOCUMENT_FILE, _identity(document))
+    target = output / method.file_name
     begun = time.monotonic()
-    file = write_gguf(folder, output / MODEL_FILE, document.type)
+    method.write(folder, target, texts)
     seconds = time.monotonic() - begun
-    model = load_model(folder, dtype=torch.float32).eval()
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    before = measure.perplexity(model, pad)
-    load_decoded(model, file.path)
+    before, after = method.perplexities(folder, target, measure, tokenizer)
     result = ResultDocument(
         outcome="succeeded",
         quantization=QuantizationReport(
             method=document.method,
             type=document.type,
-            uri=f"{document.output.rstrip('/')}/{MODEL_FILE}",
-            sha256=file.sha256.removeprefix("sha256:"),
-            size_bytes=file.size_bytes,
-            size_bytes_before=sum(one.stat().st_size for one in folder.glob("*.safetensors")),
+            uri=f"{document.output.rstrip('/')}/{method.file_name}",
+            sha256=method.digest(target),
+            size_bytes=method.size_bytes(target),
+            size_bytes_before=weights_size(folder),
             perplexity_before=float(f"{before:.6g}"),
-            perplexity_after=float(f"{measure.perplexity(model, pad):.6g}"),
+            perplexity_after=float(f"{after:.6g}"),
             measured_on=measure.told,
             seconds=round(seconds, 2),
         ),
@@ -136,14 +142,14 @@ def _identity(document: QuantizationDocument) -> str:
     return json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
-def _finished(output: Path, document: QuantizationDocument) -> ResultDocument | None:
-    """The result of the same document when its file is whole; None when there is none."""
+def _finished(output: Path, document: QuantizationDocument, method: Quantizer) -> ResultDocument | None:
+    """The result of the same document when what it wrote is whole; None when there is none."""
     told, path = output / DOCUMENT_FILE, output / RESULT_FILE
     if not told.is_file() or not path.is_file() or told.read_text() != _identity(document):
         return None
     result = ResultDocument.model_validate_json(path.read_text())
-    file, report = output / MODEL_FILE, result.quantization
-    if report is None or not file.is_file() or file_digest(file).removeprefix("sha256:") != report.sha256:
+    target, report = output / method.file_name, result.quantization
+    if report is None or not target.exists() or method.digest(target) != report.sha256:
         return None
     return result
 

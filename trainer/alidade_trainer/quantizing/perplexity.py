@@ -1,6 +1,7 @@
-"""Perplexity of a model on texts, the same windows of tokens for every model of one tokenizer."""
+"""Texts to calibrate on and to measure on: perplexity, over the same windows for every model of one tokenizer."""
 
 import math
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +23,10 @@ FIELD = "spec.quantization.calibration.uri"
 _BUILT_IN = Path(__file__).with_name("text.txt")
 # Longer contexts change the level of both perplexities, hardly their ratio, and cost time.
 _WINDOW = 512
+# What calibrates sees contexts as long as those that are served (GPTQ, section 4: 2048 tokens).
+_CALIBRATION_WINDOW = 2048
+# Records of one source lie next to one another; the order in which they are dealt out is drawn, always the same.
+_DEALING_SEED = 0
 # exp(700) is still a number in float64.
 _MOST_NATS = 700.0
 
@@ -41,18 +46,22 @@ class Measure:
 
 
 def measure_of(
-    document: QuantizationDocument, tokenizer: PreTrainedTokenizerBase, locations: Locations, context_length: int
+    document: QuantizationDocument,
+    tokenizer: PreTrainedTokenizerBase,
+    locations: Locations,
+    context_length: int,
+    *,
+    calibrated: bool = False,
+    computed_in: str = "fp32",
 ) -> Measure:
     """The windows that a document asks for.
 
+    calibrated: whether the method has seen the texts of `calibration_of`, which are left out then.
     Raises JobFailure: as `OpenedSource`, and DataEmpty when the texts are too short to measure anything.
     """
-    if document.texts is None:
-        texts, source = _BUILT_IN.read_text("utf-8").split("\n\n"), "the built-in text in English and Chinese"
-    else:
-        opened = OpenedSource(locations, document.texts, DataFormat.AUTO, field=FIELD)
-        texts = ["\n".join(_parts(example)) for example, _ in islice(opened.examples(), document.samples)]
-        source = f"{len(texts)} records of {document.texts}"
+    texts, source = _texts(document, locations)
+    if calibrated:
+        texts, source = _dealt(texts)[1::2], f"{source}, those that did not calibrate"
     length = min(_WINDOW, context_length)
     windows = [window for ids in encode_texts(tokenizer, texts) for window in _windows(ids, length)]
     if not windows:
@@ -62,8 +71,43 @@ def measure_of(
     tokens = sum(len(window.input_ids) - 1 for window in windows)
     return Measure(
         windows,
-        f"{tokens} tokens of {source}, as plain text in windows of at most {length} tokens; weights decoded to fp32",
+        f"{tokens} tokens of {source}, as plain text in windows of at most {length} tokens; weights decoded to "
+        f"{computed_in}",
     )
+
+
+def calibration_of(
+    document: QuantizationDocument, tokenizer: PreTrainedTokenizerBase, locations: Locations, context_length: int
+) -> list[list[int]]:
+    """Token ids of every other of the document's texts, in windows: what a method is calibrated on.
+
+    Raises JobFailure: as `OpenedSource`, and DataEmpty when there are not two texts, one for each.
+    """
+    texts, _ = _texts(document, locations)
+    if len(texts) < 2:
+        raise JobFailure(
+            FailureReason.DATA_EMPTY,
+            f"{FIELD} is {document.texts} and has {len(texts)} records; give it 2 or more: every other one calibrates, "
+            "the rest is measured.",
+        )
+    length = min(_CALIBRATION_WINDOW, context_length)
+    encoded = encode_texts(tokenizer, _dealt(texts)[0::2])
+    return [list(window.input_ids) for ids in encoded for window in _windows(ids, length)]
+
+
+def _texts(document: QuantizationDocument, locations: Locations) -> tuple[list[str], str]:
+    """The document's texts, and what they are called."""
+    if document.texts is None:
+        return _BUILT_IN.read_text("utf-8").split("\n\n"), "the built-in text in English and Chinese"
+    opened = OpenedSource(locations, document.texts, DataFormat.AUTO, field=FIELD)
+    texts = ["\n".join(_parts(example)) for example, _ in islice(opened.examples(), document.samples)]
+    return texts, f"{len(texts)} records of {document.texts}"
+
+
+def _dealt(texts: Sequence[str]) -> list[str]:
+    order = list(texts)
+    random.Random(_DEALING_SEED).shuffle(order)
+    return order
 
 
 def _windows(ids: Sequence[int], length: int) -> Iterator[Rendered]:
