@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
 
-from alidade_serving.refusals import overloaded
+from alidade_serving.front.refusals import overloaded
 
 
 class Admission:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from alidade_serving.refusals import Refusal, invalid
+from alidade_serving.front.refusals import Refusal, invalid
 
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 

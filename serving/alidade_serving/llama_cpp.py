@@ -15,8 +15,8 @@ from typing import Any
 
 import aiohttp
 
+from alidade_serving.front.refusals import failed, incomplete
 from alidade_serving.generation import Ending, Generation, Likely, Piece
-from alidade_serving.refusals import failed, incomplete
 from alidade_serving.settings import Settings
 
 _REASONS = {"limit": "length", "eos": "eos_token", "word": "stop_sequence"}

@@ -11,13 +11,14 @@ from typing import Any
 
 from aiohttp import web
 
-from alidade_serving.bodies import read_json
 from alidade_serving.documents import ChatRequest, CompletionRequest, OpenAiRequest, Read, read_document
+from alidade_serving.front.bodies import read_json
+from alidade_serving.front.errors import error_body
+from alidade_serving.front.refusals import Refusal, invalid
+from alidade_serving.front.streaming import EventStream
 from alidade_serving.generation import Ending, Generation, Piece
 from alidade_serving.prompts import answer_length, check_ids, check_stops, render, tokenize
-from alidade_serving.refusals import Refusal, invalid
 from alidade_serving.service import Service
-from alidade_serving.streaming import EventStream
 
 # What clients write for "the one model that is there": text-generation-inference's, and huggingface_hub's.
 _ANY_MODEL = ("tgi", "dummy")
@@ -25,13 +26,6 @@ _ANY_MODEL = ("tgi", "dummy")
 _FINGERPRINT = f"alidade-{version('alidade-serving')}"
 # What OpenAI takes for completions when max_tokens is not given.
 _DEFAULT_COMPLETION_TOKENS = 16
-
-
-def error_body(refusal: Refusal) -> dict[str, Any]:
-    """The body of an error as OpenAI's clients read it."""
-    return {
-        "error": {"message": refusal.message, "type": refusal.kind, "param": refusal.field, "code": int(refusal.status)}
-    }
 
 
 class OpenAiApi:

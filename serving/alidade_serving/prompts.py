@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from alidade_engine.templates import RenderError, render_prompt
+from alidade_serving.front.refusals import invalid
 from alidade_serving.models import Model
-from alidade_serving.refusals import invalid
 from alidade_serving.settings import Settings
 
 # Longer texts are tokenized on a thread: on the loop, 16,000 characters take about as long as a token is generated.

@@ -7,11 +7,11 @@ from contextlib import aclosing
 from time import monotonic
 
 from alidade_serving.admission import Admission
+from alidade_serving.front.refusals import Refusal, incomplete, unavailable
 from alidade_serving.generation import Answer, Ending, Generation, Piece
 from alidade_serving.llama_cpp import LlamaCpp
 from alidade_serving.metrics import Metrics
 from alidade_serving.models import Model, prepare_adapters, prepare_draft, prepare_model
-from alidade_serving.refusals import Refusal, incomplete, unavailable
 from alidade_serving.settings import Settings
 
 _log = logging.getLogger("alidade_serving")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alidade_engine.gguf.quantization import QUANTIZATION_TYPES
+from alidade_serving.front.flags import Flags, between, seconds
 
 PREFIX = "ALIDADE_SERVE_"
 
@@ -73,60 +74,31 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         epilog=f"Each flag is also read from the environment, such as {PREFIX}MAX_TOTAL_TOKENS.",
     )
 
-    def add(flag: str, kind: type | object, default: object, text: str, **options: object) -> None:
-        variable = PREFIX + flag.removeprefix("--").replace("-", "_").upper()
-        chosen = environment.get(variable, default)
-        # A default that is a text is parsed, and refused, as if it had been given as the flag.
-        parser.add_argument(flag, type=kind, default=chosen, help=text, **options)  # type: ignore[arg-type]
-
+    add = Flags(parser, PREFIX, environment).add
     add("--model", Path, None, "folder in Hugging Face format, or a .gguf file")
     add("--name", str, "", "name under which clients ask for the model (default: the folder's)")
     add("--host", str, "0.0.0.0", "address to listen on (default: all)")
-    add("--port", _between(0, 65535), "8080", "port to listen on; 0 takes a free one (default: 8080)")
+    add("--port", between(0, 65535), "8080", "port to listen on; 0 takes a free one (default: 8080)")
     add("--quantization", _quantization, "f16", "type that a folder is converted to (default: f16)")
     add("--cache", Path, "/scratch/gguf", "folder that keeps converted models (default: /scratch/gguf)")
-    add("--slots", _between(1, 256), "8", "requests that generate at once (default: 8)")
-    add("--threads", _between(0, 1024), "0", "threads that compute (default: the CPUs it may use)")
-    add("--max-input-tokens", _between(1, 1_048_576), "1024", "longest prompt, in tokens (default: 1024)")
-    add("--max-total-tokens", _between(2, 1_048_576), "2048", "longest prompt and answer, in tokens (default: 2048)")
-    add("--max-concurrent-requests", _between(1, 65536), "128", "requests at once; more get 429 (default: 128)")
-    add("--max-stop-sequences", _between(0, 64), "4", "most stop sequences of a request (default: 4)")
-    add("--max-body-bytes", _between(1024, 1 << 30), "2097152", "longest request body, in bytes (default: 2 MiB)")
+    add("--slots", between(1, 256), "8", "requests that generate at once (default: 8)")
+    add("--threads", between(0, 1024), "0", "threads that compute (default: the CPUs it may use)")
+    add("--max-input-tokens", between(1, 1_048_576), "1024", "longest prompt, in tokens (default: 1024)")
+    add("--max-total-tokens", between(2, 1_048_576), "2048", "longest prompt and answer, in tokens (default: 2048)")
+    add("--max-concurrent-requests", between(1, 65536), "128", "requests at once; more get 429 (default: 128)")
+    add("--max-stop-sequences", between(0, 64), "4", "most stop sequences of a request (default: 4)")
+    add("--max-body-bytes", between(1024, 1 << 30), "2097152", "longest request body, in bytes (default: 2 MiB)")
     add("--keys-from", Path, None, "file, or folder of files, with one accepted bearer key a line (default: no key)")
     add("--adapters", _adapters, "", "LoRA adapters served beside the model: NAME=FOLDER,NAME=FOLDER (default: none)")
     add("--draft-model", Path, None, "small model of the same tokenizer that proposes tokens")
-    add("--draft-tokens", _between(1, 64), "3", "tokens that the draft model proposes at once (default: 3)")
-    add("--prompt-lookup-tokens", _between(0, 64), "0", "tokens proposed from repetitions in the text (default: none)")
-    add("--read-timeout-s", _seconds, "15", "time for a request to arrive, in seconds (default: 15)")
-    add("--write-timeout-s", _seconds, "30", "time that a client may leave an answer unread (default: 30)")
-    add("--stall-timeout-s", _seconds, "120", "time without a token until it counts as dead (default: 120)")
-    add("--drain-delay-s", _seconds, "2", "time between refusing readiness and refusing requests (default: 2)")
-    add("--drain-timeout-s", _seconds, "25", "time for answers to end after SIGTERM, in seconds (default: 25)")
+    add("--draft-tokens", between(1, 64), "3", "tokens that the draft model proposes at once (default: 3)")
+    add("--prompt-lookup-tokens", between(0, 64), "0", "tokens proposed from repetitions in the text (default: none)")
+    add("--read-timeout-s", seconds, "15", "time for a request to arrive, in seconds (default: 15)")
+    add("--write-timeout-s", seconds, "30", "time that a client may leave an answer unread (default: 30)")
+    add("--stall-timeout-s", seconds, "120", "time without a token until it counts as dead (default: 120)")
+    add("--drain-delay-s", seconds, "2", "time between refusing readiness and refusing requests (default: 2)")
+    add("--drain-timeout-s", seconds, "25", "time for answers to end after SIGTERM, in seconds (default: 25)")
     return parser
-
-
-class _between:  # noqa: N801  # reads as the function that it is used as
-    def __init__(self, low: int, high: int) -> None:
-        self._low, self._high = low, high
-
-    def __call__(self, text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if not self._low <= value <= self._high:
-            raise argparse.ArgumentTypeError(f"{text} is not between {self._low} and {self._high}")
-        return value
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
-    if not 0 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 86400 seconds")
-    return value
 
 
 def _adapters(text: str) -> dict[str, Path]:
@@ -156,17 +128,3 @@ def usable_cpus(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
         if allowed != "max":
             cpus = min(cpus, max(1, int(allowed) // int(period)))
     return cpus
-
-
-def read_keys(source: Path | None) -> frozenset[str]:
-    """Accepted keys, from a file or from the files of a mounted Secret. Raises ValueError when there are none."""
-    if source is None:
-        return frozenset()
-    if not source.exists():
-        raise ValueError(f"--keys-from: {source} does not exist; without keys nobody could be let in.")
-    files = [source] if source.is_file() else sorted(path for path in source.iterdir() if path.is_file())
-    lines = (line.strip() for file in files for line in file.read_text("utf-8").splitlines())
-    keys = frozenset(line for line in lines if line)
-    if not keys:
-        raise ValueError(f"--keys-from: {source} holds no key; write one a line.")
-    return keys

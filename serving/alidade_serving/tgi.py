@@ -9,13 +9,13 @@ from typing import Any
 
 from aiohttp import web
 
-from alidade_serving.bodies import read_json
 from alidade_serving.documents import TgiParameters, TgiRequest, TokenizeRequest, read_document
+from alidade_serving.front.bodies import read_json
+from alidade_serving.front.refusals import Refusal, invalid
+from alidade_serving.front.streaming import EventStream
 from alidade_serving.generation import Answer, Ending, Generation, Piece
 from alidade_serving.prompts import answer_length, check_stops, tokenize
-from alidade_serving.refusals import Refusal, invalid
 from alidade_serving.service import Service
-from alidade_serving.streaming import EventStream
 
 # What text-generation-inference takes when max_new_tokens is not given.
 _DEFAULT_NEW_TOKENS = 100

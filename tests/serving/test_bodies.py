@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alidade_serving.bodies import parse_json
 from alidade_serving.documents import ChatRequest, CompletionRequest, TgiRequest, TokenizeRequest, read_document
-from alidade_serving.refusals import Refusal
+from alidade_serving.front.bodies import parse_json
+from alidade_serving.front.refusals import Refusal
 from tests.serving.running import Server
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from alidade_serving.settings import read_keys, read_settings, usable_cpus
+from alidade_serving.front.keys import read_keys
+from alidade_serving.settings import read_settings, usable_cpus
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_default() -> None:

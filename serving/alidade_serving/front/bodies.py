@@ -7,15 +7,16 @@ from typing import Any, NoReturn
 
 from aiohttp import web
 
-from alidade_serving.refusals import Refusal, malformed
+from alidade_serving.front.refusals import Refusal, malformed
 
 
 async def read_json(request: web.Request, *, max_bytes: int, timeout_s: float) -> dict[str, Any]:
     """The body as an object. Raises Refusal: 413 too long, 408 too slow, 400 not a JSON object in UTF-8."""
-    return parse_json(await _read(request, max_bytes, timeout_s))
+    return parse_json(await read_body(request, max_bytes=max_bytes, timeout_s=timeout_s))
 
 
-async def _read(request: web.Request, max_bytes: int, timeout_s: float) -> bytes:
+async def read_body(request: web.Request, *, max_bytes: int, timeout_s: float) -> bytes:
+    """The body whole. Raises Refusal: 413 too long, 408 too slow."""
     too_long = Refusal(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "payload_too_large",
