@@ -15,9 +15,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from alidade_engine.intervals import LEVEL
 from alidade_eval.inference.bradley_terry import rating_samples
 from alidade_eval.inference.comparisons import results_of
-from alidade_eval.inference.intervals import LEVEL
 from alidade_eval.measures import AnyMeasure, Measure, SetMeasure, Statistics
 from alidade_eval.metrics.bleu import bleu, bleu_statistics
 from alidade_eval.metrics.diversity import distinct

@@ -11,11 +11,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from alidade_crds.evaluation import EvaluationResult, Verdict
+from alidade_engine.intervals import Interval, percentile_interval
 from alidade_eval.inference.intervals import (
     Draws,
-    Interval,
     jackknife_interval,
-    percentile_interval,
     proportion_interval,
     resampled,
     set_values,

@@ -5,7 +5,7 @@ import math
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
-from alidade_eval.inference.intervals import LEVEL, Interval
+from alidade_engine.intervals import LEVEL, Interval
 
 _IMPOSSIBLE = 1e3
 """Standard errors; finite, since the search for the ends interpolates."""

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from alidade_crds.contract import JobSuite
 from alidade_crds.evaluation import SUITE_METRICS, EvaluationResult, Verdict
+from alidade_engine.intervals import LEVEL, Interval, percentile_interval
+from alidade_engine.ratings import ratings, tables_at_ends, win_rates
 from alidade_engine.reward.functions import Reward
 from alidade_eval.asked import Answers, Collection, Keep, Rows, key_of
-from alidade_eval.inference.bradley_terry import ratings, table_samples
+from alidade_eval.inference.bradley_terry import table_samples
 from alidade_eval.inference.comparisons import judged, sign_of
-from alidade_eval.inference.intervals import LEVEL, Interval, percentile_interval, share_interval
 from alidade_eval.inference.pairs import mcnemar
 from alidade_eval.items import Item
 from alidade_eval.judge import Judge, Preferred
@@ -210,7 +211,9 @@ def compared(
     Where a model fares the same on every prompt, resamples do not vary; the ends are then those of Wilson's interval
     of the share that it wins. A difference that the sign test does not tell from chance reaches to 0.
     """
-    tables = drawn if np.ptp(win_rates(drawn)[:, place]) > 0 else _end_tables(points, place)
+    tables = (
+        drawn if np.ptp(win_rates(drawn)[:, place]) > 0 else tables_at_ends(points.sum(0), place, samples=len(points))
+    )
 
     def ends(values: Points) -> Interval:
         return percentile_interval(values, samples=len(points)) if tables is drawn else (values.min(), values.max())
@@ -229,20 +232,6 @@ def compared(
         found["difference_low"], found["difference_high"] = float(below), float(above)
         found["verdict"] = judged("higher", sign_of((below, above)))
     return found
-
-
-def _end_tables(points: Points, place: int) -> Points:
-    """(2, models, models) sums in which a model wins as few, and as many, of its games as its win rate's interval."""
-    table, prompts = points.sum(0), len(points)
-    others = [other for other in range(len(table)) if other != place]
-    rate = float(win_rates(table)[place])
-    tables = []
-    for end in share_interval(rate, prompts):
-        moved = table.copy()
-        moved[place, others] = np.clip(table[place, others] + (end - rate) * prompts, 0, prompts)
-        moved[others, place] = prompts - moved[place, others]
-        tables.append(moved)
-    return np.stack(tables)
 
 
 def agreed(row: Mapping[str, float | None]) -> float:
@@ -275,12 +264,6 @@ def judge_warnings(title: str, rows: Sequence[Mapping[str, float | None]]) -> li
             f"for the answer shown {which}; those count as ties."
         )
     return warnings
-
-
-def win_rates(points: Points) -> Points:
-    """(..., models) share of its games that each model has won, ties half, of (..., models, models) points."""
-    played = points + np.swapaxes(points, -1, -2)
-    return np.asarray(points.sum(-1) / np.maximum(played.sum(-1), 1e-12))
 
 
 def win_rates_of_prompts(points: Points) -> Points:

@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from alidade_eval.inference.bradley_terry import MEAN, SCALE, STRENGTH_PRIOR, rating_samples, ratings
+from alidade_engine.ratings import MEAN, SCALE, STRENGTH_PRIOR, ratings
+from alidade_eval.inference.bradley_terry import rating_samples
 
 
 def naive_ratings(points: NDArray[np.float64]) -> NDArray[np.float64]:

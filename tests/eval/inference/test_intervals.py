@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
+from alidade_engine.intervals import percentile_interval
 from alidade_eval.inference.intervals import (
     Draws,
     jackknife_interval,
     left_out,
-    percentile_interval,
     proportion_interval,
     resampled,
 )

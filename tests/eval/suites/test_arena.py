@@ -17,11 +17,13 @@ from alidade_crds.contract import JobSuite
 from alidade_crds.evaluation import EvaluationResult
 from alidade_crds.reasons import FailureReason
 from alidade_engine.failures import JobFailure
+from alidade_engine.intervals import share_interval
+from alidade_engine.ratings import win_rates
 from alidade_engine.reward.functions import Reward
-from alidade_eval.inference.intervals import proportion_interval, share_interval
+from alidade_eval.inference.intervals import proportion_interval
 from alidade_eval.items import Item
 from alidade_eval.judge import Judge
-from alidade_eval.suites.arena import ArenaSuite, agreed, win_rates
+from alidade_eval.suites.arena import ArenaSuite, agreed
 from alidade_eval.suites.base import Findings
 
 Found = dict[tuple[str, str], EvaluationResult]
