@@ -1,6 +1,5 @@
-"""Models: loaded from a folder in Hugging Face format, made anew, and told apart by digest."""
+"""Models: loaded from a folder in Hugging Face format, or made anew."""
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -195,26 +194,6 @@ def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel 
     return added
 
 
-def model_digest(folder: Path) -> str:
-    """`sha256:…` over the sorted names and digests of the folder's files: the same bytes, the same digest.
-
-    README.md and lineage.json, which speak about the model and its digest, are not part of it.
-    """
-    total = hashlib.sha256()
-    for file in sorted(item for item in folder.rglob("*") if item.is_file()):
-        name = file.relative_to(folder).as_posix()
-        if name in ("README.md", "lineage.json", "digest"):
-            continue
-        total.update(f"{file_digest(file)}  {name}\n".encode())
-    return f"sha256:{total.hexdigest()}"
-
-
-def file_digest(file: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
@@ -223,11 +202,9 @@ def _first_line(error: Exception) -> str:
 __all__ = [
     "check_weights",
     "ensure_pad_token",
-    "file_digest",
     "init_model",
     "load_config",
     "load_model",
     "load_tokenizer",
-    "model_digest",
     "train_tokenizer",
 ]

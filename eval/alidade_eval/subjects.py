@@ -12,9 +12,10 @@ from alidade_crds.blocks import Precision
 from alidade_crds.contract import JobModel
 from alidade_crds.reasons import FailureReason
 from alidade_engine.data.formats import Messages
+from alidade_engine.digests import model_digest
 from alidade_engine.encoding import Rendered
 from alidade_engine.failures import JobFailure
-from alidade_engine.models import ensure_pad_token, load_model, load_tokenizer, model_digest
+from alidade_engine.models import ensure_pad_token, load_model, load_tokenizer
 from alidade_engine.sampling import Completion, Sampler, SamplingParams, length_limit
 from alidade_engine.scoring import sequence_logprobs
 from alidade_engine.templates import RenderError, render_batch, render_prompts, resolve_template

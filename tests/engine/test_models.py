@@ -10,8 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from alidade_crds.blocks import ModelInit
 from alidade_crds.reasons import FailureReason
+from alidade_engine.digests import model_digest
 from alidade_engine.failures import JobFailure
-from alidade_engine.models import ensure_pad_token, init_model, load_config, load_model, model_digest
+from alidade_engine.models import ensure_pad_token, init_model, load_config, load_model
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import torch
 
 from alidade_crds.contract import JobModel
 from alidade_crds.reasons import FailureReason
+from alidade_engine.digests import model_digest
 from alidade_engine.failures import JobFailure
-from alidade_engine.models import model_digest
 from alidade_eval.subjects import Answer, AnswerSettings, LocalModel, windows
 from tests.eval.conftest import QUESTIONS
 

@@ -11,9 +11,10 @@ import torch
 from alidade_crds.blocks import ModelInit
 from alidade_crds.contract import ExitCode, QuantizationDocument, ResultDocument
 from alidade_crds.modelserve import GGUF_TYPES, QuantizationReport
+from alidade_engine.digests import file_digest, model_digest
 from alidade_engine.failures import JobFailure
 from alidade_engine.gguf.quantization import QUANTIZATION_TYPES
-from alidade_engine.models import file_digest, init_model, load_model, load_tokenizer, model_digest, train_tokenizer
+from alidade_engine.models import init_model, load_model, load_tokenizer, train_tokenizer
 from alidade_engine.sources import Locations
 from alidade_trainer.quantizing.job import quantize, run_job
 

@@ -12,8 +12,9 @@ from torch import nn
 from alidade_crds.blocks import ModelInit
 from alidade_crds.contract import QuantizationDocument, ResultDocument
 from alidade_crds.modelserve import QuantizationMethod, QuantizationReport
+from alidade_engine.digests import model_digest
 from alidade_engine.failures import JobFailure
-from alidade_engine.models import init_model, load_tokenizer, model_digest, train_tokenizer
+from alidade_engine.models import init_model, load_tokenizer, train_tokenizer
 from alidade_engine.sources import Locations
 from alidade_trainer.quantizing.compressed import CompressedFolder, group_size
 from alidade_trainer.quantizing.gguf_file import GgufFile

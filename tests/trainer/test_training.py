@@ -10,7 +10,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from alidade_engine.models import load_model, load_tokenizer, model_digest
+from alidade_engine.digests import model_digest
+from alidade_engine.models import load_model, load_tokenizer
 from alidade_engine.sources import Locations
 from alidade_trainer.batches import BatchStream
 from alidade_trainer.data.dataset import Collator, prepare

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from alidade_engine.digests import file_digest
 from alidade_engine.disk import files_below, sync, write_file
-from alidade_engine.models import file_digest
 from alidade_trainer.peers import Peers
 
 MARKER = "complete.json"

@@ -14,8 +14,8 @@ from torch import nn
 from alidade_crds.blocks import AdapterType, Precision
 from alidade_crds.contract import JobDocument
 from alidade_crds.status import ModelInfo
+from alidade_engine.digests import model_digest
 from alidade_engine.disk import new_folder
-from alidade_engine.models import model_digest
 from alidade_trainer.adapters import save_adapter
 from alidade_trainer.jobs import fingerprint
 from alidade_trainer.merge import write_merged

@@ -15,11 +15,12 @@ from safetensors import safe_open
 from transformers import PretrainedConfig
 
 from alidade_crds.reasons import FailureReason
+from alidade_engine.digests import file_digest
 from alidade_engine.disk import sync
 from alidade_engine.failures import JobFailure
 from alidade_engine.gguf.quantization import Encoding, Place, choose_encoding, encode, file_type
 from alidade_engine.gguf.vocabulary import Vocabulary, read_vocabulary
-from alidade_engine.models import check_weights, file_digest, load_config, load_tokenizer
+from alidade_engine.models import check_weights, load_config, load_tokenizer
 
 _ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
 OUTER_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}

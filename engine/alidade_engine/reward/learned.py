@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from alidade_crds.reasons import FailureReason
 from alidade_engine.data.formats import Messages
+from alidade_engine.digests import model_digest
 from alidade_engine.failures import JobFailure
-from alidade_engine.models import ensure_pad_token, load_tokenizer, model_digest
+from alidade_engine.models import ensure_pad_token, load_tokenizer
 from alidade_engine.padding import padded
 from alidade_engine.reward.functions import Reference
 from alidade_engine.reward.network import RewardNetwork, load_classifier

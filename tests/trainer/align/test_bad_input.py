@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from alidade_crds.contract import JobDocument
-from alidade_engine.models import model_digest
+from alidade_engine.digests import model_digest
 from alidade_engine.tokenization import train_tokenizer
 from alidade_trainer.align.steps import check_steps
 from alidade_trainer.failures import JobFailure

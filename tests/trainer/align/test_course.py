@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alidade_crds.contract import TERMINATION_MESSAGE_LIMIT
-from alidade_engine.models import model_digest
+from alidade_engine.digests import model_digest
 from alidade_trainer.align.course import course_of, measures_of
 
 PREFERENCES = {"uri": "pvc://d/preferences.jsonl", "digest": "sha256:aa"}

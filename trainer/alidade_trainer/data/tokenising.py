@@ -17,7 +17,7 @@ from alidade_crds.contract import Stage
 from alidade_crds.reasons import FailureReason
 from alidade_engine.data.formats import Conversation, Example, Messages, Preference, Prompt, Text, read_examples
 from alidade_engine.data.records import DataFiles, Position, Record, find_files, read_files
-from alidade_engine.models import file_digest
+from alidade_engine.digests import file_digest
 from alidade_engine.sources import Locations
 from alidade_engine.templates import RenderError, check_agreement, encode_texts, render_batch
 from alidade_trainer.data.report import SourceReport

@@ -8,7 +8,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alidade_crds.reasons import FailureReason
-from alidade_engine.models import load_model, model_digest
+from alidade_engine.digests import model_digest
+from alidade_engine.models import load_model
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.merge import stored_dtype
 from alidade_trainer.quantizing.method import pad_id

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from alidade_engine.digests import file_digest
 from alidade_engine.gguf.reading import load_decoded
 from alidade_engine.gguf.writing import write_gguf
-from alidade_engine.models import file_digest, load_model
+from alidade_engine.models import load_model
 from alidade_trainer.quantizing.method import pad_id
 from alidade_trainer.quantizing.perplexity import Measure
 

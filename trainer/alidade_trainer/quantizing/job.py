@@ -20,8 +20,9 @@ from alidade_crds.contract import (
 )
 from alidade_crds.modelserve import QuantizationReport
 from alidade_crds.reasons import FailureReason
+from alidade_engine.digests import model_digest
 from alidade_engine.disk import write_file
-from alidade_engine.models import load_config, load_tokenizer, model_digest
+from alidade_engine.models import load_config, load_tokenizer
 from alidade_engine.sources import Locations
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.faults import failure_of
