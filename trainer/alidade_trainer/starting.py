@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alidade_crds.blocks import AdapterType, Precision
 from alidade_crds.contract import JobDocument, Stage
 from alidade_crds.reasons import FailureReason
+from alidade_engine.digests import model_digest
 from alidade_engine.models import (
     check_weights,
     ensure_pad_token,
@@ -19,7 +20,6 @@ from alidade_engine.models import (
     load_config,
     load_model,
     load_tokenizer,
-    model_digest,
     train_tokenizer,
 )
 from alidade_engine.sources import Locations
