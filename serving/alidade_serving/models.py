@@ -9,10 +9,9 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from alidade_crds.reasons import FailureReason
+from alidade_engine.digests import model_digest
 from alidade_engine.failures import JobFailure
-from alidade_engine.gguf.adapters import write_adapter
-from alidade_engine.gguf.writing import write_gguf
-from alidade_engine.models import load_config, load_tokenizer, model_digest
+from alidade_serving.conversion import convert_adapter, convert_model
 from alidade_serving.settings import Settings
 
 # Part of the name of a converted file: raise it when the writer changes what it writes.
@@ -39,7 +38,7 @@ def prepare_model(settings: Settings) -> Model:
     if settings.model.is_file():
         model = _from_file(settings.model)
     else:
-        model = _from_folder(settings)
+        model = _from_file(*_converted(settings.model, settings))
     if settings.max_total_tokens > model.context_length:
         raise JobFailure(
             FailureReason.CONFIG_INVALID,
@@ -64,28 +63,22 @@ def prepare_adapters(settings: Settings) -> dict[str, Path]:
         base = model_digest(settings.model).removeprefix("sha256:")[:16]
         digest = model_digest(folder).removeprefix("sha256:")[:32] if folder.is_dir() else "none"
         path = settings.cache / f"{digest}-on-{base}-{_WRITER}.gguf"
-        prepared[name] = path if path.is_file() else write_adapter(folder, settings.model, path)
+        if not path.is_file():
+            convert_adapter(folder, settings.model, path)
+        prepared[name] = path
     return prepared
 
 
-def _from_folder(settings: Settings) -> Model:
-    config = load_config(settings.model)
-    path, digest = _converted(settings.model, settings)
-    tokenizer = load_tokenizer(settings.model)
-    return Model(path, tokenizer, digest, int(config.max_position_embeddings), *_known(tokenizer))
-
-
 def _converted(folder: Path, settings: Settings) -> tuple[Path, str]:
-    load_config(folder)  # says what is wrong with the folder, before its digest is taken
     digest = model_digest(folder)
     name = f"{digest.removeprefix('sha256:')[:32]}-{settings.quantization}-{_WRITER}.gguf"
     path = settings.cache / name
     if not path.is_file():
-        write_gguf(folder, path, settings.quantization)
+        convert_model(folder, path, settings.quantization)
     return path, digest
 
 
-def _from_file(path: Path) -> Model:
+def _from_file(path: Path, digest: str = "") -> Model:
     try:
         reader = GGUFReader(path)
     except (ValueError, OSError, IndexError) as error:
@@ -100,7 +93,7 @@ def _from_file(path: Path) -> Model:
         )
     tokenizer = _tokenizer(reader, stored)
     context = int(_field(reader, f"{architecture}.context_length", 0))
-    return Model(path, tokenizer, "", context, *_known(tokenizer))
+    return Model(path, tokenizer, digest, context, *_known(tokenizer))
 
 
 def _field(reader: GGUFReader, name: str, default: Any) -> Any:
