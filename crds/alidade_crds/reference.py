@@ -104,7 +104,7 @@ def metrics_reference() -> str:
         "# Metrics",
         "",
         "Generated from `crds/alidade_crds/metric_names.py`. The operator answers at `/metrics` of its metrics port, a",
-        "training job at `/metrics` of its first worker's port 8080.",
+        "training job at `/metrics` of its first worker's port 8080, a server at `/metrics` of its port 8080.",
     ]
     sections = {
         "Operator": metric_names.OperatorMetric,
@@ -113,6 +113,8 @@ def metrics_reference() -> str:
         "Training processes": metric_names.TrainerMetric,
         "Evaluations, as the operator sees them": metric_names.ResultMetric,
         "Evaluation processes": metric_names.EvaluationMetric,
+        "Servers, under text-generation-inference's names": metric_names.TgiMetric,
+        "Servers": metric_names.ServeMetric,
     }
     return _words_page(head, sections, "metric")
 

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from alidade_serving.metric_names import ServeMetric, TgiMetric
+from alidade_crds.metric_names import ServeMetric, TgiMetric
 
 # Seconds: from a token of a small model to the longest answer that a client waits for.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)

@@ -2,7 +2,7 @@
 
 import re
 
-from alidade_serving.metric_names import ServeMetric, TgiMetric
+from alidade_crds.metric_names import ServeMetric, TgiMetric
 from tests.serving.running import Server
 
 
