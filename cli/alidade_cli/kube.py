@@ -1,8 +1,10 @@
 """The resources of a cluster, read through the kubernetes client."""
 
+import ipaddress
 import os
+import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,15 @@ def kubeconfig_path() -> Path | None:
 
 
 @dataclass(frozen=True)
+class ApiAccess:
+    """How programs other than the kubernetes client reach the API server; tls has the client's certificate, if any."""
+
+    url: str
+    token: str | None = field(repr=False)
+    tls: ssl.SSLContext | None = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Cluster:
     """A cluster and the namespace that commands look at."""
 
@@ -76,6 +87,16 @@ class Cluster:
 
     def read(self, kind: Kind, name: str) -> Resource:
         """One resource; CommandFailed when there is none."""
+        found = self.find(kind, name)
+        if found is None:
+            raise CommandFailed(
+                f"there is no {kind.kind} {name} in namespace {self.namespace}; `kubectl get alidade -A` lists what "
+                "there is"
+            )
+        return found
+
+    def find(self, kind: Kind, name: str) -> Resource | None:
+        """One resource; None when there is none."""
         from kubernetes.client import ApiException
 
         try:
@@ -83,10 +104,42 @@ class Cluster:
                 GROUP, VERSION, self.namespace, kind.plural, name
             )
         except ApiException as error:
+            if error.status == 404:
+                return None
             raise CommandFailed(self._sentence(error, f"{kind.kind} {name}")) from error
         except _connection_errors() as error:
             raise CommandFailed(f"the cluster of {self.kubeconfig} does not answer: {_last_cause(error)}") from error
         return found
+
+    def loopback_address(self, service: str) -> str | None:
+        """URL of a Service's first port where its address leads back to this machine, as on the local cluster."""
+        from kubernetes.client import ApiException
+
+        try:
+            spec = self._core.read_namespaced_service(service, self.namespace).spec
+        except ApiException:
+            return None
+        try:
+            is_here = ipaddress.ip_address(spec.cluster_ip or "").is_loopback
+        except ValueError:  # none yet, or "None" of a headless service
+            return None
+        return f"http://{spec.cluster_ip}:{spec.ports[0].port}" if is_here else None
+
+    def api_access(self) -> ApiAccess:
+        """Address of the API server, and what it asks of clients."""
+        from kubernetes import client
+
+        known = client.Configuration.get_default_copy()
+        authorization = known.get_api_key_with_prefix("authorization") or ""
+        token = authorization.removeprefix("Bearer ") or None
+        if not known.host.startswith("https://"):
+            return ApiAccess(known.host, token, None)
+        tls = ssl.create_default_context(cafile=known.ssl_ca_cert)
+        if not known.verify_ssl:
+            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+        if known.cert_file:
+            tls.load_cert_chain(known.cert_file, known.key_file)
+        return ApiAccess(known.host, token, tls)
 
     def pods(self, selector: str) -> list[Any]:
         """Pods of the namespace by label."""
@@ -102,8 +155,6 @@ class Cluster:
             yield line.decode(errors="replace").rstrip("\n")
 
     def _sentence(self, error: Any, what: str) -> str:
-        if error.status == 404:
-            return f"there is no {what} in namespace {self.namespace}; `kubectl get alidade -A` lists what there is"
         if error.status in (401, 403):
             return f"you may not read {what} in namespace {self.namespace}: {error.reason}"
         return f"{what} cannot be read: {error.status} {error.reason}"

@@ -2,15 +2,21 @@
 
 from pathlib import Path
 
+from alidade_cli.kube import Cluster
 from alidade_local.main import main
 from alidade_local.paths import DEFAULT_NAME, ClusterPaths
 
-__all__ = ["DEFAULT_NAME", "down", "kubeconfig", "status", "up"]
+__all__ = ["DEFAULT_NAME", "connect", "down", "kubeconfig", "status", "up"]
 
 
 def kubeconfig(name: str) -> Path:
     """The kubeconfig of a local cluster, whether it runs or not."""
     return ClusterPaths.named(name).kubeconfig
+
+
+def connect(namespace: str | None) -> Cluster:
+    """The kubeconfig's cluster, else the local one."""
+    return Cluster.connect(namespace, fallback=kubeconfig(DEFAULT_NAME))
 
 
 def up(name: str, *, port: int, operator: bool, foreground: bool) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from alidade_cli import local_cluster
+from alidade_cli.bench_command import bench
 from alidade_cli.compare import FORMS, Form, print_results, results_of
 from alidade_cli.jobs import print_logs, wait_for
 from alidade_cli.kube import Cluster, parse_target
@@ -123,8 +124,11 @@ def compare(target: str, namespace: str | None, form: Form) -> None:
     print_results(results_of(_connect(namespace), kind, name), form)
 
 
+alidade.add_command(bench)
+
+
 def _connect(namespace: str | None) -> Cluster:
-    return Cluster.connect(namespace, fallback=local_cluster.kubeconfig(local_cluster.DEFAULT_NAME))
+    return local_cluster.connect(namespace)
 
 
 def _print_result(resource: dict[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""A load generator for inference servers: open and closed loops, streamed answers, latency from the arrival on."""
