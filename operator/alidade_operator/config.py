@@ -47,6 +47,14 @@ class OperatorConfig(Spec):
     trainer_image: str = Field("alidade/trainer:0.1.0", description="Image of training containers that name none.")
     eval_image: str = Field("alidade/eval:0.1.0", description="Image of evaluation containers that name none.")
     serving_image: str = Field("alidade/serving:0.1.0", description="Image of embedded servers that name none.")
+    vllm_image: str = Field("vllm/vllm-openai:v0.32.0", description="Image of vLLM servers that name none.")
+    tgi_image: str = Field(
+        "alidade/tgi:3.3.7",
+        description="Image of text-generation-inference servers that name none: its own, opened to users but root.",
+    )
+    quantization_image: str = Field(
+        "alidade/quantizer:0.1.0", description="Image of quantizations for GPUs: the trainer's, with their libraries."
+    )
     image_pull_secrets: list[Name] = Field([], description="Secrets of the job's namespace that pull the image.")
     workspace_claim: Name = Field("alidade-workspace", description="Claim that takes outputs without an address.")
     allow_file_uris: bool = Field(False, description="Whether file:// addresses are accepted (local cluster only).")

@@ -24,8 +24,8 @@ def require(method: str, *packages: str) -> None:
     if missing:
         raise JobFailure(
             FailureReason.CONFIG_INVALID,
-            f"spec.quantization.method is {method}, and this image has no {' and no '.join(missing)}. Build "
-            "images/quantizer, and name it as quantizationImage in the operator's configuration.",
+            f"spec.quantization.method is {method}, and this image has no {' and no '.join(missing)}. Build one that "
+            "has it (docs/how-to/quantize.md), and name it as quantizationImage in the operator's configuration.",
         )
 
 
