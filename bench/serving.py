@@ -68,7 +68,7 @@ def main() -> int:
         rounds.append({engine: _measure(engine, options) for engine in order})
         print(f"round {number + 1} of {options.rounds} is done", file=sys.stderr)
     results = {
-        "machine": {"processor": _processor(), "threads": options.threads, "load": os.getloadavg()[0]},
+        "machine": {"processor": processor(), "threads": options.threads, "load": os.getloadavg()[0]},
         "settings": {"rounds": options.rounds, "tokens": options.tokens, "quantization": options.quantization},
         "medians": _medians(rounds, options),
         "ratios": _ratios(rounds, options),
@@ -97,7 +97,7 @@ def _prepare(options: argparse.Namespace) -> None:
 
     folder = WORK / "model"
     if not (folder / "config.json").is_file():
-        _write_model(folder)
+        write_model(folder)
     file = WORK / f"model-{options.quantization}.gguf"
     if not file.is_file():
         write_gguf(folder, file, options.quantization)
@@ -106,7 +106,7 @@ def _prepare(options: argparse.Namespace) -> None:
         subprocess.run([*pip, "--target", str(WORK / "packages"), "fastapi", "uvicorn"], check=True)
 
 
-def _write_model(folder: Path) -> None:
+def write_model(folder: Path) -> None:
     """Random weights; tokens that end an answer, or are no text, are never the likeliest."""
     import torch
 
@@ -159,7 +159,7 @@ def _measure(engine: str, options: argparse.Namespace) -> dict[str, Any]:
 @contextmanager
 def _running(engine: str, options: argparse.Namespace) -> Iterator[tuple[str, str, psutil.Process]]:
     """A server that answers, its model's name, and its process."""
-    port = _free_port()
+    port = free_port()
     folder, file = WORK / "model", WORK / f"model-{options.quantization}.gguf"
     threads = str(options.threads)
     environment = os.environ | {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
@@ -180,7 +180,7 @@ def _running(engine: str, options: argparse.Namespace) -> Iterator[tuple[str, st
     with log.open("w") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as started:
         try:
             url = f"http://127.0.0.1:{port}"
-            _await(url + health, started, log)
+            await_server(url + health, started, log)
             yield url, model, psutil.Process(started.pid)
         finally:
             started.terminate()
@@ -190,14 +190,16 @@ def _running(engine: str, options: argparse.Namespace) -> Iterator[tuple[str, st
                 started.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nothing listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
 
 
-def _await(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def await_server(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Returns when the address answers. SystemExit when the process ends, or after two minutes."""
     until = time.monotonic() + 120
     while time.monotonic() < until:
         if process.poll() is not None:
@@ -315,7 +317,8 @@ def _print(results: dict[str, Any], options: argparse.Namespace) -> None:
     print(f"\nPeak memory: {', '.join(peaks)}.")
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of this machine's processor."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
