@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from alidade_cli.errors import CommandFailed
 from alidade_cli.kube import Cluster, Resource, condition, is_true, kind_named
@@ -34,19 +35,33 @@ class Door:
 def read_key(key_file: Path | None, environment: Mapping[str, str]) -> str | None:
     """The bearer key: the first line of a file, else the environment's; None without both."""
     if key_file is None:
-        return environment.get(ENDPOINT_KEY_ENV) or None
+        return _header_value(environment.get(ENDPOINT_KEY_ENV, "").strip(), f"${ENDPOINT_KEY_ENV}") or None
     try:
         lines = key_file.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         raise CommandFailed(f"--key-file {key_file} cannot be read: {error}") from error
     if not lines:
         raise CommandFailed(f"--key-file {key_file} is empty; it should hold one bearer key")
-    return lines[0]
+    return _header_value(lines[0], f"--key-file {key_file}")
+
+
+def _header_value(key: str, name: str) -> str:
+    if not (key.isascii() and key.isprintable()):
+        raise CommandFailed(
+            f"{name} holds what no header can carry; a bearer key is of ASCII letters, digits and signs"
+        )
+    return key
 
 
 def door_to_url(url: str, *, model: str | None, key: str | None) -> Door:
     """The door to an address that was given."""
     base = url.rstrip("/").removesuffix("/v1")
+    try:
+        is_whole = bool(urlsplit(base).hostname) and urlsplit(base).port != 0
+    except ValueError:  # a port that is no number
+        is_whole = False
+    if not is_whole:
+        raise CommandFailed(f"{url!r} is no address; write it as http://HOST:PORT")
     tls = ssl.create_default_context() if base.startswith("https://") else None
     return Door(base, base, model, key, tls)
 
@@ -59,7 +74,8 @@ def is_url(target: str) -> bool:
 def door_to_serve(cluster: Cluster, name: str, *, model: str | None, key: str | None) -> Door:
     """The door to a ModelServe. CommandFailed says why while nothing answers there."""
     resource = cluster.read(kind_named("ModelServe"), name)
-    if not is_true(resource, "Available"):
+    # A gateway holds questions until there is a replica again.
+    if not is_true(resource, "Available") and not resource.get("status", {}).get("gatewayReadyReplicas"):
         raise CommandFailed(f"ModelServe {name} does not answer: {why_not_available(resource)}")
     address = cluster.loopback_address(name)
     if address is not None:

@@ -9,10 +9,10 @@ import click
 
 from alidade_cli import local_cluster
 from alidade_cli.bench_command import bench
+from alidade_cli.chat_command import chat
 from alidade_cli.compare import FORMS, Form, print_results, results_of
 from alidade_cli.jobs import print_logs, wait_for
 from alidade_cli.kube import Cluster, parse_target
-from alidade_cli.models import chat as chat_with
 from alidade_cli.models import save_report
 
 _namespace = click.option("--namespace", "-n", help="Namespace; default: the kubeconfig's.")
@@ -86,23 +86,6 @@ def logs(target: str, namespace: str | None, *, follow: bool) -> None:
 @alidade.command()
 @click.argument("target")
 @_namespace
-@click.option(
-    "--prompt", "-p", "prompts", multiple=True, help="A question to answer; can be repeated. Default: ask here."
-)
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option(
-    "--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Longest answer, in tokens."
-)
-def chat(target: str, namespace: str | None, prompts: tuple[str, ...], temperature: float, max_new_tokens: int) -> None:
-    """Ask the finished model of TARGET (ftj/NAME, ar/NAME) on this machine."""
-    kind, name = parse_target(target)
-    cluster = _connect(namespace)
-    sys.exit(chat_with(cluster, kind, name, prompts=prompts, temperature=temperature, max_new_tokens=max_new_tokens))
-
-
-@alidade.command()
-@click.argument("target")
-@_namespace
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="File to copy the page to.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 def report(target: str, namespace: str | None, save: Path | None, *, show: bool) -> None:
@@ -125,6 +108,7 @@ def compare(target: str, namespace: str | None, form: Form) -> None:
 
 
 alidade.add_command(bench)
+alidade.add_command(chat)
 
 
 def _connect(namespace: str | None) -> Cluster:

@@ -26,7 +26,14 @@ def folder_of(cluster: Cluster, uri: str) -> Path:
 
 
 def chat(
-    cluster: Cluster, kind: Kind, name: str, *, prompts: tuple[str, ...], temperature: float, max_new_tokens: int
+    cluster: Cluster,
+    kind: Kind,
+    name: str,
+    *,
+    prompts: tuple[str, ...],
+    system: str,
+    temperature: float,
+    max_new_tokens: int,
 ) -> int:
     """Lets the model of a finished resource answer: every prompt once, or in turn at the terminal."""
     model = cluster.read(kind, name).get("status", {}).get("model")
@@ -39,6 +46,7 @@ def chat(
         raise CommandFailed("alidade-chat is not installed here; it comes with the package alidade-engine")
     command = [program, "--model", str(folder_of(cluster, model["uri"]))]
     command += ["--temperature", str(temperature), "--max-new-tokens", str(max_new_tokens)]
+    command += ["--system", system] if system else []
     for prompt in prompts:
         command += ["--prompt", prompt]
     return subprocess.run(command, check=False).returncode

@@ -22,6 +22,7 @@ class Script:
     stalls: (from, to) in seconds since the first question, in which no token is written. places: questions at once,
     more get 429. cut_after: tokens after which the connection is dropped. error_after: tokens after which an error is
     sent. key: asked for. says_usage: whether tokens are counted. stop_after: longest answer, whatever is asked for.
+    most_words: of a prompt, longer ones get 422.
     """
 
     first_s: float = 0.0
@@ -33,6 +34,7 @@ class Script:
     key: str | None = None
     says_usage: bool = True
     stop_after: int = 10_000
+    most_words: int = 10_000
     text: str = "word "
     asked: list[Json] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -52,11 +54,14 @@ class Script:
         )
         return application
 
-    def _refusal(self, request: web.Request) -> web.Response | None:
+    def _refusal(self, request: web.Request, body: Json | None = None) -> web.Response | None:
         if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
             return web.json_response({"error": {"message": "the key is wrong"}}, status=401)
         if self._busy >= self.places:
-            return web.json_response({"error": {"message": "too many at once"}}, status=429)
+            headers = {"Retry-After": "7"}
+            return web.json_response({"error": {"message": "too many at once"}}, status=429, headers=headers)
+        if body is not None and len(_said(body).split()) > self.most_words:
+            return web.json_response({"error": {"message": "the prompt is too long"}}, status=422)
         return None
 
     async def _models(self, request: web.Request) -> web.Response:
@@ -64,7 +69,7 @@ class Script:
 
     async def _openai(self, request: web.Request) -> web.StreamResponse:
         body = await self._note(request)
-        return self._refusal(request) or await self._counted(self._stream_openai(request, body))
+        return self._refusal(request, body) or await self._counted(self._stream_openai(request, body))
 
     async def _tgi(self, request: web.Request) -> web.StreamResponse:
         body = await self._note(request)
@@ -99,7 +104,8 @@ class Script:
                 return response
             said = {"delta": {"content": self.text}} if is_chat else {"text": self.text}
             await _event(response, {"choices": [{**said, "finish_reason": None}]})
-        await _event(response, {"choices": [{"delta": {}, "text": "", "finish_reason": "length"}]})
+        reason = "stop" if tokens < body["max_tokens"] else "length"
+        await _event(response, {"choices": [{"delta": {}, "text": "", "finish_reason": reason}]})
         if self.says_usage and body.get("stream_options", {}).get("include_usage"):
             words = len(_said(body).split())
             usage = {"prompt_tokens": PROMPT_OVERHEAD + TOKENS_PER_WORD * words, "completion_tokens": tokens}
