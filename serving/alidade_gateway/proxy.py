@@ -1,0 +1,98 @@
+"""Requests passed on to a backend and answers passed back, chunk by chunk."""
+
+from http import HTTPStatus
+from time import monotonic
+
+from aiohttp import ClientError, web
+
+from alidade_gateway.bodies import Bodies
+from alidade_gateway.forwarding import Answer, Forwarder, Order
+from alidade_gateway.gateway import Gateway
+from alidade_gateway.headers import forwarded, passed_back
+from alidade_gateway.patience import Patience
+from alidade_serving.front.refusals import malformed
+
+
+class Proxy:
+    """Passes on whatever is not the gateway's own."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        settings = gateway.settings
+        self._gateway = gateway
+        self._write_timeout_s = settings.write_timeout_s
+        self._answer_timeout_s = settings.answer_timeout_s
+        self._bodies = Bodies(
+            max_bytes=settings.max_body_bytes,
+            max_held_bytes=settings.max_held_bytes,
+            read_timeout_s=settings.read_timeout_s,
+        )
+
+    async def handle(self, request: web.Request, forwarder: Forwarder) -> web.StreamResponse:
+        """A backend's answer. Raises Refusal when there is none, ConnectionResetError when it is not whole."""
+        with self._gateway.visit(), await self._answer(request, forwarder) as answer:
+            return await self._pass_back(request, answer)
+
+    async def _answer(self, request: web.Request, forwarder: Forwarder) -> Answer:
+        target = request.rel_url.raw_path_qs
+        if not target.startswith("/"):
+            raise malformed(f"{request.method} {target[:100]}: the target of a request begins with a slash.")
+        async with self._bodies.held(request) as body:
+            order = Order(request.method, target, forwarded(request), body, counted=request.method == "POST")
+            request["order"] = order
+            answer = await forwarder.open(order, self._gateway.backends.drawn())
+        order.body = b""  # the answer has begun: it is not sent again
+        return answer
+
+    async def _pass_back(self, request: web.Request, answer: Answer) -> web.StreamResponse:
+        source, backend = answer.response, answer.backend.name
+        request["backend"] = backend
+        response = web.StreamResponse(
+            status=source.status,
+            reason=source.reason,
+            headers=passed_back(source.headers, request_id=request["id"], backend=backend),
+        )
+        if self._gateway.draining:
+            response.force_close()
+        request["first_byte_s"] = monotonic() - request["arrived"]
+        self._gateway.metrics.first_byte(backend, request["first_byte_s"])
+        patience = Patience(
+            write_timeout_s=self._write_timeout_s,
+            read_timeout_s=self._answer_timeout_s,
+            on_slow_reader=lambda: _hang_up(request),
+            on_slow_writer=source.close,
+        )
+        with patience:
+            await response.prepare(request)
+            await self._copy(request, response, answer, patience)
+        answer.ended()
+        self._gateway.metrics.whole(backend, monotonic() - request["arrived"])
+        return response
+
+    async def _copy(
+        self, request: web.Request, response: web.StreamResponse, answer: Answer, patience: Patience
+    ) -> None:
+        read, write = answer.response.content.readany, response.write
+        chunk = answer.first
+        while chunk:
+            patience.writing()
+            await write(chunk)
+            patience.reading()
+            try:
+                chunk = await read()
+            except (ClientError, OSError) as error:
+                answer.broke()
+                raise self._broken_off(request, answer) from error
+        patience.writing()
+        await response.write_eof()
+
+    def _broken_off(self, request: web.Request, answer: Answer) -> ConnectionResetError:
+        """Nothing was said of how the answer ends, so nothing may look like its end."""
+        request["code"] = int(HTTPStatus.BAD_GATEWAY)
+        if request.transport is not None:
+            request.transport.close()
+        return ConnectionResetError(f"{answer.backend.name} ended in the middle of an answer")
+
+
+def _hang_up(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
