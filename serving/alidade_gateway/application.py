@@ -127,7 +127,11 @@ def _outcome(request: web.Request) -> Mapping[str, Any]:
     order = request.get("order")
     if order is None:
         return {}
-    said: dict[str, Any] = {"backend": request.get("backend"), "tries": order.tries, "heldSeconds": round(order.held_s, 4)}
+    said: dict[str, Any] = {
+        "backend": request.get("backend"),
+        "tries": order.tries,
+        "heldSeconds": round(order.held_s, 4),
+    }
     for name, key in (("firstByteSeconds", "first_byte_s"), ("status", "code")):
         if key in request:
             said[name] = round(request[key], 4)
