@@ -895,6 +895,83 @@ def test_an_alignment_that_failed_is_tried_again_when_a_run_comes_back_to_its_sp
     assert cluster.condition("Succeeded")[0] == "True"
 
 
+@pytest.mark.parametrize("result", [failure(), failure("WorkerLost", retryable=True)])
+def test_an_alignment_that_failed_while_the_spec_was_refused_is_tried_again(result: ResultDocument) -> None:
+    """Nobody had heard of the failure when the corrected spec came: it is not that spec's."""
+    cluster = with_rewards(backoffLimit=0)
+    job = cluster.job()
+    cluster.run_pod(job)
+    cluster.settle()
+    cluster.apply(backoffLimit=0, compute={"nodePool": "nowhere"})
+    cluster.settle()
+    assert cluster.condition("Accepted")[1] == "NodePoolUnknown"
+    cluster.end_pod(job, result, exit_code=1)
+    cluster.settle()
+    cluster.apply(backoffLimit=0)
+    cluster.settle()
+    assert cluster.truths()["Failed"] == "False"
+    assert cluster.status()["lastFailure"]["attempt"] == 1
+    cluster.clock(minutes=1)
+    cluster.settle()
+    assert newest_job(cluster) == f"{job.removesuffix('-1')}-2"
+    align(cluster)
+    assert cluster.condition("Succeeded")[0] == "True"
+
+
+def test_an_alignment_that_failed_before_the_spec_that_has_it_was_accepted_is_tried_again() -> None:
+    """As above, but the spec stays, and what it waited for comes."""
+    cluster = with_rewards(backoffLimit=0)
+    job = cluster.job()
+    cluster.run_pod(job)
+    cluster.settle()
+    cluster.apply(backoffLimit=0, output={"uri": "pvc://nowhere/run"})
+    cluster.settle()
+    assert cluster.condition("Accepted")[1] == "VolumeMissing"
+    cluster.end_pod(job, failure(), exit_code=1)
+    cluster.settle()
+    cluster.put(CLAIM, "nowhere")
+    cluster.settle()
+    cluster.clock(minutes=1)
+    cluster.settle()
+    assert cluster.truths()["Failed"] == "False"
+    align(cluster)
+    assert cluster.condition("Succeeded")[0] == "True"
+
+
+def test_a_failure_of_the_new_spec_counts_though_the_first_was_of_the_old_one() -> None:
+    cluster = with_rewards(backoffLimit=0)
+    job = cluster.job()
+    cluster.run_pod(job)
+    cluster.settle()
+    cluster.end_pod(job, failure(), exit_code=1)
+    cluster.apply(backoffLimit=1)
+    cluster.settle()
+    cluster.clock(minutes=1)
+    cluster.settle()
+    second = newest_job(cluster)
+    assert second != job
+    cluster.run_pod(second)
+    cluster.settle()
+    cluster.end_pod(second, failure(), exit_code=1)
+    cluster.settle()
+    assert cluster.condition("Failed")[:2] == ("True", "DataMalformed")
+
+
+def test_a_corrected_spec_is_called_accepted_while_the_alignment_goes_on() -> None:
+    cluster = with_rewards()
+    job = cluster.job()
+    cluster.run_pod(job)
+    cluster.settle()
+    cluster.apply(compute={"nodePool": "nowhere"})
+    cluster.settle()
+    assert cluster.condition("Accepted")[1] == "NodePoolUnknown"
+    cluster.apply()
+    cluster.settle()
+    assert cluster.job() == job, "it has gone on"
+    assert cluster.condition("Accepted")[:2] == ("True", "Valid")
+    assert cluster.condition("Launched")[0] == "True"
+
+
 def test_a_deadline_that_was_exceeded_can_be_raised() -> None:
     cluster = with_rewards(activeDeadlineSeconds=300)
     cluster.run_pod(cluster.job())

@@ -253,7 +253,10 @@ class Runs(RuleBasedStateMachine):
             assert not {("Succeeded", "True"), ("Failed", "True")} <= set(truths)
 
     def _stages_never_go_back_while_the_spec_stays(self) -> None:
-        """What a stage has come to stays, with the model and the inputs that it had."""
+        """What a stage has come to stays, with the model and the inputs that it had.
+
+        Until a spec is accepted, the status tells of the stages of the one before, which go on till then.
+        """
         for name in self.cluster.names(ALIGNMENT_RUN):
             status = self.cluster.status(name)
             generation = status.get("observedGeneration", 0)
@@ -265,7 +268,20 @@ class Runs(RuleBasedStateMachine):
             known_generation, known = self.settled.get(name, (0, {}))
             if generation == known_generation:
                 assert {stage: models.get(stage) for stage in known} == known
-            self.settled[name] = (generation, models)
+            if generation == known_generation or self._has_begun(name):
+                self.settled[name] = (generation, models)
+
+    def _has_begun(self, name: str) -> bool:
+        """Whether the spec that a status speaks of was accepted."""
+        truths = {one["type"]: one["status"] for one in self._conditions("AlignmentRun", name)}
+        accepted = truths.get("Accepted") == "True" and truths.get("Fits") != "False"
+        return accepted or truths.get("SFTReady") == "True"
+
+    def _what_is_launched_is_accepted(self) -> None:
+        """A status that says both that a job runs and that its spec is refused helps nobody."""
+        for name in self.cluster.names(ALIGNMENT_RUN):
+            truths = {one["type"]: one["status"] for one in self._conditions("AlignmentRun", name)}
+            assert truths.get("Launched") != "True" or truths["Accepted"] == "True", truths
 
     def _a_stage_is_that_of_the_spec(self) -> None:
         """What a run calls ready was made from what its spec says now."""
@@ -312,6 +328,7 @@ class Runs(RuleBasedStateMachine):
         self._never_both_succeeded_and_failed()
         self._stages_never_go_back_while_the_spec_stays()
         self._a_stage_is_that_of_the_spec()
+        self._what_is_launched_is_accepted()
 
     def _catch_up(self) -> None:
         for _ in range(100):
@@ -348,3 +365,40 @@ TestRuns.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+
+
+# Walks that have been found to go wrong
+
+
+NOWHERE = {"template": {**SFT["template"], "dataset": {"uri": "pvc://nowhere/sft.json"}}}
+
+
+def started(name: str = "demo") -> Runs:
+    """A run that has been applied, with an operator that knows of it."""
+    walk = Runs()
+    walk.apply(name=name, blocks={})
+    walk.start_operator()
+    return walk
+
+
+def test_stages_of_an_older_spec_are_told_of_until_the_new_one_is_accepted() -> None:
+    walk = started()
+    walk.go_on(rounds=14, aligns=True)
+    before = walk.cluster.status("demo")["stages"]
+    walk.apply(name="demo", blocks={"sft": NOWHERE, "suspend": True})
+    walk.go_on(rounds=3, aligns=False)
+    status = walk.cluster.status("demo")
+    assert (status["observedGeneration"], status["stages"]) == (2, before)
+    assert walk.cluster.truths("demo")["Accepted"] == "False"
+    walk.claim()
+    walk.go_on(rounds=12, aligns=True)
+    assert not any("model" in stage for stage in walk.cluster.status("demo")["stages"])
+    walk.teardown()
+
+
+def test_a_failure_while_the_newest_spec_is_refused_does_not_end_the_next_one() -> None:
+    walk = started("other")
+    walk.go_on(rounds=15, aligns=False)
+    walk.end_pods(which=0, outcome=OUTCOMES[2])
+    walk.apply(name="other", blocks={"compute": {"nodePool": "nowhere"}})
+    walk.teardown()

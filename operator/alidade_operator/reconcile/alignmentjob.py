@@ -1,6 +1,7 @@
 """The training job of an AlignmentRun: what it is told, and which part of the run's status is its own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from alidade_crds.alignmentrun import AlignmentRunSpec, AlignmentRunStatus, AlignStep, StageStatus
 from alidade_crds.blocks import Model, Output
@@ -27,6 +28,7 @@ _SHARED = (
     ConditionType.SUSPENDED,
 )
 _OF_JOB = {str(kind): str(kind) for kind in _SHARED} | {str(ConditionType.ALIGNED): str(ConditionType.SUCCEEDED)}
+_ACCEPTANCE = frozenset({str(ConditionType.ACCEPTED), str(ConditionType.FITS)})
 _ENDS = frozenset({str(ConditionType.SUCCEEDED), str(ConditionType.FAILED)})
 _OF_RUN = {job: run for run, job in _OF_JOB.items()}
 
@@ -115,7 +117,15 @@ def alignment_job(run: AlignmentRun, stages: Stages, seen: RunObserved, config: 
         spec_error="",
         status=status_of_job(run.status, inputs, seconds_before=stages.active_seconds, is_changed=run.is_changed),
         base=child_name(run.name, ALIGN, inputs),
+        is_begun=run.is_begun,
     )
+
+
+def with_acceptance(job: TrainingJob, conditions: Iterable[Condition]) -> TrainingJob:
+    """The job with what has just been said of its run's spec; the run's status may still speak of an older one."""
+    said = [item for item in conditions if item.type in _ACCEPTANCE]
+    others = [item for item in job.status.conditions if item.type not in {item.type for item in said}]
+    return replace(job, status=job.status.model_copy(update={"conditions": [*said, *others]}))
 
 
 def _uri_of(spec: AlignmentRunSpec, reward: str) -> str | None:
@@ -166,7 +176,7 @@ def status_of_job(
     """
     stage = next((stage for stage in status.stages if stage.kind == KIND and stage.inputs == inputs), None)
     if stage is None:
-        kept = [item for item in status.conditions if item.type in (ConditionType.ACCEPTED, ConditionType.FITS)]
+        kept = [item for item in status.conditions if item.type in _ACCEPTANCE]
         return JobStatus(conditions=kept, active_seconds=seconds_before or None)
     fields = status.model_copy(
         update={

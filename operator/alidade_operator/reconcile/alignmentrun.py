@@ -79,7 +79,7 @@ def _live_jobs(seen: RunObserved) -> list[Delete]:
 
 def _failed_before(run: AlignmentRun, seen: RunObserved) -> list[Delete]:
     """Alignments that failed under an older spec: a run that comes back to it is to try again, not to fail by them."""
-    if not run.is_changed and seen.job is None:
+    if run.is_begun and seen.job is None:
         return []
     failed = [item for item in seen.other_jobs if item.owned and not item.terminating and item.state == "failed"]
     return [Delete(PYTORCH_JOB, item.name, item.uid) for item in failed]
@@ -172,7 +172,7 @@ def _wait(run: AlignmentRun, draft: RunDraft, stages: Stages) -> Plan:
 
 def _align(run: AlignmentRun, seen: RunObserved, config: OperatorConfig, draft: RunDraft, stages: Stages) -> Plan:
     """The stages are ready: the job is launched and followed, unless its model is there already."""
-    job = alignmentjob.alignment_job(run, stages, seen, config)
+    job = alignmentjob.with_acceptance(alignmentjob.alignment_job(run, stages, seen, config), draft.conditions.list())
     inputs = alignmentjob.inputs_of(job)
     draft.deletions += _live_jobs(replace(seen, job=None))
     known = alignmentjob.aligned_stage(run.status, inputs)

@@ -32,7 +32,8 @@ class TrainingJob:
     """A FineTuneJob, a RewardModel, an Evaluation, or what an AlignmentRun aligns with: a resource that is one job.
 
     spec: parsed; None when it could not be, and spec_error says why. base: what the names of its attempts and of its
-    ConfigMap begin with.
+    ConfigMap begin with. is_begun: whether its spec has been accepted before; a failure that is found by one that has
+    not is of an older spec, and another attempt follows.
     """
 
     kind: Kind
@@ -45,6 +46,7 @@ class TrainingJob:
     spec_error: str
     status: JobStatus
     base: str
+    is_begun: bool = True
 
     @classmethod
     def parse(cls, kind: Kind, body: JsonObject) -> "TrainingJob":

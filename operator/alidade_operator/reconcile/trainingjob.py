@@ -178,9 +178,11 @@ def _failed_attempt(situation: Situation, draft: Draft, current: TrainingJobView
         current.attempt, reason=failure.reason, message=failure.message, exit_code=failure.exit_code, at=failure.at
     )
     draft.state(last_failure=info, active_seconds=usage.active_seconds(current, now=situation.now))
-    if not failure.retryable:
+    # A failure under an older spec is no judgement on this one.
+    counts = situation.job.is_begun
+    if counts and not failure.retryable:
         return _fail(draft, failure.reason, failure.message, ended_at=failure.at)
-    if current.attempt > spec.backoff_limit:
+    if counts and current.attempt > spec.backoff_limit:
         attempts = "The only attempt" if current.attempt == 1 else f"All {current.attempt} attempts"
         message = f"{attempts} failed (spec.backoffLimit is {spec.backoff_limit}); the last with {failure.reason}: "
         return _fail(draft, Reason.BACKOFF_LIMIT_EXCEEDED, message + failure.message, ended_at=failure.at)
