@@ -1,6 +1,7 @@
 """The resources of a cluster, read through the kubernetes client."""
 
 import ipaddress
+import json
 import os
 import ssl
 from collections.abc import Iterator
@@ -147,17 +148,30 @@ class Cluster:
         return found
 
     def log_lines(self, pod: str, container: str, *, follow: bool) -> Iterator[str]:
-        """A container's log, line by line, to its end."""
-        stream = self._core.read_namespaced_pod_log(
-            pod, self.namespace, container=container, follow=follow, _preload_content=False
-        )
+        """A container's log, line by line, to its end. CommandFailed while it has none."""
+        from kubernetes.client import ApiException
+
+        try:
+            stream = self._core.read_namespaced_pod_log(
+                pod, self.namespace, container=container, follow=follow, _preload_content=False
+            )
+        except ApiException as error:
+            raise CommandFailed(self._sentence(error, f"the log of pod {pod}")) from error
         for line in stream:
             yield line.decode(errors="replace").rstrip("\n")
 
     def _sentence(self, error: Any, what: str) -> str:
         if error.status in (401, 403):
             return f"you may not read {what} in namespace {self.namespace}: {error.reason}"
-        return f"{what} cannot be read: {error.status} {error.reason}"
+        return f"{what} cannot be read: {error.status} {_told(error.body) or error.reason}"
+
+
+def _told(body: str | bytes | None) -> str:
+    """The message of an API server's error; empty when it has none."""
+    try:
+        return str(json.loads(body or "{}").get("message", ""))
+    except (ValueError, AttributeError):
+        return ""
 
 
 def _connection_errors() -> tuple[type[Exception], ...]:

@@ -14,6 +14,7 @@ from alidade_cli.compare import FORMS, Form, print_results, results_of
 from alidade_cli.jobs import print_logs, wait_for
 from alidade_cli.kube import Cluster, parse_target
 from alidade_cli.models import save_report
+from alidade_cli.serving import Facts, facts
 
 _namespace = click.option("--namespace", "-n", help="Namespace; default: the kubeconfig's.")
 _name = click.option("--name", default=local_cluster.DEFAULT_NAME, show_default=True, help="Which local cluster.")
@@ -64,13 +65,13 @@ def env(name: str) -> None:
 @click.option("--timeout", type=click.FloatRange(min=0), help="Seconds after which to give up; default: never.")
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
 def wait(target: str, namespace: str | None, timeout: float | None, output: str) -> None:
-    """Wait until TARGET (ftj, rm, ar or eval/NAME) has succeeded, with a progress bar; exit 1 when it fails."""
+    """Wait until TARGET (ftj, rm, ar or eval/NAME) has succeeded, or serves (ms/NAME); exit 1 when it fails."""
     kind, name = parse_target(target)
     resource = wait_for(_connect(namespace), kind, name, timeout_s=timeout)
     if output == "json":
         click.echo(json.dumps(resource.get("status", {})))
     else:
-        _print_result(resource)
+        _print_facts(facts(resource) if kind.kind == "ModelServe" else _result(resource))
 
 
 @alidade.command()
@@ -78,7 +79,7 @@ def wait(target: str, namespace: str | None, timeout: float | None, output: str)
 @_namespace
 @click.option("--follow", "-f", is_flag=True, help="Stay and print what comes.")
 def logs(target: str, namespace: str | None, *, follow: bool) -> None:
-    """Print the log of the job of TARGET (ftj/NAME, rm/NAME, ar/NAME, eval/NAME)."""
+    """Print the log of the job of TARGET (ftj/NAME, rm/NAME, ar/NAME, eval/NAME), or of the server (ms/NAME)."""
     kind, name = parse_target(target)
     print_logs(_connect(namespace), kind, name, follow=follow)
 
@@ -89,12 +90,15 @@ def logs(target: str, namespace: str | None, *, follow: bool) -> None:
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="File to copy the page to.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 def report(target: str, namespace: str | None, save: Path | None, *, show: bool) -> None:
-    """Save or open the HTML report of TARGET (ftj/NAME, rm/NAME, ar/NAME, eval/NAME)."""
+    """Save or open the HTML report of TARGET (ftj/NAME, rm/NAME, ar/NAME, eval/NAME, ms/NAME).
+
+    That of a ModelServe says how it is at present; without --save it is written to NAME.html.
+    """
     kind, name = parse_target(target)
     path = save_report(_connect(namespace), kind, name, save)
     click.echo(path)
     if show:
-        click.launch(path.as_uri())
+        click.launch(path.resolve().as_uri())
 
 
 @alidade.command()
@@ -115,19 +119,26 @@ def _connect(namespace: str | None) -> Cluster:
     return local_cluster.connect(namespace)
 
 
-def _print_result(resource: dict[str, Any]) -> None:
+def _result(resource: dict[str, Any]) -> Facts:
     status = resource["status"]
-    for label, value in (
-        ("model", status.get("model", {}).get("uri")),
-        ("digest", status.get("model", {}).get("digest")),
-        ("report", status.get("reportUri")),
-        ("verdict", status.get("verdict")),
-        ("attempts", status.get("attempts")),
-        *sorted(status.get("metrics", {}).items()),
-    ):
-        if value is not None:
-            # Not a rich table: that would cut addresses at the terminal's width.
-            click.echo(f"{label:18} {f'{value:.6g}' if isinstance(value, float) else value}")
+    return [
+        (label, f"{value:.6g}" if isinstance(value, float) else str(value))
+        for label, value in (
+            ("model", status.get("model", {}).get("uri")),
+            ("digest", status.get("model", {}).get("digest")),
+            ("report", status.get("reportUri")),
+            ("verdict", status.get("verdict")),
+            ("attempts", status.get("attempts")),
+            *sorted(status.get("metrics", {}).items()),
+        )
+        if value is not None
+    ]
+
+
+def _print_facts(found: Facts) -> None:
+    # Not a rich table: that would cut addresses at the terminal's width.
+    for label, value in found:
+        click.echo(f"{label:18} {value}")
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alidade_cli.errors import CommandFailed
 from alidade_cli.kube import Cluster
+from alidade_cli.serving import save_page
 from alidade_crds.crd import Kind
 from alidade_crds.uris import parse_uri
 
@@ -53,8 +54,13 @@ def chat(
 
 
 def save_report(cluster: Cluster, kind: Kind, name: str, target: Path | None) -> Path:
-    """The path of a job's HTML report, copied to target when one is given."""
-    uri = cluster.read(kind, name).get("status", {}).get("reportUri")
+    """The path of a job's HTML report, copied to target when one is given; a ModelServe's is written here."""
+    resource = cluster.read(kind, name)
+    if kind.kind == "ModelServe":
+        path = target or Path(f"{name}.html")
+        save_page(resource, path)
+        return path
+    uri = resource.get("status", {}).get("reportUri")
     if not uri:
         raise CommandFailed(f"{kind.kind} {name} has no report yet; it is written when the job ends")
     source = folder_of(cluster, uri)
