@@ -219,18 +219,18 @@ def test_what_the_digest_says_is_new_is_rolled_out_although_its_address_is_the_s
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"autoscaling": {"max": 3}}, "FeatureNotAvailable", "spec.autoscaling is set"),
-    ({"adapters": [{"name": "a", "model": FOLDER}]}, "FeatureNotAvailable", "spec.adapters is set"),
+    ({"adapters": [{"name": "a", "model": FOLDER}], "quantization": Q4}, "InvalidSpec", "spec.adapters is set"),
     ({"rollout": {"canaryPercent": 10}}, "FeatureNotAvailable", "spec.rollout.canaryPercent is 10"),
     ({"rollout": {"previous": "keep"}}, "FeatureNotAvailable", "spec.rollout.previous is keep"),
-    ({"engine": "vllm"}, "FeatureNotAvailable", "spec.engine is vllm"),
-    ({"engine": "tgi"}, "FeatureNotAvailable", "spec.engine is tgi"),
+    ({"engine": "vllm"}, "InvalidSpec", "spec.engine is vllm"),
+    ({"engine": "tgi"}, "InvalidSpec", "spec.engine is tgi"),
     *(
-        ({"quantization": {"method": name}}, "FeatureNotAvailable", f"spec.quantization.method is {name}")
+        ({"quantization": {"method": name}}, "InvalidSpec", f"spec.quantization.method is {name}")
         for name in ("gptq", "awq", "fp8", "nf4")
     ),
     ({"compute": {"queue": "team"}}, "FeatureNotAvailable", "spec.compute.queue is set"),
     ({"model": FOLDER | {"trustRemoteCode": True}}, "FeatureNotAvailable", "spec.model.trustRemoteCode is true"),
-    ({"compute": {"nodePool": "a100-80gb"}}, "FeatureNotAvailable", "spec.engine is auto and pool a100-80gb has GPUs"),
+    ({"compute": {"nodePool": "a100-80gb"}}, "InvalidSpec", "spec.engine is auto, which means vllm in pool a100-80gb"),
     ({"model": {"uri": "hf://org/name"}}, "FeatureNotAvailable", "spec.quantization.method is none"),
     ({"compute": {"nodePool": "none"}}, "NodePoolUnknown", "spec.compute.nodePool is none"),
     (

@@ -12,18 +12,27 @@ from typing import Any, Literal
 from alidade_crds.modelserve import ModelServeSpec, QuantizationJobStatus, QuantizationReport
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import Condition
-from alidade_operator.api import DEPLOYMENT, JOB, SERVICE, JsonObject
+from alidade_operator.api import DEPLOYMENT, JOB, SERVICE
 from alidade_operator.conditions import Conditions
 from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import servingacceptance
 from alidade_operator.reconcile.acceptance import Refusal
 from alidade_operator.reconcile.draft import transitions
 from alidade_operator.reconcile.plan import Adjust, Apply, Child, Decision, Delete, Notice, Plan, TrainingJob
-from alidade_operator.reconcile.serve import ModelServe, ServeObserved, model_address, quantization_job
+from alidade_operator.reconcile.serve import (
+    ModelServe,
+    ServeObserved,
+    model_address,
+    quantization_job,
+    quantized_model,
+)
+from alidade_operator.reconcile.servingadapters import adapter_places
 from alidade_operator.reconcile.trainingjob import plan_training_job
+from alidade_operator.resources.engines.choice import engine_of
 from alidade_operator.resources.engines.server import ServedModel, Server
 from alidade_operator.resources.serving import (
-    APPLIED,
+    COMPONENT,
+    applied_hash,
     deployment,
     selector_labels,
     service,
@@ -114,7 +123,7 @@ def plan_model_serve(serve: ModelServe, seen: ServeObserved, config: OperatorCon
     found = servingacceptance.refusal(servingacceptance.Candidate(serve, serve.spec, seen, config))
     if found is not None:
         return _refuse(seen, draft, found)
-    draft.state(engine=servingacceptance.EMBEDDED)
+    draft.state(engine=engine_of(serve.spec, config.pool(serve.spec.compute.node_pool)))
     draft.conditions.set(ConditionType.ACCEPTED, "True", Reason.VALID, "Nothing in the spec stands against serving.")
     prepared = _prepared(situation, draft)
     if isinstance(prepared, Plan):
@@ -135,6 +144,7 @@ def _state_replicas(serve: ModelServe, seen: ServeObserved, draft: ServeDraft) -
     if own is not None and own.is_rolled_out and own.wanted:
         draft.state(model=own.model)
     if own is None or not own.wanted:
+        draft.state(adapters=[])
         draft.conditions.set(ConditionType.AVAILABLE, "False", Reason.NO_REPLICA_READY, "No replica is asked for yet.")
     elif own.ready:
         message = f"{own.ready} of {own.replicas} replicas answer at {url(serve.namespace, serve.name)}."
@@ -206,7 +216,7 @@ def _prepared(situation: Situation, draft: ServeDraft) -> ServedModel | Plan:
     if too_high is not None:
         return _fail(situation, draft, Reason.PERPLEXITY_TOO_HIGH, too_high)
     draft.conditions.set(ConditionType.QUANTIZED, "True", Reason.COMPLETED, _told(report))
-    return ServedModel(report.uri, report.sha256)
+    return quantized_model(situation.spec, situation.seen.source, report)
 
 
 def _quantize(situation: Situation, draft: ServeDraft, job: TrainingJob) -> QuantizationJobStatus:
@@ -278,8 +288,8 @@ def _excess(spec: ModelServeSpec, report: QuantizationReport) -> str | None:
 def _told(report: QuantizationReport) -> str:
     smaller = f", {report.size_bytes / report.size_bytes_before:.0%} of before" if report.size_bytes_before else ""
     return (
-        f"{report.type}: {report.size_bytes} bytes{smaller}; perplexity {report.perplexity_before} before, "
-        f"{report.perplexity_after} after."
+        f"{report.type or report.method}: {report.size_bytes} bytes{smaller}; perplexity {report.perplexity_before} "
+        f"before, {report.perplexity_after} after."
     )
 
 
@@ -288,34 +298,43 @@ def _roll_out(situation: Situation, draft: ServeDraft, model: ServedModel) -> Pl
     serve, seen, spec = situation.serve, situation.seen, situation.spec
     pool = situation.config.pool(spec.compute.node_pool)
     assert pool is not None, "checked by acceptance"
-    server = Server(serve.namespace, serve.name, serve.uid, spec, model, pool, situation.config)
-    body, front = deployment(server), service(server)
+    engine = engine_of(spec, pool)
+    adapters = adapter_places(spec, seen)
+    server = Server(serve.namespace, serve.name, serve.uid, spec, model, pool, situation.config, engine, adapters)
     own, wanted = seen.deployment, wanted_replicas(spec)
+    body = deployment(server, wanted)
+    front = service((serve.namespace, serve.name, serve.uid), serve.name, COMPONENT)
     draft.conditions.set(ConditionType.FAILED, "False", Reason.NOT_FAILED, "Nothing has failed for good.")
     if (own is not None and own.terminating) or (seen.service is not None and seen.service.terminating):
         draft.look_again_s = _LEFTOVER_S
         message = f"Deployment or Service {serve.name} is being deleted; waiting for it to go."
         draft.conditions.set(ConditionType.PROGRESSING, "True", Reason.WAITING, message)
         return draft.finish("Waiting", "wait", message)
-    if seen.service is None or seen.service.applied != _applied(front):
+    if seen.service is None or seen.service.applied != applied_hash(front):
         draft.children.append(Apply(SERVICE, front))
         draft.state(url=url(serve.namespace, serve.name))
-    is_told = own is not None and own.applied == _applied(body) and own.wanted == wanted
+    is_told = own is not None and own.applied == applied_hash(body) and own.wanted == wanted
     if not is_told:
         draft.children.append(Apply(DEPLOYMENT, body))
     if own is None or not is_told or not own.is_rolled_out:
-        return _rolling(situation, draft, model, is_told=is_told)
+        return _rolling(situation, draft, server, is_told=is_told)
     if not wanted:
-        draft.state(model=None)
+        draft.state(model=None, adapters=[])
         message = "spec.replicas is 0. Raise it, and the model is served again."
         draft.conditions.set(ConditionType.AVAILABLE, "False", Reason.STOPPED, message)
         draft.conditions.set(ConditionType.PROGRESSING, "False", Reason.STOPPED, message)
         return draft.finish("Stopped", "stop", message)
-    draft.conditions.set(ConditionType.PROGRESSING, "False", Reason.COMPLETED, f"Every replica serves {model.uri}.")
-    return draft.finish("Serving", "serve", f"every replica serves {model.uri}")
+    draft.state(adapters=[one.name for one in adapters])
+    told = f"very replica serves {model.uri}{_with_adapters(server)}"
+    draft.conditions.set(ConditionType.PROGRESSING, "False", Reason.COMPLETED, f"E{told}.")
+    return draft.finish("Serving", "serve", f"e{told}")
 
 
-def _rolling(situation: Situation, draft: ServeDraft, model: ServedModel, *, is_told: bool) -> Plan:
+def _with_adapters(server: Server) -> str:
+    return f" and {', '.join(one.name for one in server.adapters)}" if server.adapters else ""
+
+
+def _rolling(situation: Situation, draft: ServeDraft, server: Server, *, is_told: bool) -> Plan:
     seen = situation.seen
     own = seen.deployment
     words = _pod_words(seen)
@@ -324,12 +343,7 @@ def _rolling(situation: Situation, draft: ServeDraft, model: ServedModel, *, is_
         draft.conditions.set(ConditionType.FAILED, "True", Reason.ROLLOUT_STALLED, message)
         draft.conditions.set(ConditionType.PROGRESSING, "False", Reason.ROLLOUT_STALLED, "See the condition Failed.")
         return draft.finish("Failed", "fail", message)
-    message = f"Replicas that serve {model.uri} are being started.{words}"
+    message = f"Replicas that serve {server.model.uri}{_with_adapters(server)} are being started.{words}"
     draft.conditions.set(ConditionType.PROGRESSING, "True", Reason.ROLLING_OUT, message)
     is_first = own is None or not own.ready
     return draft.finish("Starting" if is_first else "Updating", "roll out", message)
-
-
-def _applied(body: JsonObject) -> str:
-    """The hash of an object that is to be applied."""
-    return str(body["metadata"]["annotations"][APPLIED])
