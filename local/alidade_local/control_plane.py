@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from alidade_local.client import ApiClient
 from alidade_local.controllers.accounts import DefaultAccounts
@@ -23,29 +23,32 @@ from alidade_local.informer import Informers
 from alidade_local.kubelet.kubelet import Kubelet
 from alidade_local.kubelet.settings import KubeletSettings
 from alidade_local.resources import DEPLOYMENTS, JOBS, PODS, PYTORCH_JOBS, REPLICA_SETS, SERVICES, Resource
+from alidade_local.services.proxy import ServiceProxy
 
 
 @dataclass
 class ControlPlane:
-    """The running parts; `stop` ends them in the order in which nothing is lost."""
+    """The running parts; `stop` ends them in the order in which nothing is lost.
+
+    _of_pods: the tasks that live as long as pods do.
+    """
 
     kubelet: Kubelet
-    _kubelet_task: asyncio.Task[None]
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _of_pods: list[asyncio.Task[None]]
+    _controllers: list[asyncio.Task[None]]
 
     async def stop(self) -> None:
         """End the pods with their grace periods, then the controllers.
 
         Controllers are silent meanwhile: what they would do about ending pods is for the next start.
         """
-        *others, informers = self._tasks
-        await _cancel(others)
+        await _cancel(self._controllers)
         await self.kubelet.stop()
-        await _cancel([self._kubelet_task, informers])
+        await _cancel(self._of_pods)
 
     async def failure(self) -> BaseException:
         """Return when a part of the control plane ended by a mistake of ours."""
-        done, _ = await asyncio.wait([self._kubelet_task, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([*self._of_pods, *self._controllers], return_when=asyncio.FIRST_COMPLETED)
         task = done.pop()
         return task.exception() or RuntimeError(f"{task.get_name()} ended")
 
@@ -59,6 +62,8 @@ async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
 async def start_control_plane(client: ApiClient, settings: KubeletSettings) -> ControlPlane:
     """Start everything; returns once the caches have been filled."""
     informers = Informers(client)
+    # Before the kubelet: a pod that is to end gets no connections any more when the kubelet hears of it.
+    proxy = ServiceProxy(client, informers)
     kubelet = Kubelet(client, informers, settings)
     controllers: list[Controller] = []
     recorders: list[EventRecorder] = []
@@ -91,5 +96,6 @@ async def start_control_plane(client: ApiClient, settings: KubeletSettings) -> C
     await informers.wait_until_synced(except_for=[PYTORCH_JOBS])
     tasks = [asyncio.create_task(recorder.run(), name="events") for recorder in recorders]
     tasks += [asyncio.create_task(controller.run(), name=controller.name) for controller in controllers]
+    proxy_task = asyncio.create_task(proxy.run(), name="service proxy")
     kubelet_task = asyncio.create_task(kubelet.run(), name="kubelet")
-    return ControlPlane(kubelet, kubelet_task, [*tasks, informer_task])
+    return ControlPlane(kubelet, [kubelet_task, proxy_task, informer_task], tasks)

@@ -10,5 +10,6 @@ Where it differs from kube-apiserver 1.34, on purpose or for lack of need:
 - CEL rules: no optional field syntax (`a.?b`), no cost budget, no type check of rules against the schema, and `size()`
   of text counts bytes.
 - A watch resumes within the last 2,048 changes of its resource; the original keeps five minutes.
-- Service addresses (clusterIP) are not allocated; secrets are not encrypted at rest (the file is the owner's alone).
+- Service addresses (clusterIP) are of the loopback network; Services get no node ports, and no load balancers.
+- Secrets are not encrypted at rest (the file is the owner's alone).
 """

@@ -15,7 +15,6 @@ from alidade_local.apiserver.kinds_core import (
     PERSISTENT_VOLUME_CLAIM,
     ROLE_BINDING,
     SECRET,
-    SERVICE,
 )
 from alidade_local.apiserver.kinds_pods import POD
 from alidade_local.apiserver.resources import ALL_VERBS, Resource, ScalePaths
@@ -75,12 +74,12 @@ def _resource(
 _CORE_EVENTS = _resource("v1", "events", "Event", EVENT, short=("ev",), selectable_fields=_EVENT_FIELDS)
 
 
-def builtin_resources() -> list[Resource]:
-    """All of them, in the order in which discovery shows them."""
-    return [*_core(), *_workloads(), *_policies(), *_cluster()]
+def builtin_resources(service: KindRules) -> list[Resource]:
+    """All of them, in the order in which discovery shows them. service: the rules of Services."""
+    return [*_core(service), *_workloads(), *_policies(), *_cluster()]
 
 
-def _core() -> list[Resource]:
+def _core(service: KindRules) -> list[Resource]:
     return [
         _resource(
             "v1",
@@ -98,7 +97,7 @@ def _core() -> list[Resource]:
             "v1",
             "services",
             "Service",
-            SERVICE,
+            service,
             short=("svc",),
             status=True,
             in_all=True,

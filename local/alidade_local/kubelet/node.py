@@ -14,6 +14,7 @@ from alidade_local.informer import Informers
 from alidade_local.kubelet.addresses import AddressPool
 from alidade_local.kubelet.names import ServiceNames
 from alidade_local.kubelet.settings import KubeletSettings
+from alidade_local.loopback import ClusterNetwork
 from alidade_local.objects import Object, format_time, is_deleting, uid_of
 from alidade_local.resources import CLAIMS, CONFIG_MAPS, PODS, SECRETS, SERVICES
 
@@ -35,7 +36,7 @@ class Node:
         self.client = client
         self.settings = settings
         self.events = EventRecorder(client, "kubelet")
-        self.addresses = AddressPool(str(settings.data_dir.resolve()))
+        self.addresses = AddressPool(ClusterNetwork.of(settings.data_dir))
         self.pods = informers.of(PODS)
         self._services = informers.of(SERVICES)
         self._claims = informers.of(CLAIMS)
