@@ -1,5 +1,7 @@
 """Requests passed on to a backend and answers passed back, chunk by chunk."""
 
+import socket
+import struct
 from http import HTTPStatus
 from time import monotonic
 
@@ -81,16 +83,23 @@ class Proxy:
                 chunk = await read()
             except (ClientError, OSError) as error:
                 answer.broke()
-                raise self._broken_off(request, answer) from error
+                request["code"] = int(HTTPStatus.BAD_GATEWAY)
+                _break_off(request, response)
+                raise ConnectionResetError(f"{answer.backend.name} ended in the middle of an answer") from error
         patience.writing()
         await response.write_eof()
 
-    def _broken_off(self, request: web.Request, answer: Answer) -> ConnectionResetError:
-        """Nothing was said of how the answer ends, so nothing may look like its end."""
-        request["code"] = int(HTTPStatus.BAD_GATEWAY)
-        if request.transport is not None:
-            request.transport.close()
-        return ConnectionResetError(f"{answer.backend.name} ended in the middle of an answer")
+
+def _break_off(request: web.Request, response: web.StreamResponse) -> None:
+    """Ends the connection so that what was sent does not look like all there is."""
+    if request.transport is None:
+        return
+    if "Transfer-Encoding" not in response.headers and response.content_length is None:
+        # HTTP/1.0 has no other mark of an answer's end than an orderly end of the connection: it is reset.
+        connection = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        request.transport.abort()
+    request.transport.close()
 
 
 def _hang_up(request: web.Request) -> None:
