@@ -12,6 +12,7 @@ from alidade_operator.api import (
     PARENT_KINDS,
     POD,
     POLICY_KINDS,
+    SCALED_OBJECT,
     SERVICE,
     JsonObject,
     Kind,
@@ -321,6 +322,7 @@ def _keep_status(body: JsonObject) -> JsonObject:
 _KEPT_CONTENT: dict[str, Callable[[JsonObject], JsonObject]] = {
     **{kind.kind: _keep_nothing for kind in POLICY_KINDS},
     AUTOSCALER.kind: _keep_status,
+    SCALED_OBJECT.kind: _keep_status,
     "PyTorchJob": _keep_training_job,
     "Job": _keep_job,
     POD.kind: _keep_pod,

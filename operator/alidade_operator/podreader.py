@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from alidade_crds.contract import GatewayDocument, ProgressDocument
 from alidade_operator.metrics import PROGRESS_READS, SERVING_READS
 from alidade_operator.reconcile.plan import PodTarget
+from alidade_operator.resources.engines.server import METRICS_PATH, QUEUE_METRICS
 from alidade_operator.resources.observation import ReplicaLoad
 from alidade_operator.resources.trainingpod import PROGRESS_PORT
 
@@ -23,9 +24,6 @@ _READ_TIMEOUT_S = 2.0
 # Pods are not trusted: documents have about 400 bytes, servers' metrics up to some 200 KiB, and no more is read.
 _MOST_BYTES = 1024 * 1024
 _AT_ONCE = 32
-
-STATUS_PATH = "/internal/status"
-METRICS_PATH = "/metrics"
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,7 @@ def _parse_serving(path: str, content: bytes) -> GatewayDocument | ReplicaLoad |
         return None
 
 
-_WAITING = frozenset({"tgi_queue_size", "vllm:num_requests_waiting"})
+_WAITING = frozenset(QUEUE_METRICS.values())
 _RUNNING = frozenset({"tgi_batch_current_size", "vllm:num_requests_running"})
 _SAMPLE = re.compile(rb"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{[^}]*\})? +([-+0-9.eE]+)(?: +-?[0-9]+)?$", re.MULTILINE)
 

@@ -19,6 +19,8 @@ class Load:
     held: int | None
     passed_on: int = 0
     """Requests that the gateways have passed on and that are not answered yet."""
+    last_request_at: datetime | None = None
+    """When a gateway got its newest request; short ones are over before anybody asks for the load."""
 
     @property
     def is_known(self) -> bool:
@@ -58,7 +60,10 @@ def scale(asked: Autoscaling, load: Load, known: ScalingReport | None, now: date
     if known is None or known.replicas != present or known.needed >= present:
         known = ScalingReport(replicas=present, needed=need, since=since)
     report = known.model_copy(update={"needed": max(known.needed, need)})
-    left = report.since + timedelta(seconds=asked.scale_down_after_seconds) - now
+    window = timedelta(seconds=asked.scale_down_after_seconds)
+    left = report.since + window - now
+    if report.needed == 0 and load.last_request_at is not None:
+        left = max(left, load.last_request_at + window - now)
     if left > timedelta():
         return Scale(present, report, left.total_seconds())
     return Scale(report.needed, _without_surplus(report.needed, None, since))

@@ -10,6 +10,7 @@ from alidade_crds.uris import UriError, parse_uri
 from alidade_operator.config import NodePool, OperatorConfig
 from alidade_operator.reconcile import acceptance
 from alidade_operator.reconcile.acceptance import Refusal
+from alidade_operator.reconcile.gatewayacceptance import gateway_refusal
 from alidade_operator.reconcile.serve import ModelServe, ServeObserved, gguf_type, model_address
 from alidade_operator.reconcile.servingadapters import adapters_refusal
 from alidade_operator.resources.engines.choice import engine_of
@@ -54,13 +55,6 @@ def _not_available(what: str, fix: str) -> Refusal:
 def _features(candidate: Candidate) -> Refusal | None:
     spec = candidate.spec
     asked = (
-        (spec.autoscaling is not None, "autoscaling is set", "Leave it out, and set spec.replicas."),
-        (
-            spec.rollout.canary_percent > 0,
-            f"rollout.canaryPercent is {spec.rollout.canary_percent}",
-            "Set it to 0: the new model takes over once it answers.",
-        ),
-        (spec.rollout.previous == "keep", "rollout.previous is keep", "Set it to delete."),
         (spec.compute.queue is not None, "compute.queue is set", "Leave it out."),
         (spec.model.trust_remote_code, "model.trustRemoteCode is true", "Serve a model of a known architecture."),
     )
@@ -217,14 +211,8 @@ def _address(candidate: Candidate) -> Refusal | None:
     return acceptance.volume_refusal(field, location, candidate.serve.namespace, Observed(claims=candidate.seen.claims))
 
 
-def _name_taken(candidate: Candidate) -> Refusal | None:
-    for kind, view in (("Deployment", candidate.seen.deployment), ("Service", candidate.seen.service)):
-        if view is not None and not view.owned:
-            return Refusal(
-                Reason.NAME_TAKEN,
-                f"{kind} {candidate.serve.name} belongs to something else. Delete it, or choose another name.",
-            )
-    return None
+def _gateway(candidate: Candidate) -> Refusal | None:
+    return gateway_refusal(candidate.serve, candidate.spec, candidate.seen, candidate.config)
 
 
 _CHECKS: tuple[Callable[[Candidate], Refusal | None], ...] = (
@@ -236,5 +224,5 @@ _CHECKS: tuple[Callable[[Candidate], Refusal | None], ...] = (
     _model,
     _address,
     _adapters,
-    _name_taken,
+    _gateway,
 )

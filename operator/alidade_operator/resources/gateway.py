@@ -28,12 +28,16 @@ from alidade_operator.resources.trainingpod import CONTAINER_SECURITY, pod_aroun
 
 TRIAL = "alidade.dev/canary"
 """Annotation of the gateway's pods: what they count a canary of; empty without one."""
+STATUS_PATH = "/internal/status"
+"""Where it tells what it has seen."""
 _VOTES_FOLDER = "/votes"
 _PREFIX = "ALIDADE_GATEWAY_"
 # As the replicas behind it: new requests are taken until load balancers know, and what has begun is ended.
 _DRAIN_DELAY_S = 5
 _DRAIN_TIMEOUT_S = 50
 _GRACE_S = 60
+# A replica that is started for a request loads its model first; from a network volume to a GPU that takes minutes.
+_HOLD_FROM_ZERO_S = 300
 # It passes bytes on. Memory is for the requests that it holds while no replica answers.
 _RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "512Mi"}}
 _PROGRESS_DEADLINE_S = 300
@@ -71,8 +75,12 @@ class Door:
 
 def needs_gateway(spec: ModelServeSpec) -> bool:
     """Whether the spec asks for what only a gateway does."""
-    scales_to_zero = spec.autoscaling is not None and spec.autoscaling.min == 0
-    return spec.gateway is not None or spec.rollout.canary_percent > 0 or scales_to_zero
+    return spec.gateway is not None or spec.rollout.canary_percent > 0 or scales_to_zero(spec)
+
+
+def scales_to_zero(spec: ModelServeSpec) -> bool:
+    """Whether there may be no replica while nobody asks."""
+    return spec.autoscaling is not None and spec.autoscaling.min == 0
 
 
 def gateway(door: Door) -> JsonObject:
@@ -147,20 +155,31 @@ def _environment(door: Door) -> list[dict[str, Any]]:
         "PORT": str(SERVER_PORT),
         # A URL is the whole value of its variable: the local cluster finds Services' names there, and has no DNS.
         "STABLE": url(namespace, side_name(door.name, COMPONENT)),
-        "STABLE_MODEL": door.stable_model,
         "CANARY": url(namespace, side_name(door.name, CANARY)) if door.share else None,
         "CANARY_PERCENT": str(door.share),
-        "CANARY_MODEL": door.canary_model if door.share else None,
         "KEYS_FROM": KEYS_FOLDER if door.spec.auth is not None else None,
         "CHAT": str(asked.chat).lower(),
-        "ARENA": str(asked.arena is not None).lower(),
-        "VOTES": _VOTES_FOLDER if asked.arena is not None else None,
+        "HOLD_S": str(_HOLD_FROM_ZERO_S) if scales_to_zero(door.spec) else None,
         "DRAIN_DELAY_S": str(_DRAIN_DELAY_S),
         "DRAIN_TIMEOUT_S": str(_DRAIN_TIMEOUT_S),
     }
-    if door.against is not None:
-        told["ARENA_AGAINST"] = url(namespace, door.against.name)
-        told["ARENA_AGAINST_NAME"] = door.against.name
-        told["ARENA_AGAINST_MODEL"] = door.against.model
+    if asked.arena is not None and (door.share or door.against is not None):
+        told |= _arena(door)
     ip = {"name": contract.POD_IP_ENV, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
     return [ip, *({"name": f"{_PREFIX}{name}", "value": value} for name, value in told.items() if value is not None)]
+
+
+def _arena(door: Door) -> dict[str, str | None]:
+    """What the page needs that compares two models. Models are told to it alone, for its votes: who is not told of
+    them is not replaced when they change."""
+    told: dict[str, str | None] = {
+        "ARENA": "true",
+        "VOTES": _VOTES_FOLDER,
+        "STABLE_MODEL": door.stable_model,
+        "CANARY_MODEL": door.canary_model if door.share else None,
+    }
+    if door.against is not None:
+        told["ARENA_AGAINST"] = url(door.namespace, door.against.name)
+        told["ARENA_AGAINST_NAME"] = door.against.name
+        told["ARENA_AGAINST_MODEL"] = door.against.model
+    return told

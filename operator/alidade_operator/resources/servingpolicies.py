@@ -17,6 +17,7 @@ from alidade_operator.api import (
 )
 from alidade_operator.cache import PARENT_KIND_LABEL, PARENT_NAME_LABEL
 from alidade_operator.config import OperatorConfig
+from alidade_operator.resources.engines.server import EMBEDDED, METRICS_PATH, QUEUE_METRICS
 from alidade_operator.resources.gateway import needs_gateway
 from alidade_operator.resources.labels import child_labels
 from alidade_operator.resources.serving import (
@@ -35,8 +36,6 @@ _LONGEST_WINDOW_S = 3600
 # How often KEDA asks Prometheus; a request that is held waits for as long.
 _KEDA_INTERVAL_S = 5
 
-QUEUE_METRICS = {"embedded": "tgi_queue_size", "tgi": "tgi_queue_size", "vllm": "vllm:num_requests_waiting"}
-"""By engine: the metric that counts requests which wait."""
 HELD_METRIC = "modelserve_gateway_waiting"
 """The gateway's metric of requests that it holds."""
 
@@ -67,7 +66,7 @@ def policies(around: Around) -> Policies:
 
 def policy_names(name: str, spec: ModelServeSpec, config: OperatorConfig) -> list[tuple[Kind, str]]:
     """Kinds and names of all that there may come to be for a spec."""
-    around = Around("", name, "", spec, config, engine="embedded", has_gateway=needs_gateway(spec))
+    around = Around("", name, "", spec, config, engine=EMBEDDED, has_gateway=needs_gateway(spec))
     return [(kind, body["metadata"]["name"]) for kind, body in policies(around).values()]
 
 
@@ -193,6 +192,6 @@ def _keda(around: Around, asked: Autoscaling) -> JsonObject:
 def _monitors(around: Around) -> list[tuple[Kind, JsonObject]]:
     if not around.config.pod_monitors:
         return []
-    endpoints = [{"port": "http", "path": "/metrics"}]
+    endpoints = [{"port": "http", "path": METRICS_PATH}]
     spec = {"selector": _pods(around, [COMPONENT, CANARY, GATEWAY]), "podMetricsEndpoints": endpoints}
     return [_object(around, POD_MONITOR, COMPONENT, spec)]
