@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import random
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 _PROBE_WORDS = 4
+# Words differ in their tokens; so many prompts are near the mean.
+_PROBES = 5
 _PROBE_TIMEOUT_S = 120.0
 
 
@@ -133,7 +136,7 @@ async def _questions(
 
 
 async def _scale(session: "aiohttp.ClientSession", door: Door, api: Api, plan: Plan) -> Scale:
-    """How many tokens words are here: two prompts that the server counts, the longer as long as most will be."""
+    """How many tokens words are here: prompts that the server counts, most of them as long as most will be."""
     generator = random.Random(f"probes {plan.seed}")
     shorter = await _probe(session, door, api, _random_question(generator, _PROBE_WORDS))
     if shorter is None:
@@ -141,11 +144,14 @@ async def _scale(session: "aiohttp.ClientSession", door: Door, api: Api, plan: P
             f"{door.url} does not say how many tokens a prompt has, so prompts of a given length cannot be made; give "
             "prompts with --prompts FILE"
         )
-    words = round(_PROBE_WORDS * plan.prompt_lengths.median / shorter)
-    if words <= _PROBE_WORDS:
-        return Scale(0.0, shorter / _PROBE_WORDS)
-    longer = await _probe(session, door, api, _random_question(generator, words))
-    return Scale.through((_PROBE_WORDS, shorter), (words, longer or 0))
+    scale = Scale(0.0, shorter / _PROBE_WORDS)
+    for probes in (1, _PROBES):
+        words = scale.words(round(plan.prompt_lengths.median))
+        if words <= _PROBE_WORDS:
+            return scale
+        counts = [await _probe(session, door, api, _random_question(generator, words)) for _ in range(probes)]
+        scale = Scale.through((_PROBE_WORDS, shorter), (words, math.fsum(count or 0 for count in counts) / probes))
+    return scale
 
 
 def _random_question(generator: random.Random, words: int) -> Question:

@@ -43,8 +43,8 @@ class Scale:
     per_word: float
 
     @classmethod
-    def through(cls, shorter: tuple[int, int], longer: tuple[int, int]) -> "Scale":
-        """The line through two measured prompts, each (words, tokens)."""
+    def through(cls, shorter: tuple[int, float], longer: tuple[int, float]) -> "Scale":
+        """The line through two measured lengths of prompts, each (words, tokens)."""
         words, tokens = longer[0] - shorter[0], longer[1] - shorter[1]
         if words <= 0 or tokens <= 0:
             return cls(0.0, shorter[1] / shorter[0])
