@@ -7,10 +7,11 @@ from alidade_crds.reasons import ConditionType, Reason
 from alidade_operator.api import DEPLOYMENT
 from alidade_operator.reconcile.canary import Stage, Step, Trial, counted, next_step, trial_key
 from alidade_operator.reconcile.plan import Apply, Notice, Plan
+from alidade_operator.reconcile.rolloutwords import Outcome, tell
 from alidade_operator.reconcile.run import inputs_hash
-from alidade_operator.reconcile.servedraft import LEFTOVER_S, ServeDraft, Situation, owned, pod_words, still
+from alidade_operator.reconcile.servedraft import LEFTOVER_S, ServeDraft, Situation, owned
 from alidade_operator.reconcile.servingadapters import adapter_places
-from alidade_operator.reconcile.servingfront import Front, stand
+from alidade_operator.reconcile.servingfront import stand
 from alidade_operator.reconcile.servingscale import Size, keep_size
 from alidade_operator.resources.engines.choice import engine_of
 from alidade_operator.resources.engines.server import ServedModel, Server
@@ -45,7 +46,7 @@ def roll_out(situation: Situation, draft: ServeDraft, model: ServedModel, number
     if not step.runs and (front.is_settled or step.stage is Stage.RETURNED):
         # Before, a gateway may send requests there; one that was worse goes at once, and its requests to the other.
         draft.delete(DEPLOYMENT, name_of(name, CANARY), seen.canary)
-    return _tell(situation, draft, model, number, step, front, is_told=is_told)
+    return tell(Outcome(situation, server, number, step, front, is_told), draft)
 
 
 def _server(situation: Situation, model: ServedModel) -> Server:
@@ -127,106 +128,3 @@ def _canary(situation: Situation, draft: ServeDraft, server: Server, number: Siz
     body = deployment(server, wanted, CANARY)
     if known is None or known.applied != applied_hash(body) or known.wanted != wanted:
         draft.children.append(Apply(DEPLOYMENT, body))
-
-
-# What is told of it
-
-
-def _tell(
-    situation: Situation,
-    draft: ServeDraft,
-    model: ServedModel,
-    number: Size,
-    step: Step,
-    front: Front,
-    *,
-    is_told: bool,
-) -> Plan:
-    if step.stage is Stage.START:
-        return _tell_start(situation, draft, model)
-    if step.stage is Stage.ASKED:
-        return _tell_asked(situation, draft, model)
-    if step.stage is Stage.RETURNED:
-        assert step.returned is not None, "what was taken back is remembered"
-        message = step.returned.message + still(situation.seen)
-        draft.fail(Reason.CANARY_WORSE, f"{message} Change the spec to try again, or set canaryPercent to 0.")
-        return draft.finish("Failed", "take back the canary", message)
-    own = owned(situation.seen.deployment)
-    if own is None or not is_told or not own.is_rolled_out:
-        return _tell_rolling(situation, draft, model, step, is_told=is_told)
-    return _tell_rolled(situation, draft, model, number, front)
-
-
-def _tell_start(situation: Situation, draft: ServeDraft, model: ServedModel) -> Plan:
-    seen = situation.seen
-    known, words = owned(seen.canary), pod_words(seen.canary_pods)
-    if known is not None and known.model == model.uri and known.is_current and known.stalled:
-        message = f"The canary does not become ready: {known.stalled}{words}{still(seen)}"
-        draft.fail(Reason.ROLLOUT_STALLED, message)
-        return draft.finish("Failed", "fail", message)
-    message = f"A canary of {model.uri} is being started.{words}{still(seen)}"
-    draft.conditions.set(ConditionType.PROGRESSING, "True", Reason.CANARY_STARTING, message)
-    return draft.finish("Canary", "start a canary", message)
-
-
-def _tell_asked(situation: Situation, draft: ServeDraft, model: ServedModel) -> Plan:
-    asked, own = situation.spec.rollout, owned(situation.seen.deployment)
-    message = f"{model.uri} gets {asked.canary_percent} percent of the requests, {own.model if own else ''} the others"
-    if asked.previous == "keep":
-        message += ", until rollout.canaryPercent is 0 or 100; see status.canary."
-        draft.conditions.set(ConditionType.PROGRESSING, "False", Reason.CANARY_KEPT, message)
-        return draft.finish("Canary", "keep both", message)
-    message += (
-        f"; it takes over once it has answered {asked.analysis.min_requests} requests in {asked.analysis.seconds} "
-        "seconds or more and is not worse; see status.canary."
-    )
-    draft.conditions.set(ConditionType.PROGRESSING, "True", Reason.CANARY_RUNNING, message)
-    return draft.finish("Canary", "ask the canary", message)
-
-
-def _tell_rolling(situation: Situation, draft: ServeDraft, model: ServedModel, step: Step, *, is_told: bool) -> Plan:
-    seen = situation.seen
-    own, words = owned(seen.deployment), pod_words(seen.pods)
-    if is_told and own is not None and own.is_current and own.stalled:
-        message = f"New replicas do not become ready: {own.stalled}{words}{still(seen)}"
-        draft.fail(Reason.ROLLOUT_STALLED, message)
-        return draft.finish("Failed", "fail", message)
-    message, reason = f"Replicas that serve {model.uri} are being started.{words}", Reason.ROLLING_OUT
-    if step.stage is Stage.TAKING_OVER:
-        message = f"The canary of {model.uri} takes over. {message}"
-        reason = Reason.CANARY_PROMOTED
-        if draft.conditions.reason(ConditionType.PROGRESSING) != reason:
-            draft.remarks.append(Notice("Normal", str(reason), message))
-    draft.conditions.set(ConditionType.PROGRESSING, "True", reason, message)
-    return draft.finish("Starting" if own is None or not own.ready else "Updating", "roll out", message)
-
-
-def _tell_rolled(situation: Situation, draft: ServeDraft, model: ServedModel, number: Size, front: Front) -> Plan:
-    spec, seen = situation.spec, situation.seen
-    draft.state(adapters=[one.name for one in spec.adapters])
-    if front.is_wanted and not (front.is_settled and draft.stated("gateway_ready_replicas")):
-        return _tell_gateway(situation, draft)
-    if not number.replicas and not scales_to_zero(spec):
-        draft.state(model=None, adapters=[])
-        message = "spec.replicas is 0. Raise it, and the model is served again."
-        draft.conditions.set(ConditionType.AVAILABLE, "False", Reason.STOPPED, message)
-        draft.conditions.set(ConditionType.PROGRESSING, "False", Reason.STOPPED, message)
-        return draft.finish("Stopped", "stop", message)
-    message = f"Every replica serves {model.uri}."
-    draft.conditions.set(ConditionType.PROGRESSING, "False", Reason.COMPLETED, message)
-    own = owned(seen.deployment)
-    is_idle = own is not None and not own.wanted
-    return draft.finish("Idle" if is_idle else "Serving", "serve", f"every replica serves {model.uri}")
-
-
-def _tell_gateway(situation: Situation, draft: ServeDraft) -> Plan:
-    """What is told while every replica serves the spec's model, and the gateway is not there yet."""
-    known = owned(situation.seen.gateway)
-    words = pod_words([one.view for one in situation.seen.gateway_pods])
-    if known is not None and known.is_current and known.stalled:
-        message = f"The gateway does not become ready: {known.stalled}{words}{still(situation.seen)}"
-        draft.fail(Reason.ROLLOUT_STALLED, message)
-        return draft.finish("Failed", "fail", message)
-    message = f"The gateway is being started.{words}{still(situation.seen)}"
-    draft.conditions.set(ConditionType.PROGRESSING, "True", Reason.ROLLING_OUT, message)
-    return draft.finish("Updating", "start the gateway", message)
