@@ -5,7 +5,7 @@ import struct
 from http import HTTPStatus
 from time import monotonic
 
-from aiohttp import ClientError, web
+from aiohttp import ClientError, hdrs, web
 
 from alidade_gateway.bodies import Bodies
 from alidade_gateway.forwarding import Answer, Forwarder, Order
@@ -13,6 +13,10 @@ from alidade_gateway.gateway import Gateway
 from alidade_gateway.headers import forwarded, passed_back
 from alidade_gateway.patience import Patience
 from alidade_serving.front.refusals import malformed
+
+# A short answer that is there whole goes out with its head in one write. Longer ones may have to wait for their reader:
+# asyncio takes 64 KiB before it says so.
+_SENT_AT_ONCE_BYTES = 32768
 
 
 class Proxy:
@@ -48,27 +52,33 @@ class Proxy:
     async def _pass_back(self, request: web.Request, answer: Answer) -> web.StreamResponse:
         source, backend = answer.response, answer.backend.name
         request["backend"] = backend
-        response = web.StreamResponse(
-            status=source.status,
-            reason=source.reason,
-            headers=passed_back(source.headers, request_id=request["id"], backend=backend),
-        )
-        if self._gateway.draining:
-            response.force_close()
         request["first_byte_s"] = monotonic() - request["arrived"]
         self._gateway.metrics.first_byte(backend, request["first_byte_s"])
+        headers = passed_back(source.headers, request_id=request["id"], backend=backend)
+        response: web.StreamResponse
+        if source.content.at_eof() and 0 < len(answer.first) <= _SENT_AT_ONCE_BYTES:
+            headers.popall(hdrs.CONTENT_LENGTH, None)  # which is what the body's will be
+            response = web.Response(body=answer.first, status=source.status, reason=source.reason, headers=headers)
+        else:
+            response = web.StreamResponse(status=source.status, reason=source.reason, headers=headers)
+        if self._gateway.draining:
+            response.force_close()
+        if not isinstance(response, web.Response):
+            await self._stream(request, response, answer)
+        answer.ended()
+        self._gateway.metrics.whole(backend, monotonic() - request["arrived"])
+        return response
+
+    async def _stream(self, request: web.Request, response: web.StreamResponse, answer: Answer) -> None:
         patience = Patience(
             write_timeout_s=self._write_timeout_s,
             read_timeout_s=self._answer_timeout_s,
             on_slow_reader=lambda: _hang_up(request),
-            on_slow_writer=source.close,
+            on_slow_writer=answer.response.close,
         )
         with patience:
             await response.prepare(request)
             await self._copy(request, response, answer, patience)
-        answer.ended()
-        self._gateway.metrics.whole(backend, monotonic() - request["arrived"])
-        return response
 
     async def _copy(
         self, request: web.Request, response: web.StreamResponse, answer: Answer, patience: Patience
