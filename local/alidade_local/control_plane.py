@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from alidade_local.client import ApiClient
 from alidade_local.controllers.accounts import DefaultAccounts
+from alidade_local.controllers.autoscaling import Autoscaler
 from alidade_local.controllers.claims import ClaimBinder
 from alidade_local.controllers.controller import Controller
 from alidade_local.controllers.deployment import deployment_planner
+from alidade_local.controllers.disruption import DisruptionController
 from alidade_local.controllers.endpoints import EndpointsController
 from alidade_local.controllers.job import job_planner
 from alidade_local.controllers.plan import PlanActor, Planner
@@ -84,14 +86,17 @@ async def start_control_plane(client: ApiClient, settings: KubeletSettings) -> C
     add_plan(REPLICA_SETS, [PODS], replica_set_planner, "replicaset-controller")
     add_plan(DEPLOYMENTS, [REPLICA_SETS], deployment_planner, "deployment-controller")
     scheduler = Scheduler(client, informers)
+    autoscaler = Autoscaler(client, informers)
     claims = ClaimBinder(client, informers, settings.volumes_dir)
     controllers += [
         scheduler.controller,
         claims.controller,
         EndpointsController(client, informers).controller,
         DefaultAccounts(client, informers).controller,
+        DisruptionController(client, informers).controller,
+        autoscaler.controller,
     ]
-    recorders += [scheduler.events, claims.events]
+    recorders += [scheduler.events, claims.events, autoscaler.events]
     informer_task = asyncio.create_task(informers.run(), name="informers")
     await informers.wait_until_synced(except_for=[PYTORCH_JOBS])
     tasks = [asyncio.create_task(recorder.run(), name="events") for recorder in recorders]

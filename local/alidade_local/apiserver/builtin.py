@@ -17,6 +17,11 @@ from alidade_local.apiserver.kinds_core import (
     SECRET,
 )
 from alidade_local.apiserver.kinds_pods import POD
+from alidade_local.apiserver.kinds_policies import (
+    HORIZONTAL_POD_AUTOSCALER,
+    NETWORK_POLICY,
+    POD_DISRUPTION_BUDGET,
+)
 from alidade_local.apiserver.resources import ALL_VERBS, Resource, ScalePaths
 
 _SCALE = ScalePaths(selector=".spec.selector")
@@ -163,7 +168,7 @@ def _workloads() -> list[Resource]:
             "autoscaling/v2",
             "horizontalpodautoscalers",
             "HorizontalPodAutoscaler",
-            UNCOUNTED,
+            HORIZONTAL_POD_AUTOSCALER,
             short=("hpa",),
             status=True,
             in_all=True,
@@ -186,9 +191,16 @@ def _workloads() -> list[Resource]:
 
 def _policies() -> list[Resource]:
     return [
-        _resource("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", short=("netpol",)),
+        _resource("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", NETWORK_POLICY, short=("netpol",)),
         _resource("networking.k8s.io/v1", "ingresses", "Ingress", short=("ing",), status=True),
-        _resource("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget", short=("pdb",), status=True),
+        _resource(
+            "policy/v1",
+            "poddisruptionbudgets",
+            "PodDisruptionBudget",
+            POD_DISRUPTION_BUDGET,
+            short=("pdb",),
+            status=True,
+        ),
         _resource("rbac.authorization.k8s.io/v1", "roles", "Role", UNCOUNTED),
         _resource("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding", ROLE_BINDING),
         _resource("rbac.authorization.k8s.io/v1", "clusterroles", "ClusterRole", UNCOUNTED, namespaced=False),
