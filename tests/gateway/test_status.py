@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from alidade_crds.contract import GatewayDocument
+from alidade_crds.metric_names import GatewayMetric
 from alidade_gateway.counts import Counts, percentile
-from alidade_gateway.metric_names import GatewayMetric
 from tests.gateway.running import Gateway, Upstream, ask, wait_for
 
 
