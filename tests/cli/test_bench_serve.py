@@ -53,8 +53,8 @@ def test_prompts_have_the_length_in_the_mean_where_words_differ_in_tokens(tokens
     with serving(Script(counts_letters=True)) as url:
         run = numbers(url, "--rate", 100, "--duration", 1, "--answer-tokens", 1, "--prompt-tokens", tokens)
     assert run["answered"] > 50
-    # A word is 4.9 letters, 1.3 more or less: the mean of five probes is off by a word at most, and so are the prompts.
-    assert run["promptTokens"] / run["answered"] == pytest.approx(tokens, abs=max(5, 0.06 * tokens))
+    # Whole words of 4.9 letters in the mean: what is asked for lies within half of one, and the measure adds its own.
+    assert run["promptTokens"] / run["answered"] == pytest.approx(tokens, abs=max(4, 0.05 * tokens))
 
 
 def test_a_stall_is_felt_by_every_request_that_arrives_meanwhile() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import random
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 _PROBE_WORDS = 4
-# Words differ in their tokens; so many prompts are near the mean.
-_PROBES = 5
+_PROBES, _ROUNDS = 4, 4
+_CLOSE = 0.03
 _PROBE_TIMEOUT_S = 120.0
 
 
@@ -136,21 +135,27 @@ async def _questions(
 
 
 async def _scale(session: "aiohttp.ClientSession", door: Door, api: Api, plan: Plan) -> Scale:
-    """How many tokens words are here: prompts that the server counts, most of them as long as most will be."""
+    """How many tokens words are here: prompts that the server counts, from short ones towards the usual length.
+
+    Words differ in their tokens; the rounds end when prompts are as long as they should be, in the mean.
+    """
     generator = random.Random(f"probes {plan.seed}")
-    shorter = await _probe(session, door, api, _random_question(generator, _PROBE_WORDS))
-    if shorter is None:
-        raise CommandFailed(
-            f"{door.url} does not say how many tokens a prompt has, so prompts of a given length cannot be made; give "
-            "prompts with --prompts FILE"
-        )
-    scale = Scale(0.0, shorter / _PROBE_WORDS)
-    for probes in (1, _PROBES):
-        words = scale.words(round(plan.prompt_lengths.median))
-        if words <= _PROBE_WORDS:
-            return scale
-        counts = [await _probe(session, door, api, _random_question(generator, words)) for _ in range(probes)]
-        scale = Scale.through((_PROBE_WORDS, shorter), (words, math.fsum(count or 0 for count in counts) / probes))
+    target = plan.prompt_lengths.median
+    words, points, scale = _PROBE_WORDS, list[tuple[int, int]](), Scale(0.0, 1.0)
+    for _ in range(_ROUNDS):
+        counts = [await _probe(session, door, api, _random_question(generator, words)) for _ in range(_PROBES)]
+        known = [count for count in counts if count is not None]
+        if not known:
+            raise CommandFailed(
+                f"{door.url} does not say how many tokens a prompt has, so prompts of a given length cannot be made; "
+                "give prompts with --prompts FILE"
+            )
+        points += [(words, count) for count in known]
+        scale = Scale.fitted(points)
+        is_close = abs(sum(known) / len(known) - target) <= _CLOSE * target
+        words = scale.words(round(target))
+        if is_close or words <= _PROBE_WORDS:
+            break
     return scale
 
 
