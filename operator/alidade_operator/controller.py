@@ -15,6 +15,7 @@ from typing import Any
 from alidade_crds.contract import GatewayDocument, ProgressDocument
 from alidade_crds.evaluation import EvaluationStatus
 from alidade_crds.status import JobStatus
+from alidade_operator.adapterloader import AdapterLoader
 from alidade_operator.api import (
     ALIGNMENT_RUN,
     CHILD_KINDS,
@@ -92,6 +93,9 @@ class Controller:
         self._serving: PodReader[Key, GatewayDocument | ReplicaLoad] = PodReader(
             SERVING, interval_s=config.progress_interval_s, on_change=self._queue.add
         )
+        self._adapters: AdapterLoader[Key] = AdapterLoader(
+            interval_s=config.progress_interval_s, on_change=self._queue.add
+        )
         self._gauges = JobGauges()
         self._results = ResultGauges()
         self._tasks: list[asyncio.Task[None]] = []
@@ -104,6 +108,7 @@ class Controller:
         self._spawn(self._resync_for_ever(), "resync")
         self._spawn(self._progress.run(), "progress")
         self._spawn(self._serving.run(), "serving")
+        self._spawn(self._adapters.run(), "adapters")
         for number in range(self.config.workers):
             self._spawn(self._work(may_work), f"worker {number}")
         if self._config_path is not None:
@@ -245,6 +250,7 @@ class Controller:
         if body is None:
             self._progress.watch(key, ())
             self._serving.watch(key, ())
+            self._adapters.watch(key, ())
             self._gauges.hide(*key)
             if kind is EVALUATION:
                 self._results.hide(key.namespace, key.name)
@@ -252,6 +258,7 @@ class Controller:
         plan, now = await self._plan(kind, body)
         self._progress.watch(key, (plan.progress,) if plan.progress is not None else ())
         self._serving.watch(key, plan.readings)
+        self._adapters.watch(key, plan.loading)
         try:
             await self._executor.carry_out(plan, kind, body, now)
         except ApiError as error:
@@ -263,7 +270,8 @@ class Controller:
 
     async def _plan(self, kind: Kind, body: JsonObject) -> tuple[Plan, datetime]:
         """What is to be done, and the time as of which."""
-        seen = Sight(self._cache, self._api, self.config, self._progress.documents, self._serving.documents)
+        told = (self._progress.documents, self._serving.documents, self._adapters.loaded)
+        seen = Sight(self._cache, self._api, self.config, *told)
         body = with_arenas_resolved(body, self.config)
         if kind is ALIGNMENT_RUN:
             run = AlignmentRun.parse(body)

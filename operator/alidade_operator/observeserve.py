@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from alidade_crds.contract import GatewayDocument
 from alidade_crds.modelserve import ModelServeSpec
-from alidade_operator.api import DEPLOYMENT, JOB, MODEL_SERVE, POD, POLICY_KINDS, SERVICE, JsonObject, Kind
+from alidade_operator.api import CONFIG_MAP, DEPLOYMENT, JOB, MODEL_SERVE, POD, POLICY_KINDS, SERVICE, JsonObject, Kind
 from alidade_operator.cache import Key
 from alidade_operator.observe import Sight, circle, observe
 from alidade_operator.reconcile.serve import (
@@ -17,7 +17,9 @@ from alidade_operator.reconcile.serve import (
     model_address,
     quantization_job,
 )
+from alidade_operator.resources.adapterlist import AdapterListView, adapter_list_view
 from alidade_operator.resources.adapters import AdapterView, adapter_view
+from alidade_operator.resources.engines.server import adapters_name
 from alidade_operator.resources.gateway import TRIAL, needs_gateway
 from alidade_operator.resources.observation import Observed, ReplicaLoad, batch_job_view, pod_view, source_view
 from alidade_operator.resources.serving import (
@@ -59,6 +61,8 @@ async def observe_serve(serve: ModelServe, sight: Sight) -> ServeObserved:
     return replace(
         seen,
         adapters=adapters,
+        adapter_list=await _adapter_list(serve, serve.spec, sight),
+        loaded={pod.uid: sight.adapters[pod.uid] for pod in seen.pods if pod.uid in sight.adapters},
         claims=await sight.claims([place for place in places if place is not None], serve.namespace),
         quantization=observed,
         other_jobs=tuple(view for view in jobs if view is not None and (job is None or view.base != job.base)),
@@ -74,6 +78,14 @@ def _adapters(serve: ModelServe, spec: ModelServeSpec, sight: Sight) -> dict[str
         for name, source in named.items()
         if source is not None
     }
+
+
+async def _adapter_list(serve: ModelServe, spec: ModelServeSpec, sight: Sight) -> AdapterListView | None:
+    """The list that replicas read who load adapters while they run. ConfigMaps are not watched, so it is asked for."""
+    if not spec.adapters or not sight.config.runtime_adapters:
+        return None
+    body = await sight.get(CONFIG_MAP, serve.namespace, adapters_name(serve.name))
+    return adapter_list_view(body, serve.uid) if body is not None else None
 
 
 async def _children(serve: ModelServe, sight: Sight, children: list[JsonObject]) -> ServeObserved:
