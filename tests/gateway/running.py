@@ -61,6 +61,12 @@ class Gateway(HttpProcess):
             assert time.monotonic() < until, f"{found}, not {wanted}"
             time.sleep(0.01)
 
+    def end(self) -> None:
+        """Kills it; fails when it has logged a failure of its own, or anything that is no line of JSON."""
+        self.kill()
+        lines = [json.loads(line) for line in self.log]
+        assert not [line for line in lines if line["level"] == "error" or "trace" in line]
+
     def lines(self) -> list[dict[str, Any]]:
         """What the access log says so far."""
         return [line for line in map(json.loads, self.log) if "request" in line]
