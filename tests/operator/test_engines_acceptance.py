@@ -9,9 +9,11 @@ import pytest
 
 from alidade_crds.contract import QuantizationDocument, ResultDocument
 from alidade_crds.modelserve import ModelServeSpec, ModelServeStatus, QuantizationReport
-from alidade_operator.api import CONFIG_MAP, DEPLOYMENT, JOB, SERVICE
+from alidade_operator.api import CONFIG_MAP, DEPLOYMENT, FINE_TUNE_JOB, JOB, MODEL_SERVE, SERVICE
 from alidade_operator.cache import Key, references
 from alidade_operator.config import OperatorConfig
+from alidade_operator.observe import Sight
+from alidade_operator.observeserve import observe_serve
 from alidade_operator.reconcile.modelserve import plan_model_serve
 from alidade_operator.reconcile.plan import AdapterTarget, Plan
 from alidade_operator.reconcile.serve import ModelServe, ServeObserved, child_view, quantization_job
@@ -19,6 +21,7 @@ from alidade_operator.resources.adapterlist import AdapterListView, adapter_list
 from alidade_operator.resources.adapters import AdapterView, LoadedAdapters, adapter_view
 from alidade_operator.resources.observation import SourceView
 from tests.operator.builders import CONFIG, MODEL, NOW, UID, condition, ended_pod, observed, pod, training_job
+from tests.operator.memory import MemoryCluster, drive
 
 FOLDER = {"uri": "pvc://data/model"}
 ON_GPU = {"nodePool": "a100-80gb", "gpusPerWorker": 1}
@@ -533,3 +536,28 @@ def test_with_keys_a_canary_or_another_engine_adapters_are_rolled_out(fields: di
     made = plan(asked(LAW, **fields), look(adapters={"law": LORA}), RUNTIME)
     assert "ConfigMap" not in kinds(made)
     assert any("law=" in part for part in container(made)["command"])
+
+
+# What is observed of them
+
+
+def test_adapters_are_observed_with_their_jobs_volumes_list_and_what_replicas_have() -> None:
+    cluster = MemoryCluster(RUNTIME)
+    cluster.put(FINE_TUNE_JOB, "law", **body({"type": "lora", "rank": 16}))
+    spec = {"model": FOLDER, "adapters": [LAW, {"name": "tax", "model": {"uri": "pvc://lost/tax"}}], "compute": ON_GPU}
+    cluster.put(MODEL_SERVE, "chat", spec=spec)
+    resource = ModelServe.parse(cluster.api.objects["ModelServe", "chat"])
+    sight = Sight(cluster.cache, cluster.api, RUNTIME, {}, {}, loaded(law=LAW_FOLDER))
+    seen = drive(observe_serve(resource, sight))
+    assert (seen.adapters["law"].uri, seen.adapters["law"].rank) == ("pvc://alidade-workspace/law/adapter", 16)
+    assert seen.claims == CLAIMS, "the claim `lost` does not exist"
+    assert seen.adapter_list is None
+    assert seen.loaded == {}, "of pods that are not there nothing is said"
+    first = plan(asked(LAW), look(adapters={"law": LORA}), RUNTIME)
+    (made,) = [child.body for child in first.children if child.kind is CONFIG_MAP]
+    cluster.put(CONFIG_MAP, "chat-adapters", data=made["data"])
+    again = drive(observe_serve(resource, sight)).adapter_list
+    assert again is not None
+    assert not again.owned
+    assert again.digests == {"law=pvc://alidade-workspace/law/adapter": MODEL.digest}
+    assert drive(observe_serve(resource, replace(sight, config=CONFIG))).adapter_list is None, "nobody asks for it"
