@@ -139,6 +139,12 @@ class Controller:
         if changed:
             self._enqueue(kind, body, appeared_or_went=is_new or event_type == "DELETED")
 
+    def _take_listed(self, kind: Kind, body: JsonObject) -> None:
+        """Takes note of what a listing has brought that the cache had not, or no longer has that it had."""
+        if self.ready.is_set():
+            RESYNC_REPAIRS.labels(kind.plural).inc()
+        self._enqueue(kind, body, appeared_or_went=True)
+
     def _enqueue(self, kind: Kind, body: JsonObject, *, appeared_or_went: bool) -> None:
         """Puts in line whom a change concerns."""
         if kind in PARENT_KINDS or kind in CHILD_KINDS:
@@ -175,20 +181,16 @@ class Controller:
         while True:
             missing = set(self._cache.missing_kinds)
             try:
-                changed = await resync(self._cache, self._api, self.config.namespaces)
+                await resync(self._cache, self._api, self.config.namespaces, self._take_listed)
             except ApiError as error:
                 _log.error("listing failed", extra={"action": "list", "why": str(error)})
                 await asyncio.sleep(delay_s)
                 delay_s = min(_LAST_LIST_RETRY_S, delay_s * 2)
                 continue
             delay_s = _FIRST_LIST_RETRY_S
-            for kind, body in changed:
-                if self.ready.is_set():
-                    RESYNC_REPAIRS.labels(kind.plural).inc()
-                self._enqueue(kind, body, appeared_or_went=True)
             if not self.ready.is_set():
                 self.ready.set()
-                _log.info("listed every kind", extra={"action": "list", "why": "start", "objects": len(changed)})
+                _log.info("listed every kind", extra={"action": "list", "why": "start", "objects": self._cache.size})
             if self._cache.missing_kinds != missing:
                 self.enqueue_all()
             interval_s = self.config.resync_interval_s
