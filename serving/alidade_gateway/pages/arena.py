@@ -93,6 +93,10 @@ class Arena:
             ranked = self._ranked[1]
         return web.json_response({"votes": votes, "ratings": [_shown(standing) for standing in ranked]})
 
+    async def close(self, application: web.Application) -> None:  # noqa: ARG002
+        """To be called at the end."""
+        self._votes.close()
+
     async def _document(self, request: web.Request, fields: tuple[str, ...]) -> dict[str, Any]:
         """The body. Raises Refusal: 415 for what another site's form could send, 422 for unknown fields."""
         if request.content_type != "application/json":

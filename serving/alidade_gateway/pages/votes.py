@@ -117,6 +117,12 @@ class VoteFolder:
                     games += self._read(path)
             return games
 
+    def close(self) -> None:
+        """Lets go of the files; the next vote would begin others."""
+        with self._lock:
+            while self._own:
+                self._own.popitem()[1].close()
+
     def _place(self, kind: str) -> Path:
         return self._folder if kind == _PREFERENCES else self._folder / _TIES_FOLDER
 
