@@ -143,7 +143,7 @@ class Terminal:
 
     def await_text(self, pattern: str) -> None:
         """Waits for it in what is seen since the last such wait."""
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while (found := re.search(pattern, self.seen)) is None:
             assert time.monotonic() < until, self.seen
             self.seen += os.read(self._master, 4096).decode(errors="replace")

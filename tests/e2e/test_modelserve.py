@@ -153,7 +153,7 @@ def test_a_quantized_model_answers_behind_its_service_and_a_new_one_takes_over(t
     )
     assert generate(cluster, "sums")[0] == 503
     cluster.kubectl("delete", "modelserve", "sums")
-    wait_until_childless(cluster, "ModelServe", "sums", "deployments,services,jobs,pods,configmaps", timeout_s=90)
+    wait_until_childless(cluster, "ModelServe", "sums", "deployments,services,jobs,pods,configmaps", timeout_s=120)
 
 
 def test_keys_are_asked_for_and_a_server_that_cannot_start_says_why(trained_on_sums: Cluster) -> None:

@@ -55,8 +55,8 @@ class Gateway(HttpProcess):
         return document
 
     def await_status(self, **wanted: object) -> None:
-        """Waits until the document says so; fails after 20 seconds."""
-        until = time.monotonic() + 20
+        """Waits until the document says so; fails after 60 seconds."""
+        until = time.monotonic() + 60
         while any((found := self.status()).get(name) != value for name, value in wanted.items()):
             assert time.monotonic() < until, f"{found}, not {wanted}"
             time.sleep(0.01)
@@ -106,7 +106,7 @@ def pieces(total: int, size: int = 65536) -> Iterator[bytes]:
         yield b"x" * min(size, total - start)
 
 
-def wait_for(condition: Any, seconds: float = 20) -> None:
+def wait_for(condition: Any, seconds: float = 60) -> None:
     """Waits until a condition holds; fails when it does not."""
     until = time.monotonic() + seconds
     while not condition():

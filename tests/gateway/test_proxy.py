@@ -62,7 +62,7 @@ def test_a_replicas_code_is_the_clients_to_see(gateway: Gateway, code: int) -> N
 
 
 def test_a_chunk_is_passed_on_before_the_next_is_there(gateway: Gateway, stable: Upstream) -> None:
-    connection = http.client.HTTPConnection(urlsplit(gateway.url).netloc, timeout=20)
+    connection = http.client.HTTPConnection(urlsplit(gateway.url).netloc, timeout=60)
     connection.request("POST", "/gate", b"{}")
     response = connection.getresponse()
     assert response.readline() == b"data: before\n"
@@ -72,7 +72,7 @@ def test_a_chunk_is_passed_on_before_the_next_is_there(gateway: Gateway, stable:
 
 
 def test_a_connection_is_kept_for_the_next_request(gateway: Gateway) -> None:
-    connection = http.client.HTTPConnection(urlsplit(gateway.url).netloc, timeout=20)
+    connection = http.client.HTTPConnection(urlsplit(gateway.url).netloc, timeout=60)
     connection.connect()
     kept = connection.sock
     for path in ("/stream?chunks=3", "/echo"):
