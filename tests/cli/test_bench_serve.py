@@ -185,7 +185,7 @@ def test_a_server_that_is_not_there_is_said_to_be_not_there() -> None:
         pass
     done = bench(url, "--duration", 0.2)
     assert done.exit_code == 1
-    assert "does not answer: Cannot connect to host" in done.output
+    assert "/v1/models does not answer: cannot connect to 127.0.0.1:" in done.output
 
 
 def test_what_is_loaded_is_said_before_it_is() -> None:
