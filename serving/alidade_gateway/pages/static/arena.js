@@ -170,17 +170,16 @@ function row({ name, model, rating, low, high, votes }, place) {
     const interval = document.createElement("i");
     interval.style.left = place(low);
     interval.style.right = `calc(100% - ${place(high)})`;
-    track.append(interval);
+    const point = document.createElement("b");
+    point.style.left = place(rating);
+    track.append(interval, point);
   }
-  const point = document.createElement("b");
-  point.style.left = place(rating);
-  track.append(point);
   bar.append(track);
-  const interval = low === null ? "–" : `${Math.round(low)} to ${Math.round(high)}`;
+  const between = low === null ? "–" : `${Math.round(low)} to ${Math.round(high)}`;
   made.append(
     named,
     element("td", "number", low === null ? "–" : String(Math.round(rating))),
-    element("td", "number", interval),
+    element("td", "number", between),
     element("td", "number", String(votes)),
     bar,
   );
