@@ -145,6 +145,25 @@ def test_how_a_written_folder_is_quantized_is_left_to_its_config(engine: str, me
     assert not flags(server(engine, quantization={"method": method})) & {"--quantize", "--quantization", "--dtype"}
 
 
+def test_the_real_vllm_parses_what_it_is_told() -> None:
+    reason = "vllm is not installed; docs/how-to/serve-on-gpus.md says how to run this"
+    arguments = pytest.importorskip("vllm.entrypoints.launchers.cli_args", reason=reason)
+    parsers = pytest.importorskip("vllm.utils.argparse_utils", reason=reason)
+    parser = arguments.make_arg_parser(parsers.FlexibleArgumentParser())
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    assert known >= VLLM_FLAGS
+    told = command(replace(server("vllm", model="hf://org/name@v2"), adapters=ADAPTERS))
+    parsed = parser.parse_args([*told[2:], "--api-key", "one", "two"])
+    assert (parsed.model_tag, parsed.revision, parsed.served_model_name) == ("org/name", "v2", ["chat"])
+    assert (parsed.tensor_parallel_size, parsed.max_model_len, parsed.max_num_queued_reqs) == (2, 300, 700)
+    assert [(one.name, one.path) for one in parsed.lora_modules] == [
+        ("law", "/volumes/data/law/adapter"),
+        ("tax", "/volumes/other/tax/adapter"),
+    ]
+    assert parsed.api_key == ["one", "two"]
+    assert (parsed.shutdown_timeout, parsed.max_lora_rank) == (50, 16)
+
+
 # Their pods
 
 
