@@ -183,13 +183,36 @@ def test_a_key_is_asked_for_and_kept_until_the_tab_is_closed(
             send(page, "hello")
             expect(page.locator(".turn.assistant .text")).to_have_text("one says 你好 to hello")
             assert talkers.one.asked()[-1]["authorization"] == "Bearer secret"
-            page.locator("nav a[href='/arena']").click()
+            page.locator("nav a[href=arena]").click()
             expect(page.locator("#rows tr")).to_have_count(2)  # without being asked again
             assert page.evaluate("localStorage.length") == 0
         with opened(browser, arena.url + "/chat") as page:
             expect(page.locator("dialog")).to_be_visible()
             page.keyboard.press("Escape")
             expect(page.locator("#notice")).to_have_text("A key is needed; send again to enter it.")
+
+
+def test_pages_work_below_the_path_of_a_proxy(browser: Browser, arena: Arena) -> None:
+    """Such as the API server's, through which services are reached from outside a cluster."""
+    below = "/api/v1/namespaces/default/services/tiny:http/proxy"
+    strayed: list[str] = []
+
+    def passed_on(route: Route) -> None:
+        if below not in route.request.url:
+            strayed.append(route.request.url)
+        route.fulfill(response=route.fetch(url=route.request.url.replace(below, "")))
+
+    with opened(browser, "about:blank") as page:
+        page.route("**/*", passed_on)
+        page.goto(f"{arena.url}{below}/chat")
+        send(page, "hello")
+        expect(page.locator(".turn.assistant .text")).to_have_text("one says 你好 to hello")
+        page.locator("nav a[href=arena]").click()
+        expect(page.locator("#rows tr")).to_have_count(2)
+        send(page, "hello")
+        page.locator("[data-vote=tie]").click()
+        expect(page.locator("#left h2")).to_have_text(re.compile("tiny|two"))
+        assert strayed == []
 
 
 def test_a_vote_by_key_tells_the_names_and_moves_the_ratings(show: Callable[..., Page], arena: Arena) -> None:

@@ -1,6 +1,6 @@
-import { composer, element, events, find, following, notice, request, said, turn } from "/pages/common.js";
+import { composer, element, events, find, following, notice, request, said, turn } from "./common.js";
 
-const API = "/arena/api";
+const API = "arena/api";
 const KEYS = {
   1: "left", 2: "right", 3: "tie", 4: "both_bad", ArrowLeft: "left", ArrowRight: "right", ArrowUp: "tie", ArrowDown: "both_bad",
 };

@@ -12,7 +12,7 @@ export class Refused extends Error {
   }
 }
 
-/** A request to where the page came from. Asks for the key where one is needed, unless the request is a quiet one. */
+/** A request beside the page, wherever a proxy has put both. Asks for the key where one is needed, unless the request is a quiet one. */
 export async function request(path, { body, signal, quiet } = {}) {
   for (;;) {
     const headers = {};
