@@ -1,16 +1,19 @@
 """Flags, environment and keys of a gateway."""
 
+import re
 import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from alidade_gateway.settings import read_settings
+from alidade_gateway.settings import Settings, read_settings
 from tests.gateway.running import Gateway, Upstream, ask
 
+GUIDE = Path(__file__).resolve().parents[2] / "docs/how-to/gateway.md"
 BASIC = ["--name=kbqa", "--stable=http://kbqa-stable.default.svc"]
 
 
@@ -31,6 +34,11 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default() -> None:
         "http://kbqa-canary.default.svc:8080",
     )
     assert (settings.canary_percent, settings.chat, settings.arena) == (20, True, False)
+
+
+def test_the_flags_that_the_guide_names_are_there() -> None:
+    named = set(re.findall(r"--([a-z][a-z-]+)", GUIDE.read_text()))
+    assert named - {field.name.replace("_", "-") for field in fields(Settings)} == {"help"}
 
 
 def test_an_empty_address_is_none() -> None:
