@@ -211,6 +211,22 @@ def test_a_canary_that_never_answers_gets_nothing_and_says_why() -> None:
     assert cluster.models() == {A["uri"]}
 
 
+def test_a_canary_that_falls_over_is_judged_by_its_answers_and_does_not_begin_anew() -> None:
+    cluster = with_canary()
+    since = cluster.state["canary"]["since"]
+    (pod,) = cluster.pods(CANARY)
+    pod["status"]["conditions"], pod["spec"]["is_broken"] = [], True
+    cluster.api._write(pod)
+    cluster.clock(seconds=61)
+    cluster.settle()
+    assert cluster.truths["Progressing"] == ("True", "CanaryRunning")
+    assert cluster.gateway_env()["CANARY_PERCENT"] == "20"
+    cluster.count(canary=(50, 0), stable=(200, 0))
+    cluster.settle()
+    assert cluster.truths["Progressing"] == ("True", "CanaryRunning"), "what does not answer does not take over"
+    assert cluster.state["canary"]["since"] == since
+
+
 def test_without_surge_a_replica_goes_before_the_next_one_comes() -> None:
     cluster = Served()
     cluster.serve(rollout={"surge": False})
