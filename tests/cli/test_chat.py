@@ -181,7 +181,7 @@ def test_ctrl_c_ends_the_answer_and_not_the_program() -> None:
         screen.await_text("word ")
         screen.await_text("> ")
         screen.type("\x04")
-        assert screen.process.wait(30) == 0
+        assert screen.process.wait(60) == 0
     assert script.hung_up == 1
     first, second = asked(script)
     assert first == ["hello"]

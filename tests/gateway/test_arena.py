@@ -87,7 +87,7 @@ def test_sides_are_shuffled(arena: Arena) -> None:
 
 def test_both_answers_come_at_once(arena: Arena, talkers: Talkers) -> None:
     """Each has sent its first piece before either may go on."""
-    connection = http.client.HTTPConnection(urlsplit(arena.url).netloc, timeout=20)
+    connection = http.client.HTTPConnection(urlsplit(arena.url).netloc, timeout=60)
     connection.request("POST", COMPARISONS, json.dumps({"message": "gate both"}), JSON)
     response = connection.getresponse()
     assert response.headers["Content-Type"] == "text/event-stream"
@@ -228,7 +228,7 @@ def test_half_a_character_of_a_model_becomes_one_that_can_be_kept(arena: Arena) 
 
 
 def test_who_leaves_ends_both_answers_and_cannot_vote(arena: Arena) -> None:
-    connection = http.client.HTTPConnection(urlsplit(arena.url).netloc, timeout=20)
+    connection = http.client.HTTPConnection(urlsplit(arena.url).netloc, timeout=60)
     connection.request("POST", COMPARISONS, json.dumps({"message": "forever"}), JSON)
     response = connection.getresponse()
     identifier = json.loads(response.readline()[6:])["id"]
@@ -366,4 +366,4 @@ def test_a_gateway_that_is_told_to_end_lets_answers_end(own: Callable[..., Arena
         arena.gateway.wait_for_line("draining")
         talkers.open("end")
         assert compared.result().answered
-    assert arena.gateway.process.wait(20) == 0
+    assert arena.gateway.process.wait(60) == 0

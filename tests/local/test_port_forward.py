@@ -69,7 +69,7 @@ def forwarded(cluster: RunningCluster) -> Iterator[RunningCluster]:
     main = container(PROGRAM, env=env, ports=ports, readinessProbe=probe)
     apply(cluster, service, pod("forwarded", main, grace_s=0))
     wait_for_phase(cluster, "forwarded", "Running")
-    cluster.kubectl("wait", "pod/forwarded", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("wait", "pod/forwarded", "--for=condition=Ready", "--timeout=120s")
     yield cluster
     cluster.kubectl("delete", "pod/forwarded", "service/forwarded", "--now")
 
@@ -95,11 +95,11 @@ def forwarding(cluster: RunningCluster, target: str, port: str) -> Iterator[tupl
         pytest.fail(f"kubectl ended: {said}")
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 def fetch(port: int) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", "/")
         return connection.getresponse().read().decode()
@@ -125,7 +125,7 @@ def test_megabytes_come_through_both_ways_unchanged(forwarded: RunningCluster) -
 
     with (
         forwarding(forwarded, "pod/forwarded", "8080") as (local, _),
-        socket.create_connection(("127.0.0.1", local), timeout=30) as client,
+        socket.create_connection(("127.0.0.1", local), timeout=60) as client,
     ):
         reader = threading.Thread(target=receive, args=(client,))
         reader.start()
@@ -138,7 +138,7 @@ def test_megabytes_come_through_both_ways_unchanged(forwarded: RunningCluster) -
 
 def test_many_connections_share_one_kubectl(forwarded: RunningCluster) -> None:
     with forwarding(forwarded, "pod/forwarded", "8080") as (local, _):
-        clients = [socket.create_connection(("127.0.0.1", local), timeout=20) for _ in range(20)]
+        clients = [socket.create_connection(("127.0.0.1", local), timeout=60) for _ in range(20)]
         for number, client in enumerate(clients):
             client.sendall(bytes([number]))
         assert [client.recv(1)[0] for client in reversed(clients)] == list(reversed(range(20)))
@@ -148,14 +148,14 @@ def test_many_connections_share_one_kubectl(forwarded: RunningCluster) -> None:
 
 
 def _is_refused(local: int) -> bool:
-    with socket.create_connection(("127.0.0.1", local), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", local), timeout=60) as client:
         client.sendall(b"x")
         return client.recv(1) != b"x"
 
 
 def test_a_client_that_leaves_is_noticed_by_the_pod(forwarded: RunningCluster) -> None:
     with forwarding(forwarded, "pod/forwarded", "8082") as (local, _):
-        client = socket.create_connection(("127.0.0.1", local), timeout=20)
+        client = socket.create_connection(("127.0.0.1", local), timeout=60)
         assert client.recv(10)
         client.close()
         wait_until(lambda: "left alone" in forwarded.kubectl("logs", "forwarded"), "the pod sees that nobody listens")
@@ -163,10 +163,10 @@ def test_a_client_that_leaves_is_noticed_by_the_pod(forwarded: RunningCluster) -
 
 def test_a_port_on_which_nobody_listens_is_named(forwarded: RunningCluster) -> None:
     with forwarding(forwarded, "pod/forwarded", "9999") as (local, process):
-        with socket.create_connection(("127.0.0.1", local), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", local), timeout=60) as client:
             client.sendall(b"x")
             assert client.recv(1) == b""
-        said, _ = process.communicate(timeout=20)
+        said, _ = process.communicate(timeout=60)
         assert "error forwarding port 9999 to pod forwarded" in said
         assert "Connect call failed" in said or "refused" in said.lower()
 

@@ -131,15 +131,15 @@ async def test_the_loader_tells_of_what_is_new_and_forgets_pods_that_are_gone(vl
     running = asyncio.create_task(loader.run())
     try:
         loader.watch("chat", (target(LAW), AdapterTarget("pod-2", "127.0.0.9", adapters=(LAW,))))
-        assert await asyncio.wait_for(told.get(), 5) == "chat"
+        assert await asyncio.wait_for(told.get(), 60) == "chat"
         assert loader.loaded == {"pod-1": LoadedAdapters(dict((LAW,)))}, "the other pod does not answer"
         loader.watch("chat", (target(LAW, TAX),))
-        await asyncio.wait_for(told.get(), 5)
+        await asyncio.wait_for(told.get(), 60)
         assert loader.loaded["pod-1"].folders == dict((LAW, TAX))
         # A container that has ended and starts again has what its list said, and not what was loaded later.
         del vllm.adapters["tax"]
         vllm.missing = frozenset({TAX[1]})
-        await asyncio.wait_for(told.get(), 5)
+        await asyncio.wait_for(told.get(), 60)
         assert loader.loaded["pod-1"].refused.startswith("tax: 404")
         loader.watch("chat", ())
         assert loader.loaded == {}
