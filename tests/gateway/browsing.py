@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(
@@ -19,6 +19,7 @@ PHONE = {"width": 390, "height": 760}
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser without a window."""
+    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         # As root, such as in a container, it has no sandbox of its own.
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

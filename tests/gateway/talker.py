@@ -42,9 +42,9 @@ async def chat(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     for number, piece in enumerate(answer(word, rest)):
-        if word == "gate" and number == 1:
+        if word in ("gate", "broken-gate") and number == 1:
             await opened[rest].wait()
-        if word == "break" and number == 1 and rest in ("", NAME):
+        if number == 1 and (word == "broken-gate" or (word == "break" and rest in ("", NAME))):
             assert request.transport is not None
             request.transport.abort()
             return response

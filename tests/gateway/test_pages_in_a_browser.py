@@ -152,9 +152,11 @@ def test_a_message_without_an_answer_comes_back_to_be_mended(
     expect(page.locator("#notice")).to_be_hidden()
 
 
-def test_an_answer_that_breaks_off_or_is_cut_says_so(show: Callable[..., Page]) -> None:
+def test_an_answer_that_breaks_off_or_is_cut_says_so(show: Callable[..., Page], talkers: Talkers) -> None:
     page = show("/chat")
-    send(page, "break")
+    send(page, "broken-gate seen")
+    expect(page.locator(".turn.assistant .text")).to_have_text("one ")
+    talkers.open("seen")
     expect(page.locator(".turn.assistant .note")).to_have_text(re.compile("broke off"))
     send(page, "long")
     expect(page.locator(".turn.assistant .note").last).to_have_text("Cut off at the longest answer that is allowed.")
@@ -212,6 +214,7 @@ def test_pages_work_below_the_path_of_a_proxy(browser: Browser, arena: Arena) ->
         send(page, "hello")
         page.locator("[data-vote=tie]").click()
         expect(page.locator("#left h2")).to_have_text(re.compile("tiny|two"))
+        page.unroute_all(behavior="wait")
         assert strayed == []
 
 

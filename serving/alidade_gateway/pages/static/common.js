@@ -154,7 +154,8 @@ export function composer({ onSend, onStop }) {
   return {
     get text() { return field.value; },
     set text(value) { field.value = value; grow(); },
-    focus: () => field.focus(),
+    // On a phone the focus would bring up the keyboard, over what has just been answered.
+    focus: () => { if (matchMedia("(pointer: fine)").matches) field.focus(); },
     busy(is) {
       find("send").hidden = is;
       find("stop").hidden = !is;
