@@ -101,7 +101,10 @@ async def _children(serve: ModelServe, sight: Sight, children: list[JsonObject])
             others |= {(kind.kind, name): view} if view is not None else {}
     beside = {one: own.get((DEPLOYMENT.kind, name_of(serve.name, one))) for one in (CANARY, GATEWAY)}
     if serve.spec is not None and needs_gateway(serve.spec):
-        beside = {one: await _child(serve, sight, DEPLOYMENT, name_of(serve.name, one)) for one in beside}
+        # Most of the time there is no canary: whether somebody else's is in its place is asked once for a spec.
+        is_new = serve.status.observed_generation != serve.generation or serve.status.phase == "Waiting"
+        for one in (CANARY, GATEWAY) if is_new else (GATEWAY,):
+            beside[one] = await _child(serve, sight, DEPLOYMENT, name_of(serve.name, one))
     return ServeObserved(
         deployment=await _child(serve, sight, DEPLOYMENT, serve.name),
         service=await _child(serve, sight, SERVICE, serve.name),

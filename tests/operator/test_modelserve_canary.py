@@ -234,15 +234,19 @@ def test_without_surge_a_replica_goes_before_the_next_one_comes() -> None:
     assert cluster.body(DEPLOYMENT)["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
 
 
-def test_somebody_elses_objects_are_left_alone() -> None:
+@pytest.mark.parametrize("name", [GATEWAY, CANARY])
+def test_somebody_elses_objects_are_left_alone(name: str) -> None:
     cluster = Served()
-    cluster.put(DEPLOYMENT, GATEWAY, spec={"replicas": 1})
-    cluster.serve(gateway={})
+    cluster.serve()
+    cluster.settle()
+    cluster.put(DEPLOYMENT, name, spec={"replicas": 1})
+    cluster.serve(model=B, rollout=ROLLOUT)
     cluster.deliver()
     cluster.work()
     assert cluster.truths["Accepted"] == ("False", "NameTaken")
-    assert "Deployment chat-gateway belongs to something else" in cluster.told_of("Accepted")
-    assert cluster.there(DEPLOYMENT) == [GATEWAY]
+    assert f"Deployment {name} belongs to something else" in cluster.told_of("Accepted")
+    assert cluster.there(DEPLOYMENT) == sorted([STABLE, name])
+    assert cluster.models() == {A["uri"]}
 
 
 def test_a_gateway_that_is_asked_for_no_more_goes_after_its_clients_are_led_elsewhere() -> None:
