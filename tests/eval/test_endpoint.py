@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import constants, get_session
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from alidade_crds.contract import ENDPOINT_KEY_ENV, JobEndpoint
+from alidade_crds.contract import ENDPOINT_KEY_ENV, ENDPOINT_URL_ENV, JobEndpoint
 from alidade_crds.reasons import FailureReason
 from alidade_engine.failures import JobFailure
 from alidade_eval import asking
@@ -48,6 +48,13 @@ def answers(subject: HttpEndpoint, settings: AnswerSettings | None = None, count
 
 def echo(_number: int, body: Json) -> Reply:
     return said(f"to {body['messages'][-1]['content']}")
+
+
+def test_an_address_in_the_environment_is_asked_in_place_of_the_document_s() -> None:
+    with serving(Script(echo)) as url:
+        endpoint = JobEndpoint(name="served", url="http://sums.default.svc")
+        subject = HttpEndpoint.connect(endpoint, say=lambda _text: None, environment={ENDPOINT_URL_ENV: url})
+        assert answers(subject, count=1)[0].text == "to question 0"
 
 
 def test_openai_s_api_gets_the_turns_and_the_settings_and_each_answer_finds_its_question() -> None:
