@@ -149,30 +149,25 @@ class Forwarder:
         A connection that broke before the answer may mean that its replica died, that a proxy had none to lead to, or
         that this request kills replicas: it is sent once more, to a side that is well, and no third time.
         """
-        breaks = 0
         try:
             return await self._try_twice(side, order)
-        except _Broken:
-            breaks = 1
-        except _Absent:
-            pass
-        if breaks and await self._answers(side):
+        except _NoAnswer as trouble:
+            has_broken = isinstance(trouble, _Broken)
+        if has_broken and await self._answers(side):
             with suppress(_Absent):
                 return await self._last_try(side, order)
-        return await self._held(side, order, breaks)
+        return await self._held(side, order, has_broken=has_broken)
 
-    async def _held(self, side: Backend, order: Order, breaks: int) -> Answer:
+    async def _held(self, side: Backend, order: Order, *, has_broken: bool) -> Answer:
         begun = monotonic()
         with self._room.place() as until:
             while True:
                 await self._room.until_answers(side, until)
                 order.held_s = monotonic() - begun
                 try:
-                    answer = await (self._last_try if breaks else self._try)(side, order)
-                except _Broken:
-                    breaks = 1
-                except _Absent:
-                    pass
+                    answer = await (self._last_try if has_broken else self._try)(side, order)
+                except _NoAnswer as trouble:
+                    has_broken = has_broken or isinstance(trouble, _Broken)
                 else:
                     self._metrics.held.observe(order.held_s)
                     return answer
