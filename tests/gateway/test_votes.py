@@ -119,6 +119,21 @@ def test_what_another_gateway_is_still_writing_is_left_alone(tmp_path: Path) -> 
         assert reader.new_games() == [Game(OLD, NEW, 1.0)]
 
 
+def test_where_locks_are_not_to_be_had_nothing_is_cut_off_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    VoteFolder(tmp_path).add(vote())
+    path = tmp_path / "votes-other.jsonl"
+    path.write_bytes(b'{"prompt":')
+    assert VoteFolder(tmp_path).new_games() == [Game(OLD, NEW, 1.0)]
+    assert path.read_bytes() == b'{"prompt":'
+    assert "no lock tells whether it is being written (No locks available)" in caplog.text
+
+
 def test_a_line_that_is_no_vote_is_passed_over_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     nameless = {"vote": "left", "chosenName": 1, "chosenModel": "", "rejectedName": "b", "rejectedModel": ""}
     odd = ["not json", "[]", "7", '{"vote": "left"}', '{"vote": "best"}', json.dumps(nameless), "[" * 100_000]
@@ -149,6 +164,16 @@ def test_of_a_vote_that_could_not_be_kept_nothing_is_left(
     folder.add(vote(text="later"))
     assert {record["chosen"] for record in lines(tmp_path, "*.jsonl")} == {"an answer of old", "later of old"}
     assert len(folder.new_games()) == 2
+
+
+def test_what_was_read_before_a_file_that_cannot_be_is_not_lost(tmp_path: Path) -> None:
+    VoteFolder(tmp_path).add(vote())
+    (tmp_path / "votes-z.jsonl").mkdir()
+    folder = VoteFolder(tmp_path)
+    with pytest.raises(IsADirectoryError):
+        folder.new_games()
+    (tmp_path / "votes-z.jsonl").rmdir()
+    assert folder.new_games() == [Game(OLD, NEW, 1.0)]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_each_time(tmp_path: Path) -> None:
