@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from alidade_crds.contract import BackendCounts, GatewayBackends, GatewayDocument
 from alidade_crds.modelserve import CanaryAnalysis
-from alidade_operator.reconcile.canary import Sides, chance_of_as_many_errors, counted, judge
+from alidade_operator.reconcile.canaryjudge import Sides, chance_of_as_many_errors, counted, judge
 from tests.operator.builders import NOW
 
 DEFAULTS = CanaryAnalysis()
 
 
-def counts(requests: int, errors: int = 0, p95: float | None = None) -> BackendCounts:
+def counts(requests: int, errors: int = 0, p95: float | None = None, p50: float | None = None) -> BackendCounts:
     """What a side was given."""
-    return BackendCounts(requests=requests, errors=errors, seconds_p95=p95)
+    return BackendCounts(requests=requests, errors=errors, seconds_p50=p50, seconds_p95=p95)
 
 
 def verdict(canary: BackendCounts, stable: BackendCounts, **analysis: float) -> str:
@@ -63,6 +63,10 @@ def test_millions_of_requests_are_no_trouble() -> None:
         (counts(49, 0, 9.0), counts(450, 0, 1.0), "open"),
         (counts(50, 0, 9.0), counts(19, 0, 1.0), "well"),
         (counts(50, 0, 9.0), counts(450, 0, None), "well"),
+        # sigma is ln 4 / 1.645 = 0.843, of which 2.113 / sqrt(50) and 2.113 / sqrt(450) are the standard errors.
+        (counts(50, 0, 2.9, 0.725), counts(450, 0, 1.0, 0.25), "open"),
+        (counts(50, 0, 3.1, 0.775), counts(450, 0, 1.0, 0.25), "worse"),
+        (counts(50, 0, 1.4, 0.35), counts(450, 0, 1.0, 0.25), "well"),
         (counts(0), counts(0), "open"),
     ],
 )
@@ -84,6 +88,29 @@ def test_a_canary_as_good_as_the_model_before_is_rarely_taken_back(share: float)
                 break
     # 1 to 2 percent over 600 of them; of 100, more than 6 would be a chance of less than 1 in 200.
     assert taken_back <= 6
+
+
+@pytest.mark.parametrize(("slower", "most", "fewest"), [(1.0, 2, 0), (3.0, 50, 48)])
+def test_a_slow_canary_is_told_from_one_whose_times_vary(slower: float, most: int, fewest: int) -> None:
+    """Times are lognormal with sigma 1, so that one answer of twenty takes five times the median."""
+    chance, taken_back = random.Random(7), 0
+    for _ in range(50):
+        canary: list[float] = []
+        stable: list[float] = []
+        for number in range(1, 301):
+            canary.append(slower * chance.lognormvariate(0, 1))
+            stable += [chance.lognormvariate(0, 1) for _ in range(4)]
+            if number >= 50 and number % 10 == 0 and verdict(timed(canary), timed(stable)) == "worse":
+                taken_back += 1
+                break
+    assert fewest <= taken_back <= most
+
+
+def timed(seconds: list[float]) -> BackendCounts:
+    """What a gateway tells of these times."""
+    ordered = sorted(seconds[-1000:])
+    p50, p95 = (ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.95))
+    return counts(len(seconds), 0, p95, p50)
 
 
 def test_gateways_are_counted_together_and_those_without_the_canary_are_not() -> None:

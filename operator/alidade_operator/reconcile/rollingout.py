@@ -5,7 +5,8 @@ import math
 from alidade_crds.modelserve import CanaryReport, Rollout
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_operator.api import DEPLOYMENT
-from alidade_operator.reconcile.canary import Stage, Step, Trial, counted, next_step, trial_key
+from alidade_operator.reconcile.canary import Stage, Step, Trial, next_step, trial_key
+from alidade_operator.reconcile.canaryjudge import counted
 from alidade_operator.reconcile.loadingadapters import keep_adapters, with_list
 from alidade_operator.reconcile.plan import Apply, Notice, Plan
 from alidade_operator.reconcile.rolloutwords import Outcome, tell
