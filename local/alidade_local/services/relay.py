@@ -101,7 +101,8 @@ class _Client(_End):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         assert self.transport is not None
-        self.transport.pause_reading()
+        # Not at once: Python 3.11.2 begins to read after this call, whatever was asked for in it.
+        asyncio.get_running_loop().call_soon(self.transport.pause_reading)
         self._relay.connect(self)
 
     def connection_lost(self, error: Exception | None) -> None:
