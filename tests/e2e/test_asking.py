@@ -26,8 +26,8 @@ def alidade(cluster: Cluster, *arguments: str, code: int = 0, program: str = COM
 
 def test_a_served_model_is_asked_loaded_and_reported_on(trained_on_sums: Cluster, tmp_path: Path) -> None:
     cluster = trained_on_sums
-    serve = model_serve("asked", "first-of-sums", quantization={"method": "gguf", "type": "q8_0"})
-    apply(cluster, finetune_job("first-of-sums", steps=20), serve)
+    serve = model_serve("asked", "asked-sums", quantization={"method": "gguf", "type": "q8_0"})
+    apply(cluster, finetune_job("asked-sums", steps=20), serve)
     told = alidade(cluster, "wait", "ms/asked", "--timeout", "240")
     assert "http://asked.default.svc" in told
     assert "1 of 1 ready" in told
