@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import aiohttp
 
+from alidade_operator.podhttp import pod_url, read_content
 from alidade_operator.reconcile.plan import AdapterTarget
 from alidade_operator.resources.adapters import LoadedAdapters
 from alidade_operator.resources.engines.server import SERVER_PORT
@@ -67,8 +68,7 @@ class AdapterLoader(Generic[K]):
 
 async def settle(session: aiohttp.ClientSession, target: AdapterTarget) -> LoadedAdapters:
     """What a replica has once it has been told what it is to have; raises ValueError for an answer that is no list."""
-    host = f"[{target.ip}]" if ":" in target.ip else target.ip
-    server, wanted, refused = f"http://{host}:{SERVER_PORT}", dict(target.adapters), ""
+    server, wanted, refused = pod_url(target.ip, SERVER_PORT), dict(target.adapters), ""
     has = await _list(session, f"{server}{target.path}")
     for name in [name for name, folder in has.items() if wanted.get(name) != folder]:
         words = await _tell(session, f"{server}/v1/unload_lora_adapter", {"lora_name": name})
@@ -88,7 +88,7 @@ async def _list(session: aiohttp.ClientSession, url: str) -> dict[str, str]:
     async with session.get(url, allow_redirects=False) as response:
         if response.status != 200:
             raise ValueError(f"{url} answers {response.status}")
-        content: Any = json.loads(await _content(response))
+        content: Any = json.loads(await read_content(response, _MOST_BYTES))
     models = content.get("data") if isinstance(content, dict) else None
     if not isinstance(models, list):
         raise ValueError(f"{url} answers no list of models")
@@ -100,7 +100,7 @@ async def _list(session: aiohttp.ClientSession, url: str) -> dict[str, str]:
 async def _tell(session: aiohttp.ClientSession, url: str, content: dict[str, str]) -> str:
     """The words of a refusal; empty when it is done."""
     async with session.post(url, json=content, allow_redirects=False) as response:
-        body = await _content(response)
+        body = await read_content(response, _MOST_BYTES)
         if response.status == 200:
             return ""
     try:
@@ -108,14 +108,3 @@ async def _tell(session: aiohttp.ClientSession, url: str, content: dict[str, str
     except (ValueError, KeyError, TypeError):
         words = body.decode("utf-8", "replace")
     return f"{response.status} {words}"[:_MOST_WORDS]
-
-
-async def _content(response: aiohttp.ClientResponse) -> bytes:
-    """The body, of which no more than the limit is read."""
-    parts, size = [], 0
-    async for part in response.content.iter_any():
-        parts.append(part)
-        size += len(part)
-        if size > _MOST_BYTES:
-            break
-    return b"".join(parts)

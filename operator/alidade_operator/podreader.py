@@ -11,7 +11,9 @@ from prometheus_client import Counter
 from pydantic import ValidationError
 
 from alidade_crds.contract import GatewayDocument, ProgressDocument
+from alidade_crds.metric_names import TgiMetric
 from alidade_operator.metrics import PROGRESS_READS, SERVING_READS
+from alidade_operator.podhttp import pod_url, read_content
 from alidade_operator.reconcile.plan import PodTarget
 from alidade_operator.resources.engines.server import METRICS_PATH, QUEUE_METRICS
 from alidade_operator.resources.observation import ReplicaLoad
@@ -76,13 +78,10 @@ class PodReader(Generic[K, D]):
                 await asyncio.sleep(self._interval_s)
 
     async def _read(self, session: aiohttp.ClientSession, key: K, target: PodTarget) -> None:
-        host = f"[{target.ip}]" if ":" in target.ip else target.ip
+        url = pod_url(target.ip, PROGRESS_PORT, target.path)
         try:
-            async with (
-                self._slots,
-                session.get(f"http://{host}:{PROGRESS_PORT}{target.path}", allow_redirects=False) as response,
-            ):
-                content = await _content(response)
+            async with self._slots, session.get(url, allow_redirects=False) as response:
+                content = await read_content(response, _MOST_BYTES)
                 status = response.status
         except (aiohttp.ClientError, TimeoutError):
             self._dialect.reads.labels("unreachable").inc()
@@ -109,17 +108,6 @@ class PodReader(Generic[K, D]):
         self._failures[target.pod_uid] = self._failures.get(target.pod_uid, 0) + 1
         if self._failures[target.pod_uid] >= limit and self._forget(target):
             self._on_change(key)
-
-
-async def _content(response: aiohttp.ClientResponse) -> bytes:
-    """The body, of which no more than the limit is read."""
-    parts, size = [], 0
-    async for part in response.content.iter_any():
-        parts.append(part)
-        size += len(part)
-        if size > _MOST_BYTES:
-            break
-    return b"".join(parts)
 
 
 # Progress
@@ -152,7 +140,7 @@ def _parse_serving(path: str, content: bytes) -> GatewayDocument | ReplicaLoad |
 
 
 _WAITING = frozenset(QUEUE_METRICS.values())
-_RUNNING = frozenset({"tgi_batch_current_size", "vllm:num_requests_running"})
+_RUNNING = frozenset({TgiMetric.BATCH_SIZE.value, "vllm:num_requests_running"})
 _SAMPLE = re.compile(rb"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{[^}]*\})? +([-+0-9.eE]+)(?: +-?[0-9]+)?$", re.MULTILINE)
 
 

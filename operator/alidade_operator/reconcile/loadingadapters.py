@@ -6,8 +6,8 @@ from dataclasses import replace
 from alidade_operator.api import CONFIG_MAP
 from alidade_operator.reconcile.plan import AdapterTarget, Apply
 from alidade_operator.reconcile.servedraft import ServeDraft, Situation, owned
-from alidade_operator.resources.adapterlist import adapter_list, made_anew, wanted_adapters
-from alidade_operator.resources.engines.server import Server, loads_while_running
+from alidade_operator.resources.adapterlist import adapter_list, made_anew
+from alidade_operator.resources.engines.server import Server, adapter_folders, loads_while_running
 from alidade_operator.resources.observation import PodView
 from alidade_operator.resources.serving import applied_hash
 
@@ -30,7 +30,7 @@ def keep_adapters(situation: Situation, draft: ServeDraft, server: Server, *, is
     view, body = situation.seen.adapter_list, adapter_list(server, situation.seen.adapter_list)
     if view is None or view.applied != applied_hash(body):
         draft.children.append(Apply(CONFIG_MAP, body))
-    own, wanted = owned(situation.seen.deployment), wanted_adapters(server)
+    own, wanted = owned(situation.seen.deployment), adapter_folders(server)
     if own is not None and is_told and own.is_rolled_out:
         draft.loading = tuple(
             AdapterTarget(pod.uid, pod.ip, adapters=wanted) for pod in _running(situation.seen.pods) if pod.ip
@@ -39,7 +39,7 @@ def keep_adapters(situation: Situation, draft: ServeDraft, server: Server, *, is
 
 def served_adapters(situation: Situation, server: Server) -> list[str]:
     """Names of the adapters that every replica has, in the spec's order."""
-    wanted = wanted_adapters(server)
+    wanted = adapter_folders(server)
     if not loads_while_running(server):
         return [name for name, _ in wanted]
     loaded = [situation.seen.loaded.get(pod.uid) for pod in _running(situation.seen.pods)]
@@ -54,7 +54,7 @@ def is_loaded(situation: Situation, server: Server) -> bool:
     """Whether every replica has all adapters, and no other."""
     if not loads_while_running(server):
         return True
-    wanted = dict(wanted_adapters(server))
+    wanted = dict(adapter_folders(server))
     pods, loaded = _running(situation.seen.pods), situation.seen.loaded
     return all(pod.uid in loaded and loaded[pod.uid].folders == wanted for pod in pods)
 

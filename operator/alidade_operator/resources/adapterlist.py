@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from alidade_crds.uris import parse_uri
 from alidade_operator.api import CONFIG_MAP, MODEL_SERVE, JsonObject
-from alidade_operator.resources.engines.server import ADAPTERS_FILE, Server, adapter_paths, adapters_name, path_in_pod
+from alidade_operator.resources.engines.server import ADAPTERS_FILE, Server, adapter_paths, adapters_name
 from alidade_operator.resources.labels import child_labels, is_owned_by
 from alidade_operator.resources.serving import APPLIED, COMPONENT, marked
 
@@ -79,11 +78,6 @@ def adapter_list(server: Server, before: AdapterListView | None) -> JsonObject:
             },
         },
     )
-
-
-def wanted_adapters(server: Server) -> tuple[tuple[str, str], ...]:
-    """Name and folder of each adapter, as a replica is to have them."""
-    return tuple((one.name, path_in_pod(parse_uri(one.uri))) for one in server.adapters)
 
 
 def _digests(server: Server) -> dict[str, str]:

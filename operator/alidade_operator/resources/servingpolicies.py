@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from alidade_crds.metric_names import GatewayMetric
 from alidade_crds.modelserve import Autoscaling, AutoscalingProvider, ModelServeSpec
 from alidade_operator.api import (
     AUTOSCALER,
@@ -35,9 +36,6 @@ from alidade_operator.resources.serving import (
 _LONGEST_WINDOW_S = 3600
 # How often KEDA asks Prometheus; a request that is held waits for as long.
 _KEDA_INTERVAL_S = 5
-
-HELD_METRIC = "modelserve_gateway_waiting"
-"""The gateway's metric of requests that it holds."""
 
 Policies = dict[tuple[str, str], tuple[Kind, JsonObject]]
 """Objects by kind and name."""
@@ -169,7 +167,7 @@ def _keda(around: Around, asked: Autoscaling) -> JsonObject:
     query = f"sum({QUEUE_METRICS[around.engine]}{{{replicas}}})"
     if around.has_gateway:
         gateways = f'namespace="{around.namespace}",pod=~"{around.name}-gateway-.+"'
-        query = f"({query} or vector(0)) + (sum({HELD_METRIC}{{{gateways}}}) or vector(0))"
+        query = f"({query} or vector(0)) + (sum({GatewayMetric.WAITING}{{{gateways}}}) or vector(0))"
     return {
         "minReplicaCount": asked.min,
         "maxReplicaCount": asked.max,

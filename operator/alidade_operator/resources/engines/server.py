@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alidade_crds import contract
+from alidade_crds.metric_names import TgiMetric
 from alidade_crds.modelserve import ModelServeSpec
 from alidade_crds.uris import Location, parse_uri
 from alidade_operator.config import NodePool, OperatorConfig
@@ -21,7 +22,11 @@ ADAPTERS_FILE = "list"
 """In ADAPTERS_FOLDER: `NAME=FOLDER` of each adapter, one a line."""
 
 METRICS_PATH = "/metrics"
-QUEUE_METRICS = {EMBEDDED: "tgi_queue_size", VLLM: "vllm:num_requests_waiting", TGI: "tgi_queue_size"}
+QUEUE_METRICS = {
+    EMBEDDED: TgiMetric.QUEUE_SIZE.value,
+    VLLM: "vllm:num_requests_waiting",
+    TGI: TgiMetric.QUEUE_SIZE.value,
+}
 """By engine: the gauge of requests that wait."""
 
 
@@ -118,9 +123,14 @@ def _claims(server: Server) -> Iterator[str]:
             yield location.root
 
 
+def adapter_folders(server: Server) -> tuple[tuple[str, str], ...]:
+    """Name and folder of each adapter, as a replica sees them."""
+    return tuple((one.name, path_in_pod(parse_uri(one.uri))) for one in server.adapters)
+
+
 def adapter_paths(server: Server) -> list[str]:
     """`NAME=FOLDER` of each adapter."""
-    return [f"{one.name}={path_in_pod(parse_uri(one.uri))}" for one in server.adapters]
+    return [f"{name}={folder}" for name, folder in adapter_folders(server)]
 
 
 def environment(told: dict[str, str], pool: NodePool) -> list[dict[str, Any]]:
