@@ -1,10 +1,11 @@
 """A plan in the making: conditions and fields as they are stated, then the plan that follows from them."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from alidade_crds.reasons import ConditionType, Reason
-from alidade_crds.status import Condition, FailureInfo, JobStatus
+from alidade_crds.status import Condition, FailureInfo, JobStatus, ResourceStatus
 from alidade_operator.conditions import Conditions
 from alidade_operator.reconcile.plan import Child, Decision, Delete, Notice, Plan, ProgressTarget, seconds_until
 
@@ -13,18 +14,18 @@ Phase = Literal["Pending", "Waiting", "Starting", "Running", "Retrying", "Suspen
 pods are being made. Retrying: an attempt has failed and the next one follows."""
 
 
-class Draft:
-    """Collects what a plan says; `finish` compares it with the status there is."""
+class StatusDraft:
+    """Collects what a plan says of any resource, and compares it with the status there is."""
 
     told: frozenset[ConditionType] = frozenset(ConditionType)
     """The conditions whose transitions become notices."""
-    moving: tuple[str, ...] = ("progress", "done", "gpu_hours", "cost", "started_at")
-    """What moves by itself while a job runs; a status that differs in nothing else is no decision."""
+    moving: tuple[str, ...] = ()
+    """What moves by itself; a status that differs in nothing else is no decision."""
 
-    def __init__(self, status: JobStatus, *, generation: int, now: datetime, lifetime_s: int | None = None) -> None:
-        """lifetime_s: how long the resource stays after its end; for ever without."""
+    before: ResourceStatus
+
+    def __init__(self, status: ResourceStatus, *, generation: int, now: datetime) -> None:
         self.before = status
-        self.clock = now
         self.now = now.replace(microsecond=0)
         self.conditions = Conditions(status.conditions, generation=generation, now=self.now)
         self.children: list[Child] = []
@@ -32,7 +33,6 @@ class Draft:
         self.remarks: list[Notice] = []
         self.taken_notices: list[Notice] = []
         self._generation = generation
-        self._lifetime = timedelta(seconds=lifetime_s) if lifetime_s is not None else None
         self._fields: dict[str, Any] = {}
         self._look_again_s: float | None = None
 
@@ -44,21 +44,13 @@ class Draft:
         """A field of the status as it will read."""
         return self._fields.get(field, getattr(self.before, field))
 
-    @property
-    def expires_at(self) -> datetime | None:
-        """When the finished resource is to be deleted, or None."""
-        finished_at = self.stated("finished_at")
-        return finished_at + self._lifetime if finished_at is not None and self._lifetime is not None else None
-
-    def look_again_in(self, seconds: float) -> None:
+    def look_again_in(self, seconds: float | None) -> None:
         """Asks for another look after a time; the earliest counts."""
-        self._look_again_s = seconds if self._look_again_s is None else min(self._look_again_s, seconds)
+        if seconds is not None:
+            self._look_again_s = seconds if self._look_again_s is None else min(self._look_again_s, seconds)
 
-    def finish(self, phase: Phase, action: str, why: str, *, progress: ProgressTarget | None = None) -> Plan:
+    def _plan(self, phase: str, action: str, why: str) -> Plan:
         """The plan. action and why make the line of the log, if the plan changes anything that is a decision."""
-        self._complete_conditions()
-        if phase in ("Succeeded", "Failed") and self.expires_at is not None and not self.deletions:
-            self.look_again_in(seconds_until(self.expires_at, self.clock))
         conditions = self.conditions.list()
         after = self.before.model_copy(
             update={
@@ -68,11 +60,10 @@ class Draft:
                 "observed_generation": self._generation,
             }
         )
-        changed = after != self.before.model_copy(update={"conditions": self._ours(self.before.conditions)})
-        moved_only = changed and after == self.before.model_copy(
-            update={name: getattr(after, name) for name in self.moving if name in type(after).model_fields}
-        )
-        decided = (changed and not moved_only) or self.children or self.deletions
+        known = self.before.model_copy(update={"conditions": _ours(self.before.conditions)})
+        changed = after != known
+        moved = {name: getattr(after, name) for name in self.moving if name in type(after).model_fields}
+        decided = (changed and after != known.model_copy(update=moved)) or self.children or self.deletions
         return Plan(
             status=after if changed else None,
             children=tuple(self.children),
@@ -81,8 +72,40 @@ class Draft:
             remarks=tuple(self.remarks) if decided else (),
             decisions=(Decision(action, why),) if decided else (),
             look_again_s=self._look_again_s,
-            progress=progress,
         )
+
+
+def _ours(conditions: list[Condition]) -> list[Condition]:
+    """Conditions that we state, in the order in which we state them."""
+    order = {str(kind): index for index, kind in enumerate(ConditionType)}
+    return sorted((item for item in conditions if item.type in order), key=lambda item: order[item.type])
+
+
+class Draft(StatusDraft):
+    """The draft of a job's plan."""
+
+    moving: tuple[str, ...] = ("progress", "done", "gpu_hours", "cost", "started_at")
+
+    before: JobStatus
+
+    def __init__(self, status: JobStatus, *, generation: int, now: datetime, lifetime_s: int | None = None) -> None:
+        """lifetime_s: how long the resource stays after its end; for ever without."""
+        super().__init__(status, generation=generation, now=now)
+        self.clock = now
+        self._lifetime = timedelta(seconds=lifetime_s) if lifetime_s is not None else None
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the finished resource is to be deleted, or None."""
+        finished_at = self.stated("finished_at")
+        return finished_at + self._lifetime if finished_at is not None and self._lifetime is not None else None
+
+    def finish(self, phase: Phase, action: str, why: str, *, progress: ProgressTarget | None = None) -> Plan:
+        """The plan, with what has not been said of a job; as `_plan`."""
+        self._complete_conditions()
+        if phase in ("Succeeded", "Failed") and self.expires_at is not None and not self.deletions:
+            self.look_again_in(seconds_until(self.expires_at, self.clock))
+        return replace(self._plan(phase, action, why), progress=progress)
 
     def _complete_conditions(self) -> None:
         default = self.conditions.set_default
@@ -92,11 +115,6 @@ class Draft:
         default(ConditionType.SUCCEEDED, "False", Reason.NOT_FINISHED, "The job has not finished.")
         default(ConditionType.FAILED, "False", Reason.NOT_FAILED, "The job has not failed.")
         default(ConditionType.SUSPENDED, "False", Reason.NOT_SUSPENDED, "The job is not suspended.")
-
-    @staticmethod
-    def _ours(conditions: list[Condition]) -> list[Condition]:
-        ours = {str(kind): index for index, kind in enumerate(ConditionType)}
-        return sorted((item for item in conditions if item.type in ours), key=lambda item: ours[item.type])
 
 
 _WARNINGS = {

@@ -72,8 +72,7 @@ class RunDraft(Draft):
         for condition in conditions:
             kind = next(kind for kind in ConditionType if kind == condition.type)
             self.conditions.set(kind, condition.status, condition.reason, condition.message)
-        if inner.look_again_s is not None:
-            self.look_again_in(inner.look_again_s)
+        self.look_again_in(inner.look_again_s)
 
     def await_model(self) -> None:
         """States that what follows the alignment waits for it, whatever an older spec came to."""

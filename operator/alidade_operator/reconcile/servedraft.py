@@ -1,18 +1,16 @@
 """The plan of a ModelServe in the making, and the words that its parts share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
-from alidade_crds.modelserve import ModelServeSpec
+from alidade_crds.modelserve import ModelServeSpec, ModelServeStatus
 from alidade_crds.reasons import ConditionType, Reason
-from alidade_crds.status import Condition
 from alidade_operator.api import Kind
-from alidade_operator.conditions import Conditions
 from alidade_operator.config import OperatorConfig
-from alidade_operator.reconcile.draft import transitions
-from alidade_operator.reconcile.plan import AdapterTarget, Child, Decision, Delete, Notice, Plan, PodTarget
+from alidade_operator.reconcile.draft import StatusDraft
+from alidade_operator.reconcile.plan import AdapterTarget, Delete, Plan, PodTarget
 from alidade_operator.reconcile.serve import ChildView, ModelServe, ServeObserved
 from alidade_operator.resources.observation import PodView
 
@@ -21,8 +19,6 @@ ServePhase = Literal["Waiting", "Quantizing", "Starting", "Updating", "Canary", 
 newest spec replace older ones. Canary: a new model serves beside the one before. Idle: nobody asks, and the next
 request starts a replica. Stopped: spec.replicas is 0."""
 
-# What moves by itself while replicas and jobs come and go; a status that differs in nothing else is no decision.
-_MOVING = ("replicas", "ready_replicas", "gateway_ready_replicas", "quantization_job", "canary", "scaling")
 # Deleted objects send an event when they go; this look is for the event that gets lost.
 LEFTOVER_S = 10.0
 
@@ -47,35 +43,24 @@ class Held:
     why: str
 
 
-class ServeDraft:
-    """Collects what a plan says; `finish` compares it with the status there is."""
+class ServeDraft(StatusDraft):
+    """The draft of a ModelServe's plan."""
+
+    moving: tuple[str, ...] = (
+        "replicas",
+        "ready_replicas",
+        "gateway_ready_replicas",
+        "quantization_job",
+        "canary",
+        "scaling",
+    )
+
+    before: ModelServeStatus
 
     def __init__(self, serve: ModelServe, now: datetime) -> None:
-        self.before = serve.status
-        self.conditions = Conditions(
-            serve.status.conditions, generation=serve.generation, now=now.replace(microsecond=0)
-        )
-        self.children: list[Child] = []
-        self.deletions: list[Delete] = []
-        self.remarks: list[Notice] = []
+        super().__init__(serve.status, generation=serve.generation, now=now)
         self.readings: tuple[PodTarget, ...] = ()
         self.loading: tuple[AdapterTarget, ...] = ()
-        self._look_again_s: float | None = None
-        self._generation = serve.generation
-        self._fields: dict[str, Any] = {}
-
-    def state(self, **fields: Any) -> None:
-        """Sets fields of the status."""
-        self._fields |= fields
-
-    def stated(self, field: str) -> Any:
-        """A field of the status as it will read."""
-        return self._fields.get(field, getattr(self.before, field))
-
-    def look_again_in(self, seconds: float | None) -> None:
-        """Asks for another look after a time; the earliest counts."""
-        if seconds is not None:
-            self._look_again_s = seconds if self._look_again_s is None else min(self._look_again_s, seconds)
 
     def delete(self, kind: Kind, name: str, view: ChildView | None) -> None:
         """Deletes a child of ours that is there."""
@@ -92,36 +77,8 @@ class ServeDraft:
         self.conditions.set(ConditionType.FAILED, "False", Reason.NOT_FAILED, "Nothing has failed for good.")
 
     def finish(self, phase: ServePhase, action: str, why: str) -> Plan:
-        """The plan. action and why make the line of the log, if the plan changes anything that is a decision."""
-        conditions = self.conditions.list()
-        after = self.before.model_copy(
-            update={
-                **self._fields,
-                "phase": phase,
-                "conditions": conditions,
-                "observed_generation": self._generation,
-            }
-        )
-        known = self.before.model_copy(update={"conditions": _in_order(self.before.conditions)})
-        changed = after != known
-        moved_only = after == known.model_copy(update={name: getattr(after, name) for name in _MOVING})
-        decided = (changed and not moved_only) or self.children or self.deletions
-        return Plan(
-            status=after if changed else None,
-            children=tuple(self.children),
-            deletions=tuple(self.deletions),
-            notices=tuple(transitions(self.before.conditions, conditions, frozenset(ConditionType))),
-            remarks=tuple(self.remarks) if decided else (),
-            decisions=(Decision(action, why),) if decided else (),
-            look_again_s=self._look_again_s,
-            readings=self.readings,
-            loading=self.loading,
-        )
-
-
-def _in_order(conditions: Sequence[Condition]) -> list[Condition]:
-    order = {str(kind): index for index, kind in enumerate(ConditionType)}
-    return sorted((one for one in conditions if one.type in order), key=lambda one: order[one.type])
+        """The plan, with the pods that are asked and told things; as `_plan`."""
+        return replace(self._plan(phase, action, why), readings=self.readings, loading=self.loading)
 
 
 def owned(view: ChildView | None) -> ChildView | None:
