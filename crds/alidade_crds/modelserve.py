@@ -55,6 +55,11 @@ class Quantization(Spec):
         None, gt=0, le=10, description="Refused when perplexity rises by more than this share, such as 0.05."
     )
 
+    @property
+    def gguf_type(self) -> str | None:
+        """The GGUF type that the weights are quantized to; None where they are not written as GGUF."""
+        return self.type if self.method is QuantizationMethod.GGUF else CPU_TYPES.get(self.method)
+
 
 class ServedAdapter(Spec):
     """A LoRA adapter served beside the base."""

@@ -174,20 +174,28 @@ def uris_refusal(
 ) -> Refusal | None:
     """The objection to the first address of a spec that is of no use, or None."""
     for field, uri in addresses(spec, at):
-        try:
-            location = parse_uri(uri)
-        except UriError as error:
-            return Refusal(Reason.INVALID_SPEC, f"{field}: {error}.")
-        if location.scheme == "file" and not config.allow_file_uris:
-            return Refusal(
-                Reason.FILE_URI_NOT_ALLOWED,
-                f"{field} is {uri}; file:// addresses work on the local cluster only. "
-                "Put the data on a volume and write pvc://CLAIM/PATH.",
-            )
+        location = location_of(field, uri, "data", config)
+        if isinstance(location, Refusal):
+            return location
         found = _output_place(at, field, location) or volume_refusal(field, location, namespace, observed)
         if found is not None:
             return found
     return None
+
+
+def location_of(field: str, uri: str, what: str, config: OperatorConfig) -> Location | Refusal:
+    """Where an address leads, or the objection to it as it is written. what: lies there, in one word."""
+    try:
+        location = parse_uri(uri)
+    except UriError as error:
+        return Refusal(Reason.INVALID_SPEC, f"{field}: {error}.")
+    if location.scheme == "file" and not config.allow_file_uris:
+        return Refusal(
+            Reason.FILE_URI_NOT_ALLOWED,
+            f"{field} is {uri}; file:// addresses work on the local cluster only. "
+            f"Put the {what} on a volume and write pvc://CLAIM/PATH.",
+        )
+    return location
 
 
 def _output_place(at: str, field: str, location: Location) -> Refusal | None:

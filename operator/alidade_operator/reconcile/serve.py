@@ -7,7 +7,6 @@ from typing import Any
 from alidade_crds.blocks import Model, Output
 from alidade_crds.contract import GatewayDocument
 from alidade_crds.modelserve import (
-    CPU_TYPES,
     ModelServeSpec,
     ModelServeStatus,
     QuantizationJobStatus,
@@ -154,13 +153,6 @@ def _scaling_words(conditions: list[dict[str, Any]]) -> str:
     return str(false[0].get("message", "")) if false else ""
 
 
-def gguf_type(spec: ModelServeSpec) -> str | None:
-    """The GGUF type that the weights are quantized to; None where they are not written as GGUF."""
-    if spec.quantization.method is QuantizationMethod.GGUF:
-        return spec.quantization.type
-    return CPU_TYPES.get(spec.quantization.method)
-
-
 def model_address(spec: ModelServeSpec, source: SourceView | None) -> tuple[str | None, str | None]:
     """Address and digest of the model that the spec names; (None, None) while its resource has none."""
     if spec.model.from_ is None:
@@ -180,7 +172,7 @@ def quantization_job(serve: ModelServe, source: SourceView | None, config: Opera
     if spec is None:
         return None
     uri, digest = model_address(spec, source)
-    method, type_ = spec.quantization.method, gguf_type(spec)
+    method, type_ = spec.quantization.method, spec.quantization.gguf_type
     if uri is None or method is QuantizationMethod.NONE:
         return None
     calibration = spec.quantization.calibration

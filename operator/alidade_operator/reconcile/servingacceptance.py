@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from alidade_crds.blocks import ModelSource
 from alidade_crds.modelserve import GGUF_TYPES, ModelServeSpec, QuantizationMethod
 from alidade_crds.reasons import Reason
-from alidade_crds.uris import UriError, parse_uri
 from alidade_operator.config import NodePool, OperatorConfig
 from alidade_operator.reconcile import acceptance
 from alidade_operator.reconcile.acceptance import Refusal
 from alidade_operator.reconcile.gatewayacceptance import gateway_refusal
-from alidade_operator.reconcile.serve import ModelServe, ServeObserved, gguf_type, model_address
+from alidade_operator.reconcile.serve import ModelServe, ServeObserved, model_address
 from alidade_operator.reconcile.servingadapters import adapters_refusal
 from alidade_operator.resources.engines.choice import engine_of
 from alidade_operator.resources.engines.server import EMBEDDED, TGI, VLLM
@@ -126,7 +125,7 @@ def _format(candidate: Candidate) -> Refusal | None:
             f"{asked}, which is for servers on GPUs, and the engine is {EMBEDDED}. Set it to gguf, int8, int4 or none, "
             f"or name a pool with GPUs{_pools_with_gpus(candidate.config)} and leave spec.engine out.",
         )
-    if engine != EMBEDDED and gguf_type(candidate.spec) is not None:
+    if engine != EMBEDDED and candidate.spec.quantization.gguf_type is not None:
         return Refusal(
             Reason.INVALID_SPEC,
             f"{asked}, which makes a GGUF file, and spec.engine is {engine}, which does not read those. Set it to fp8, "
@@ -189,16 +188,9 @@ def _address(candidate: Candidate) -> Refusal | None:
     assert uri is not None, "a source without a model is refused before"
     source = candidate.spec.model.from_
     field = "spec.model.uri" if source is None else f"the model of {source.kind} {source.name}"
-    try:
-        location = parse_uri(uri)
-    except UriError as error:
-        return Refusal(Reason.INVALID_SPEC, f"{field}: {error}.")
-    if location.scheme == "file" and not candidate.config.allow_file_uris:
-        return Refusal(
-            Reason.FILE_URI_NOT_ALLOWED,
-            f"{field} is {uri}; file:// addresses work on the local cluster only. Put the model on a volume and write "
-            "pvc://CLAIM/PATH.",
-        )
+    location = acceptance.location_of(field, uri, "model", candidate.config)
+    if isinstance(location, Refusal):
+        return location
     method, engine = candidate.spec.quantization.method, candidate.engine
     is_loaded_as_it_is = method in (QuantizationMethod.NONE, QuantizationMethod.NF4)
     loadable = ("pvc", "file") if engine == EMBEDDED else ("pvc", "file", "hf")

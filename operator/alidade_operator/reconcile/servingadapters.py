@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from alidade_crds.blocks import ModelSource
 from alidade_crds.modelserve import ModelServeSpec, ServedAdapter
 from alidade_crds.reasons import Reason
-from alidade_crds.uris import UriError, parse_uri
 from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import acceptance
 from alidade_operator.reconcile.acceptance import Refusal
-from alidade_operator.reconcile.serve import ModelServe, ServeObserved, gguf_type, model_address
+from alidade_operator.reconcile.serve import ModelServe, ServeObserved, model_address
 from alidade_operator.resources.adapters import AdapterView
 from alidade_operator.resources.engines.server import EMBEDDED, VLLM, AdapterPlace, adapters_name
 from alidade_operator.resources.engines.vllm import LORA_RANKS
@@ -36,7 +35,7 @@ def adapters_refusal(
     """The objection to the first adapter that cannot be served, or not yet; None without one."""
     if not spec.adapters:
         return None
-    if engine == EMBEDDED and gguf_type(spec) is not None:
+    if engine == EMBEDDED and spec.quantization.gguf_type is not None:
         return Refusal(
             Reason.INVALID_SPEC,
             f"spec.adapters is set and spec.quantization.method is {spec.quantization.method}; the embedded server "
@@ -122,17 +121,10 @@ def _base(field: str, named: str, serve: ModelServe, seen: ServeObserved, view: 
 
 
 def _address(field: str, uri: str, serve: ModelServe, seen: ServeObserved, config: OperatorConfig) -> Iterator[Refusal]:
-    try:
-        location = parse_uri(uri)
-    except UriError as error:
-        yield Refusal(Reason.INVALID_SPEC, f"{field}: {error}.")
+    location = acceptance.location_of(field, uri, "adapter", config)
+    if isinstance(location, Refusal):
+        yield location
         return
-    if location.scheme == "file" and not config.allow_file_uris:
-        yield Refusal(
-            Reason.FILE_URI_NOT_ALLOWED,
-            f"{field} is {uri}; file:// addresses work on the local cluster only. Put the adapter on a volume and "
-            "write pvc://CLAIM/PATH.",
-        )
     if location.scheme not in ("pvc", "file"):
         yield Refusal(
             Reason.INVALID_SPEC,

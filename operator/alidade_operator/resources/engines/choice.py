@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from alidade_crds.modelserve import CPU_TYPES, ModelServeSpec, QuantizationMethod
+from alidade_crds.modelserve import ModelServeSpec, QuantizationMethod
 from alidade_operator.config import NodePool
 from alidade_operator.resources.engines.embedded import embedded_pod
 from alidade_operator.resources.engines.server import EMBEDDED, TGI, VLLM, EnginePod, Server
@@ -26,8 +26,6 @@ def engine_of(spec: ModelServeSpec, pool: NodePool | None) -> str:
     """
     if spec.engine != "auto":
         return spec.engine
-    method = spec.quantization.method
-    is_gguf = method is QuantizationMethod.GGUF or method in CPU_TYPES
-    if pool is None or not pool.gpus_per_node or is_gguf:
+    if pool is None or not pool.gpus_per_node or spec.quantization.gguf_type is not None:
         return EMBEDDED
-    return TGI if method is QuantizationMethod.NF4 else VLLM
+    return TGI if spec.quantization.method is QuantizationMethod.NF4 else VLLM
