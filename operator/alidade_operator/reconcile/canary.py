@@ -11,7 +11,7 @@ Nothing of it is remembered but when a canary began and which one was taken back
 With another model C in the middle the canary is rolled to C and gets nothing until that is done; with A again it goes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -130,9 +130,9 @@ def _asked(trial: Trial, target: ServedModel, *, is_up: bool) -> Step:
         return asked
     left = report.since + timedelta(seconds=rollout.analysis.seconds) - now
     if left > timedelta():
-        return Step(Stage.ASKED, runs=True, share=asked.share, report=report, look_again_s=left.total_seconds())
+        return replace(asked, look_again_s=left.total_seconds())
     if verdict == "well" and is_up:
-        return Step(Stage.TAKING_OVER, moves_stable=True, runs=True, share=asked.share, report=report)
+        return replace(asked, stage=Stage.TAKING_OVER, moves_stable=True)
     return asked
 
 

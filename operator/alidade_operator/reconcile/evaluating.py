@@ -18,7 +18,7 @@ from alidade_crds.contract import (
     Owner,
     ResultDocument,
 )
-from alidade_crds.evaluation import EvaluationResult, EvaluationSpec, Suite
+from alidade_crds.evaluation import Endpoint, EvaluationResult, EvaluationSpec, Suite
 from alidade_crds.jobs import JobBlocks
 from alidade_crds.status import Progress
 from alidade_operator.api import JOB, JsonObject, Kind
@@ -143,11 +143,9 @@ def _endpoint(spec: EvaluationSpec, observed: Observed) -> JobEndpoint | None:
     endpoint = spec.endpoint
     if endpoint is None:
         return None
-    url = endpoint.url or (observed.endpoint.url if observed.endpoint is not None else None)
-    assert url is not None, "checked before the launch"
     return JobEndpoint(
         name=endpoint.name,
-        url=url,
+        url=_endpoint_url(endpoint, observed),
         api=endpoint.api,
         model=endpoint.model,
         concurrency=endpoint.concurrency,
@@ -156,12 +154,16 @@ def _endpoint(spec: EvaluationSpec, observed: Observed) -> JobEndpoint | None:
     )
 
 
+def _endpoint_url(endpoint: Endpoint, observed: Observed) -> str:
+    url = endpoint.url or (observed.endpoint.url if observed.endpoint is not None else None)
+    assert url is not None, "checked before the launch"
+    return url
+
+
 def _environment(spec: EvaluationSpec, observed: Observed) -> Iterator[dict[str, Any]]:
     """Where a ModelServe is, and bearer tokens from Secrets, which the operator itself never reads."""
     if spec.endpoint is not None and spec.endpoint.model_serve is not None:
-        endpoint = _endpoint(spec, observed)
-        assert endpoint is not None, "just asked for"
-        yield {"name": ENDPOINT_URL_ENV, "value": endpoint.url}
+        yield {"name": ENDPOINT_URL_ENV, "value": _endpoint_url(spec.endpoint, observed)}
     if spec.endpoint is not None and spec.endpoint.secret_name is not None:
         yield _secret(ENDPOINT_KEY_ENV, spec.endpoint.secret_name)
     for place, suite in enumerate(spec.suites):

@@ -6,6 +6,7 @@ from alidade_crds.reasons import ConditionType, Reason
 from alidade_operator.reconcile.canary import Stage, Step
 from alidade_operator.reconcile.loadingadapters import is_loaded, refusal_words, served_adapters
 from alidade_operator.reconcile.plan import Notice, Plan
+from alidade_operator.reconcile.serve import ChildView
 from alidade_operator.reconcile.servedraft import ServeDraft, Situation, owned, pod_words, still
 from alidade_operator.reconcile.servingfront import Front
 from alidade_operator.reconcile.servingscale import Size
@@ -56,9 +57,7 @@ def _starting(outcome: Outcome, draft: ServeDraft) -> Plan:
     seen, model = outcome.situation.seen, outcome.server.model
     known, words = owned(seen.canary), pod_words(seen.canary_pods)
     if known is not None and known.model == model.uri and known.is_current and known.stalled:
-        message = f"The canary does not become ready: {known.stalled}{words}{still(seen)}"
-        draft.fail(Reason.ROLLOUT_STALLED, message)
-        return draft.finish("Failed", "fail", message)
+        return _stalled(outcome, draft, "The canary does", known, words)
     message = f"A canary of {outcome.served} is being started.{words}{still(seen)}"
     draft.conditions.set(ConditionType.PROGRESSING, "True", Reason.CANARY_STARTING, message)
     return draft.finish("Canary", "start a canary", message)
@@ -92,9 +91,7 @@ def _rolling(outcome: Outcome, draft: ServeDraft) -> Plan:
     seen = outcome.situation.seen
     own, words = owned(seen.deployment), pod_words(seen.pods)
     if outcome.is_told and own is not None and own.is_current and own.stalled:
-        message = f"New replicas do not become ready: {own.stalled}{words}{still(seen)}"
-        draft.fail(Reason.ROLLOUT_STALLED, message)
-        return draft.finish("Failed", "fail", message)
+        return _stalled(outcome, draft, "New replicas do", own, words)
     message, reason = f"Replicas that serve {outcome.served} are being started.{words}", Reason.ROLLING_OUT
     if outcome.step.stage is Stage.TAKING_OVER:
         message = f"The canary of {outcome.server.model.uri} takes over. {message}"
@@ -132,9 +129,14 @@ def _starting_gateway(outcome: Outcome, draft: ServeDraft) -> Plan:
     seen = outcome.situation.seen
     known, words = owned(seen.gateway), pod_words([one.view for one in seen.gateway_pods])
     if known is not None and known.is_current and known.stalled:
-        message = f"The gateway does not become ready: {known.stalled}{words}{still(seen)}"
-        draft.fail(Reason.ROLLOUT_STALLED, message)
-        return draft.finish("Failed", "fail", message)
+        return _stalled(outcome, draft, "The gateway does", known, words)
     message = f"The gateway is being started.{words}{still(seen)}"
     draft.conditions.set(ConditionType.PROGRESSING, "True", Reason.ROLLING_OUT, message)
     return draft.finish("Updating", "start the gateway", message)
+
+
+def _stalled(outcome: Outcome, draft: ServeDraft, who: str, view: ChildView, words: str) -> Plan:
+    """The plan while pods of a Deployment have not become ready in time. who: with the verb; words: their own."""
+    message = f"{who} not become ready: {view.stalled}{words}{still(outcome.situation.seen)}"
+    draft.fail(Reason.ROLLOUT_STALLED, message)
+    return draft.finish("Failed", "fail", message)
