@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from alidade_local.client import ApiClient, NotFoundError
+from alidade_local.client import ApiClient
 from alidade_local.controllers.controller import Controller
 from alidade_local.controllers.replicaset import replicas_of
+from alidade_local.controllers.statuses import write_status
 from alidade_local.events import EventRecorder, normal
 from alidade_local.informer import Informers
 from alidade_local.objects import Key, Object, condition_of, format_time, is_deleting, key_of, namespace_of, uid_of
@@ -112,7 +113,7 @@ class Autoscaler:
         found = self._targets[kind].get(target) if kind in self._targets else None
         now = datetime.now(UTC)
         if found is None:
-            await self._write(autoscaler, missing_status(autoscaler, now))
+            await self._tell(autoscaler, missing_status(autoscaler, now))
             return
         decision = decide(autoscaler, found, now)
         if decision.reason:
@@ -120,12 +121,8 @@ class Autoscaler:
             self._targets[kind].absorb(await self._client.patch(self._resources[kind], target, patch))
             message = f"New size: {decision.replicas}; reason: {decision.reason}"
             self.events.record(AUTOSCALERS, autoscaler, normal("SuccessfulRescale", message))
-        await self._write(autoscaler, decision.status)
+        await self._tell(autoscaler, decision.status)
 
-    async def _write(self, autoscaler: Object, status: Object) -> None:
-        if status == autoscaler.get("status"):
-            return
-        try:
-            self._autoscalers.absorb(await self._client.update_status(AUTOSCALERS, {**autoscaler, "status": status}))
-        except NotFoundError:
-            return
+    async def _tell(self, autoscaler: Object, status: Object) -> None:
+        if status != autoscaler.get("status"):
+            await write_status(self._client, self._autoscalers, AUTOSCALERS, autoscaler, status)

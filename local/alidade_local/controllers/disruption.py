@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from alidade_local import budgets
-from alidade_local.client import ApiClient, NotFoundError
+from alidade_local.client import ApiClient
 from alidade_local.controllers.controller import Controller
+from alidade_local.controllers.statuses import write_status
 from alidade_local.informer import Informers
 from alidade_local.objects import (
     Key,
@@ -75,9 +76,5 @@ class DisruptionController:
             return
         counts = budgets.count(budget, self._pods.all(key.namespace), self._find)
         status = budget_status(budget, counts, datetime.now(UTC))
-        if status == budget.get("status"):
-            return
-        try:
-            self._budgets.absorb(await self._client.update_status(DISRUPTION_BUDGETS, {**budget, "status": status}))
-        except NotFoundError:
-            return
+        if status != budget.get("status"):
+            await write_status(self._client, self._budgets, DISRUPTION_BUDGETS, budget, status)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from alidade_local.client import AlreadyExistsError, ApiClient, ApiError, NotFoundError
+from alidade_local.client import AlreadyExistsError, ApiClient, ApiError
+from alidade_local.controllers.statuses import write_status
 from alidade_local.events import Event, EventRecorder, normal, warning
 from alidade_local.informer import Informers
 from alidade_local.objects import Key, Object, is_controlled_by, key_of, name_of, namespace_of, uid_of
@@ -82,20 +83,14 @@ class PlanActor:
             informer = self._informers.of(resource)
             informer.absorb(await self._client.patch(resource, key_of(document), patch))
         if plan.status is not None and plan.status != (parent.get("status") or {}):
-            await self._write_status(parent, plan.status)
+            # A write above may have given the parent a new version: the newest known one is written to.
+            informer = self._informers.of(self.parent)
+            newest = informer.get(key_of(parent)) or parent
+            await write_status(self._client, informer, self.parent, newest, plan.status)
         for event in plan.events:
             self.events.record(self.parent, parent, event)
         if plan.delete_self:
             await self._client.delete(self.parent, key_of(parent), uid=uid_of(parent))
-
-    async def _write_status(self, parent: Object, status: Object) -> None:
-        # A write that took place above may have given the parent a new version: the newest known one is written to.
-        newest = self._informers.of(self.parent).get(key_of(parent)) or parent
-        try:
-            written = await self._client.update_status(self.parent, {**newest, "status": status})
-        except NotFoundError:
-            return
-        self._informers.of(self.parent).absorb(written)
 
     async def _create(self, parent: Object, resource: Resource, document: Object) -> None:
         kind = resource.kind.lower()
