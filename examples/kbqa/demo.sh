@@ -81,12 +81,8 @@ fi
 run python examples/clients/hub_client.py "$address" "$question"
 run python examples/clients/openai_client.py "$address" "$question"
 # text-generation-inference's own client wants an older huggingface-hub, so it has an environment of its own.
-client=.tools/text-generation
-if [ -e "$client/.ready" ] || { python -m venv --clear "$client" &&
-    "$client/bin/pip" install --quiet --disable-pip-version-check text-generation==0.7.0 && touch "$client/.ready"; }; then
-    run "$client/bin/python" examples/clients/text_generation_client.py "$address" "$question"
-else
-    echo "text-generation cannot be installed here, so its client is not shown"
+if client="$(python tools/environment.py .tools/text-generation text-generation==0.7.0)"; then
+    run "$client" examples/clients/text_generation_client.py "$address" "$question"
 fi
 
 say "8. What it exports, scraped by a Prometheus"

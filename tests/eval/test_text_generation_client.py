@@ -6,19 +6,17 @@ The client wants an older huggingface-hub than transformers does, so it lives in
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from alidade_crds.contract import JobEndpoint
 from alidade_eval.endpoint import HttpEndpoint
 from alidade_eval.subjects import Answer, AnswerSettings
+from tests.environments import python_with
 from tests.eval.servers import Answer as Reply
 from tests.eval.servers import Json, Script, as_json, generated, serving
 
 CLIENT = "text-generation==0.7.0"
-FOLDER = Path(__file__).parents[2] / ".tools" / "text-generation"
 ASK = """
 import json, sys
 from text_generation import Client
@@ -29,21 +27,13 @@ print(json.dumps([found.generated_text, found.details.finish_reason.value, found
 
 
 @pytest.fixture(scope="module")
-def python_with_client() -> Path:
+def python_with_client() -> str:
     """An interpreter that has the client."""
-    python, ready = FOLDER / "bin" / "python", FOLDER / ".ready"
-    if not ready.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", FOLDER], check=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", CLIENT]
-        installed = subprocess.run(command, capture_output=True, text=True)
-        if installed.returncode:
-            pytest.skip(f"{CLIENT} cannot be installed here: {installed.stderr.strip().splitlines()[-1]}")
-        ready.touch()
-    return python
+    return python_with(CLIENT, "text-generation")
 
 
 @pytest.mark.slow
-def test_both_clients_read_the_same_answer(python_with_client: Path) -> None:
+def test_both_clients_read_the_same_answer(python_with_client: str) -> None:
     def reply(number: int, body: Json) -> Reply:
         assert body["parameters"]["max_new_tokens"] == 9
         answer = generated(f"an answer to {body['inputs']}", finish="length")

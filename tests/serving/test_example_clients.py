@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.environments import ROOT, python_with
 from tests.serving.running import Server
 
-ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "examples" / "clients"
 QUESTION = 'What is "the capital" of C:\\France?'
 KEY = "s3cret"
@@ -31,20 +31,6 @@ def guarded(model_folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFa
     running.key = KEY
     yield running
     running.kill()
-
-
-def python_with(package: str, folder: str) -> str:
-    """An interpreter that has the package, from .tools/folder; skips where it cannot be installed."""
-    home = ROOT / ".tools" / folder
-    python, ready = home / "bin" / "python", home / ".ready"
-    if not ready.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]
-        installed = subprocess.run(command, capture_output=True, text=True)
-        if installed.returncode:
-            pytest.skip(f"{package} cannot be installed here: {installed.stderr.strip().splitlines()[-1]}")
-        ready.touch()
-    return str(python)
 
 
 def run(server: Server, *command: str) -> str:
