@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.gateway.running import Gateway, Upstream
+from tests.gateway.talking import Arena, Talkers
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,17 @@ def start(replica: Callable[..., Upstream]) -> Iterator[Callable[..., Gateway]]:
             return made
 
         yield starter
+
+
+@pytest.fixture(scope="module")
+def talkers() -> Iterator[Talkers]:
+    """Two model servers for an arena."""
+    with Talkers() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def arena(talkers: Talkers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    """One for all tests of a module that leave it as they found it."""
+    with Arena(talkers, tmp_path_factory.mktemp("votes")) as made:
+        yield made

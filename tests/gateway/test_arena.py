@@ -17,19 +17,6 @@ from tests.gateway.running import ask, free_port, wait_for
 from tests.gateway.talking import COMPARISONS, JSON, Arena, Talkers
 
 
-@pytest.fixture(scope="module")
-def talkers() -> Iterator[Talkers]:
-    with Talkers() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def arena(talkers: Talkers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
-    """One for all tests that leave it as they found it."""
-    with Arena(talkers, tmp_path_factory.mktemp("votes")) as made:
-        yield made
-
-
 @pytest.fixture
 def own(talkers: Talkers, tmp_path: Path) -> Iterator[Callable[..., Arena]]:
     """Starts an arena of the test's own."""

@@ -24,18 +24,6 @@ def browser() -> Iterator[Browser]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def talkers() -> Iterator[Talkers]:
-    with Talkers() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def arena(talkers: Talkers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
-    with Arena(talkers, tmp_path_factory.mktemp("votes")) as made:
-        yield made
-
-
 @pytest.fixture
 def show(browser: Browser, arena: Arena) -> Iterator[Callable[..., Page]]:
     """Opens a page of the shared gateway, or of another one."""

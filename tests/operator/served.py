@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from alidade_crds.contract import BackendCounts, GatewayBackends, GatewayDocument
@@ -29,6 +29,7 @@ from alidade_operator.controller import Controller
 from alidade_operator.executor import OutdatedPlanError
 from alidade_operator.resources.observation import ReplicaLoad
 from tests.operator.builders import CONFIG
+from tests.operator.line import Line
 from tests.operator.memory import NAMESPACE, MemoryCluster, drive
 
 KINDS = {
@@ -44,27 +45,6 @@ GATEWAY, CANARY, STABLE = f"{NAME}-gateway", f"{NAME}-canary", NAME
 A, B = {"uri": "pvc://data/a"}, {"uri": "pvc://data/b"}
 BROKEN = {"uri": "pvc://data/broken"}
 """A model whose replicas never become ready."""
-
-
-class Line:
-    """Keys that are to be worked on, each from a time on."""
-
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-        self.due: dict[Key, datetime] = {}
-
-    def add(self, key: Key) -> None:
-        """At once."""
-        self.due[key] = self.now
-
-    def add_after(self, key: Key, delay_s: float) -> None:
-        """After a time, or earlier if it is in line already."""
-        self.due[key] = min(self.due.get(key, self.now + timedelta(days=999)), self.now + timedelta(seconds=delay_s))
-
-    def failed(self, key: Key) -> float:
-        """After the shortest back-off."""
-        self.add_after(key, 0.1)
-        return 0.1
 
 
 class Served(MemoryCluster):

@@ -7,7 +7,6 @@ put it in line, so that a change that nobody is told of shows as a run that neve
 from __future__ import annotations
 
 import copy
-from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -30,6 +29,7 @@ from alidade_operator.cache import Key
 from alidade_operator.controller import Controller
 from alidade_operator.executor import OutdatedPlanError
 from tests.operator.builders import CONFIG, failure, success
+from tests.operator.line import Line
 from tests.operator.memory import KINDS, NAMESPACE, SFT, MemoryCluster, drive, true
 from tests.operator.test_alignmentrun import EVALUATE, PROGRAM, SAFETY
 
@@ -53,34 +53,6 @@ OUTCOMES: list[tuple[int, ResultDocument]] = [
     (1, failure()),
 ]
 REMOVABLE = (FINE_TUNE_JOB, REWARD_MODEL, PYTORCH_JOB, EVALUATION)
-
-
-class Line:
-    """Keys that are to be worked on, each from a time on."""
-
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-        self.due: dict[Key, datetime] = {}
-
-    def add(self, key: Key) -> None:
-        """At once."""
-        self.due[key] = self.now
-
-    def add_after(self, key: Key, delay_s: float) -> None:
-        """After a time, or earlier if it is in line already."""
-        self.due[key] = min(self.due.get(key, datetime.max.replace(tzinfo=self.now.tzinfo)), self._after(delay_s))
-
-    def failed(self, key: Key) -> float:
-        """After the shortest back-off."""
-        self.add_after(key, 0.1)
-        return 0.1
-
-    def _after(self, delay_s: float) -> datetime:
-        return self.now + timedelta(seconds=delay_s)
-
-    def ready(self) -> list[Key]:
-        """Those whose time has come."""
-        return sorted(key for key, since in self.due.items() if since <= self.now)
 
 
 class Runs(RuleBasedStateMachine):
