@@ -26,7 +26,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.serving import free_port, processor  # noqa: E402  # the path is set above
+from bench.servers import free_port, processor  # noqa: E402  # the path is set above
 
 RESULTS = ROOT / "bench/results/gateway.json"
 PROMPT = json.dumps({"model": "bench", "messages": [{"role": "user", "content": "How high is it? " * 16}]}).encode()

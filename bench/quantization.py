@@ -14,13 +14,12 @@ The table is printed, in Markdown, and written to bench/results/quantization.jso
 """
 
 import argparse
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,7 +37,7 @@ from alidade_engine.models import load_config, load_model, load_tokenizer  # noq
 from alidade_engine.sources import Locations  # noqa: E402
 from alidade_trainer.quantizing.perplexity import Measure, measure_of  # noqa: E402
 from bench.ppo_rloo import job_document, new_run_folder, training_block, worker_environment  # noqa: E402
-from bench.serving import await_server, free_port, processor  # noqa: E402
+from bench.servers import embedded, free_port, load, processor, running  # noqa: E402
 from examples.nlpcc.nlpcc import read_file, text2text  # noqa: E402
 
 WORK = ROOT / ".bench/quantization"
@@ -154,7 +153,10 @@ def _row(type_: str, measure: Measure, options: argparse.Namespace, work: Path) 
     model = load_model(options.model, dtype=torch.float32).eval()
     load_decoded(model, file.path)
     perplexity = measure.perplexity(model, _pad(options.model))
-    with _serving(file.path, options) as url:
+    port = free_port()
+    flags = (f"--slots={options.streams}", f"--threads={options.threads}")
+    limits = ("--max-total-tokens=256", "--max-input-tokens=128")
+    with running(embedded(file.path, port, *flags, *limits), port, file.path.with_suffix(".log")) as (url, _):
         alone, together = (_asked(url, streams, options) for streams in (1, options.streams))
     print(f"{type_}: perplexity {perplexity:.4f}", file=sys.stderr)
     return {
@@ -167,37 +169,10 @@ def _row(type_: str, measure: Measure, options: argparse.Namespace, work: Path) 
     }
 
 
-@contextlib.contextmanager
-def _serving(file: Path, options: argparse.Namespace) -> Iterator[str]:
-    """A server of that file that answers."""
-    port = free_port()
-    command = [sys.executable, "-m", "alidade_serving.main", f"--model={file}", f"--port={port}", "--name=bench"]
-    command += [f"--slots={options.streams}", f"--threads={options.threads}", "--drain-delay-s=0", "--host=127.0.0.1"]
-    command += ["--max-total-tokens=256", "--max-input-tokens=128"]
-    log = file.with_suffix(".log")
-    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as server:
-        try:
-            url = f"http://127.0.0.1:{port}"
-            await_server(f"{url}/health", server, log)
-            yield url
-        finally:
-            server.terminate()
-
-
 def _asked(url: str, streams: int, options: argparse.Namespace) -> dict[str, Any]:
-    """What `alidade bench serve` measures with so many streams."""
-    command = [
-        str(Path(sys.executable).parent / "alidade"),
-        "bench",
-        "serve",
-        url,
-        "--output=json",
-        "--api=completions",
-    ]
-    command += [f"--streams={streams}", f"--duration={options.seconds}", f"--prompts={options.questions}"]
-    command += ["--answer-tokens=64"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)["runs"][0]
+    """What is measured with so many streams. SystemExit when a request fails."""
+    asked = (f"--streams={streams}", f"--duration={options.seconds}", f"--prompts={options.questions}")
+    found = load(url, "--api=completions", "--answer-tokens=64", *asked)
     if found["errors"]:
         raise SystemExit(f"Requests failed: {found['errors']}")
     return found

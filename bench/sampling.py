@@ -19,7 +19,6 @@ own for each engine, with interpreter, libraries and model.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bench.servers import processor  # noqa: E402  # the path is set above
+
 RESULTS = ROOT / "bench/results/sampling.json"
 ENGINES = ("alidade", "dynamic", "static")
 LOADS = ("ragged", "full")
@@ -44,7 +47,7 @@ def main() -> int:
         print(json.dumps(_measure_alone(options)))
         return 0
     results: dict[str, Any] = {
-        "machine": {"processor": _processor(), "threads": options.threads},
+        "machine": {"processor": processor(), "threads": options.threads},
         "load": {"prompts": options.prompts, "samplesPerPrompt": options.samples, "batch": options.slots},
     }
     bench = Bench(options)
@@ -189,12 +192,6 @@ def _compare(bench: Bench, load: str, options: argparse.Namespace) -> dict[str, 
         }
         for engine in ENGINES
     }
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _ratio(ours: float, theirs: float) -> float:

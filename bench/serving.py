@@ -17,14 +17,10 @@ import argparse
 import asyncio
 import json
 import os
-import platform
-import socket
 import statistics
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +30,10 @@ import aiohttp
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bench.servers import embedded, free_port, processor, running  # noqa: E402  # the path is set above
+
 WORK = ROOT / ".bench/serving"
 RESULTS = ROOT / "bench/results/serving.json"
 ENGINES = ("alidade", "llama.cpp", "transformers")
@@ -92,21 +92,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    """The model as a folder and as a file, and what `transformers serve` needs."""
-    from alidade_engine.gguf.writing import write_gguf
-
-    folder = WORK / "model"
-    if not (folder / "config.json").is_file():
-        write_model(folder)
-    file = WORK / f"model-{options.quantization}.gguf"
-    if not file.is_file():
-        write_gguf(folder, file, options.quantization)
+    """The model, and what `transformers serve` needs."""
+    model_file(options.quantization)
     if "transformers" in options.engines and not (WORK / "packages").is_dir():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
         subprocess.run([*pip, "--target", str(WORK / "packages"), "fastapi", "uvicorn"], check=True)
 
 
-def write_model(folder: Path) -> None:
+def model_file(quantization: str) -> Path:
+    """The model as a .gguf file of a type; the folder that it is made of lies beside it."""
+    from alidade_engine.gguf.writing import write_gguf
+
+    folder, file = WORK / "model", WORK / f"model-{quantization}.gguf"
+    if not (folder / "config.json").is_file():
+        _write_model(folder)
+    if not file.is_file():
+        write_gguf(folder, file, quantization)
+    return file
+
+
+def _write_model(folder: Path) -> None:
     """Random weights; tokens that end an answer, or are no text, are never the likeliest."""
     import torch
 
@@ -164,52 +169,19 @@ def _running(engine: str, options: argparse.Namespace) -> Iterator[tuple[str, st
     threads = str(options.threads)
     environment = os.environ | {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
     if engine == "alidade":
-        command = [sys.executable, "-m", "alidade_serving.main", f"--model={file}", f"--port={port}", "--name=bench"]
-        command += [f"--slots={SLOTS}", f"--threads={threads}", f"--max-total-tokens={CONTEXT}"]
-        command += [f"--max-input-tokens={CONTEXT - 1}", "--drain-delay-s=0"]
-        model, health = "bench", "/health"
+        limits = (f"--max-total-tokens={CONTEXT}", f"--max-input-tokens={CONTEXT - 1}")
+        command = embedded(file, port, f"--slots={SLOTS}", f"--threads={threads}", *limits)
+        model = "bench"
     elif engine == "llama.cpp":
         command = [sys.executable, "-c", LLAMA_CPP, str(file), str(port), str(SLOTS), str(CONTEXT), threads]
-        model, health = "bench", "/health"
+        model = "bench"
     else:
         environment["PYTHONPATH"] = str(WORK / "packages")
         command = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder), "--port", str(port)]
         command += ["--host", "127.0.0.1", "--dtype", "float32", "--device", "cpu", "--continuous-batching"]
-        model, health = str(folder), "/health"
-    log = WORK / f"{engine}.log"
-    with log.open("w") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as started:
-        try:
-            url = f"http://127.0.0.1:{port}"
-            await_server(url + health, started, log)
-            yield url, model, psutil.Process(started.pid)
-        finally:
-            started.terminate()
-            try:
-                started.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                started.kill()
-
-
-def free_port() -> int:
-    """A port of loopback that nothing listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-def await_server(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Returns when the address answers. SystemExit when the process ends, or after two minutes."""
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.2)
-    raise SystemExit(f"The server does not answer; {log} says why.")
+        model = str(folder)
+    with running(command, port, WORK / f"{engine}.log", environment) as (url, pid):
+        yield url, model, psutil.Process(pid)
 
 
 async def _ask_together(url: str, model: str, streams: int, options: argparse.Namespace, seed: int) -> dict[str, float]:
@@ -315,13 +287,6 @@ def _print(results: dict[str, Any], options: argparse.Namespace) -> None:
             print(f"| {streams} | {engine} | {row['tokens_per_second']:.0f} | {times} | {compared} |")
     peaks = (f"{engine} {results['medians'][engine]['peak_mib']:.0f} MiB" for engine in options.engines)
     print(f"\nPeak memory: {', '.join(peaks)}.")
-
-
-def processor() -> str:
-    """Name of this machine's processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

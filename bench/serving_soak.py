@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -28,8 +27,8 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from alidade_engine.gguf.writing import write_gguf  # noqa: E402  # the path is set above
-from bench.serving import WORK, await_server, free_port, processor, write_model  # noqa: E402
+from bench.servers import embedded, free_port, load, processor, running  # noqa: E402  # the path is set above
+from bench.serving import WORK, model_file  # noqa: E402
 
 RESULTS = ROOT / "bench/results/serving_soak.json"
 ANSWER_TOKENS = 32
@@ -59,19 +58,10 @@ class Memory(threading.Thread):
 def main() -> int:
     """Measures, prints and writes; 1 when something failed or grew."""
     options = _parser().parse_args()
-    model = options.model or _model()
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "alidade_serving.main", f"--model={model}", f"--port={port}", "--name=bench"]
-    command += ["--host=127.0.0.1", f"--max-concurrent-requests={options.limit}", "--slots=8", "--drain-delay-s=0"]
-    command += ["--max-total-tokens=256", "--max-input-tokens=192"]
-    log = WORK / "soak.log"
-    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as server:
-        try:
-            await_server(f"{url}/health", server, log)
-            results = _loads(url, server.pid, options)
-        finally:
-            server.terminate()
+    model, port = options.model or model_file("q8_0"), free_port()
+    limits = ("--max-total-tokens=256", "--max-input-tokens=192", f"--max-concurrent-requests={options.limit}")
+    with running(embedded(model, port, "--slots=8", *limits), port, WORK / "soak.log") as (url, pid):
+        results = _loads(url, pid, options)
     print(json.dumps(results, indent=1))
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     return int(bool(_complaints(results)))
@@ -85,33 +75,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _model() -> Path:
-    file = WORK / "model-q8_0.gguf"
-    if not (WORK / "model/config.json").is_file():
-        write_model(WORK / "model")
-    if not file.is_file():
-        write_gguf(WORK / "model", file, "q8_0")
-    return file
-
-
 def _loads(url: str, pid: int, options: argparse.Namespace) -> dict[str, Any]:
-    limit = _load(url, pid, [f"--streams={options.limit}", "--duration=60"])
+    limit = _load(url, pid, f"--streams={options.limit}", "--duration=60")
     rate = 3 * limit["answeredPerSecond"]
-    beyond = _load(url, pid, [f"--rate={rate:.2f}", f"--duration={60 * options.minutes:.0f}"])
+    beyond = _load(url, pid, f"--rate={rate:.2f}", f"--duration={60 * options.minutes:.0f}")
     machine = {"processor": processor(), "cpus": os.cpu_count()}
     return {"machine": machine, "limit": options.limit, "rate": round(rate, 2), "at_limit": limit, "beyond": beyond}
 
 
-def _load(url: str, pid: int, load: list[str]) -> dict[str, Any]:
-    """What `alidade bench serve` counts under one load, and the server's memory meanwhile."""
+def _load(url: str, pid: int, *options: str) -> dict[str, Any]:
+    """What is counted under one load, and the server's memory meanwhile."""
     memory = Memory(psutil.Process(pid))
     memory.start()
-    command = [str(Path(sys.executable).parent / "alidade"), "bench", "serve", url, "--output=json", "--timeout=120"]
-    command += ["--prompt-tokens=64", f"--answer-tokens={ANSWER_TOKENS}", *load]
     begun = time.monotonic()
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found = load(url, "--timeout=120", "--prompt-tokens=64", f"--answer-tokens={ANSWER_TOKENS}", *options)
     memory.stop()
-    found: dict[str, Any] = json.loads(done.stdout)["runs"][0]
     kept = ("offered", "answered", "shed", "failed", "answeredPerSecond", "answerTokensPerSecond", "errors")
     return {
         **{key: found[key] for key in kept},
@@ -136,7 +114,7 @@ def _memory(readings: list[float]) -> dict[str, float]:
 def _complaints(results: dict[str, Any]) -> list[str]:
     """What should not have been, printed."""
     limit, beyond = results["at_limit"], results["beyond"]
-    found = [f"{load['failed']} requests failed: {load['errors']}" for load in (limit, beyond) if load["failed"]]
+    found = [f"{one['failed']} requests failed: {one['errors']}" for one in (limit, beyond) if one["failed"]]
     if limit["shed"]:
         found.append(f"{limit['shed']} requests were shed at the limit")
     if not beyond["shed"]:
