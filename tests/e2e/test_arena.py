@@ -9,7 +9,7 @@ import pytest
 from tests.cluster_fixtures import RunningCluster as Cluster
 from tests.cluster_fixtures import wait_until
 from tests.e2e.jobs import PAIRS, TRAINING, apply, finetune_job, finished, read, service_address
-from tests.e2e.test_modelserve import is_serving, model_serve
+from tests.e2e.test_modelserve import model_serve, wait_until_serving
 
 pytestmark = pytest.mark.slow
 VOTES = 16
@@ -66,11 +66,7 @@ def test_votes_for_served_models_move_ratings_and_train_a_reward_model(trained_o
     apply(cluster, model_serve("other-side", "other-of-votes"))
     apply(cluster, model_serve("judged", "one-of-votes", gateway={"arena": {"against": "other-side"}}))
     for name in ("other-side", "judged"):
-        wait_until(
-            lambda name=name: is_serving(cluster, name, 1),  # type: ignore[misc]
-            lambda name=name: str(read(cluster, name, "modelserve")),  # type: ignore[misc]
-            timeout_s=240,
-        )
+        wait_until_serving(cluster, name)
     wait_until(
         lambda: read(cluster, "judged", "modelserve")["status"]["gatewayReadyReplicas"] == 1, "the gateway is ready"
     )

@@ -71,6 +71,15 @@ def is_serving(cluster: Cluster, name: str, generation: int) -> bool:
     return current and told.get("Available", ("",))[0] == "True" and told.get("Progressing", ("",))[0] == "False"
 
 
+def wait_until_serving(cluster: Cluster, name: str, generation: int = 1, *, timeout_s: float = 240) -> None:
+    """Return once every replica serves the spec of that generation."""
+    wait_until(
+        lambda: is_serving(cluster, name, generation),
+        lambda: str(read(cluster, name, "modelserve")),
+        timeout_s=timeout_s,
+    )
+
+
 class Asker:
     """Asks without end from another thread, and keeps what was not answered with 200."""
 
@@ -110,7 +119,7 @@ def test_a_quantized_model_answers_behind_its_service_and_a_new_one_takes_over(t
         "the ModelServe waits for its model",
     )
     apply(cluster, finetune_job("first-of-sums", steps=20), finetune_job("second-of-sums", steps=30))
-    wait_until(lambda: is_serving(cluster, "sums", 1), lambda: str(read(cluster, "sums", "modelserve")), timeout_s=240)
+    wait_until_serving(cluster, "sums")
     status = read(cluster, "sums", "modelserve")["status"]
     report = status["quantization"]
     assert (report["type"], status["engine"], status["phase"]) == ("q8_0", "embedded", "Serving")
@@ -150,9 +159,7 @@ def test_a_quantized_model_answers_behind_its_service_and_a_new_one_takes_over(t
     asker = Asker(cluster, "sums")
     try:
         apply(cluster, model_serve("sums", "second-of-sums", quantization=quantization))
-        wait_until(
-            lambda: is_serving(cluster, "sums", 2), lambda: str(read(cluster, "sums", "modelserve")), timeout_s=240
-        )
+        wait_until_serving(cluster, "sums", 2)
         assert read(cluster, "sums", "modelserve")["status"]["model"] != status["model"]
     finally:
         asker.stop()
@@ -195,9 +202,7 @@ def test_keys_are_asked_for_and_a_server_that_cannot_start_says_why(trained_on_s
         timeout_s=240,
     )
     apply(cluster, model_serve("guarded", "first-of-sums", auth={"secretName": "keys"}))
-    wait_until(
-        lambda: is_serving(cluster, "guarded", 2), lambda: str(read(cluster, "guarded", "modelserve")), timeout_s=120
-    )
+    wait_until_serving(cluster, "guarded", 2, timeout_s=120)
     # The API server's proxy keeps its own Authorization to itself, so that this one comes without a key.
     assert generate(cluster, "guarded")[0] == 401
     pods = [pod for pod in children(cluster, "ModelServe", "guarded", "pods") if "ready" in str(pod["status"])]

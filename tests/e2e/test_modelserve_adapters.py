@@ -6,7 +6,7 @@ from typing import Any
 from tests.cluster_fixtures import RunningCluster as Cluster
 from tests.cluster_fixtures import wait_until
 from tests.e2e.jobs import apply, conditions, finetune_job, message, read, wait_until_childless
-from tests.e2e.test_modelserve import Asker, ask, is_serving, model_serve
+from tests.e2e.test_modelserve import Asker, ask, model_serve, wait_until_serving
 
 
 def adapter(name: str, source: str) -> dict[str, Any]:
@@ -34,9 +34,7 @@ def test_adapters_answer_beside_their_model_and_come_and_go_without_a_request_lo
         finetune_job("all-weights", steps=10, model=base, compute=one),
     )
     apply(cluster, model_serve("beside", "base-of-sums", adapters=[adapter("sums", "lora-of-sums")]))
-    wait_until(
-        lambda: is_serving(cluster, "beside", 1), lambda: str(read(cluster, "beside", "modelserve")), timeout_s=300
-    )
+    wait_until_serving(cluster, "beside", timeout_s=300)
     assert read(cluster, "beside", "modelserve")["status"]["adapters"] == ["sums"]
     plain, added = answer(cluster, "beside"), answer(cluster, "beside", "sums")
     assert (plain[0], added[0]) == (200, 200)
@@ -59,9 +57,7 @@ def test_adapters_answer_beside_their_model_and_come_and_go_without_a_request_lo
     asker = Asker(cluster, "beside")
     try:
         apply(cluster, model_serve("beside", "base-of-sums"))
-        wait_until(
-            lambda: is_serving(cluster, "beside", 3), lambda: str(read(cluster, "beside", "modelserve")), timeout_s=120
-        )
+        wait_until_serving(cluster, "beside", 3, timeout_s=120)
     finally:
         asker.stop()
     assert asker.lost == []

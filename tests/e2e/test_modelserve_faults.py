@@ -12,9 +12,9 @@ import pytest
 
 from tests.cluster_fixtures import RunningCluster as Cluster
 from tests.cluster_fixtures import wait_until
-from tests.e2e.jobs import apply, finetune_job, read, service_address
+from tests.e2e.jobs import apply, finetune_job, service_address
 from tests.e2e.test_faults import processes
-from tests.e2e.test_modelserve import is_serving, model_serve
+from tests.e2e.test_modelserve import model_serve, wait_until_serving
 
 pytestmark = pytest.mark.slow
 STREAMS = 6
@@ -60,9 +60,7 @@ def test_kill_9_of_a_replica_loses_its_own_requests_and_no_others(trained_on_sum
     cluster = trained_on_sums
     apply(cluster, finetune_job("doubled-sums", steps=20))
     apply(cluster, model_serve("doubled", "doubled-sums", quantization={"method": "int8"}, replicas=2))
-    wait_until(
-        lambda: is_serving(cluster, "doubled", 1), lambda: str(read(cluster, "doubled", "modelserve")), timeout_s=240
-    )
+    wait_until_serving(cluster, "doubled")
     address = service_address(cluster, "doubled")
     running = servers("doubled")
     assert len(running) == 2, [process.cmdline() for process in running]

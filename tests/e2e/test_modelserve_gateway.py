@@ -3,7 +3,7 @@
 from tests.cluster_fixtures import RunningCluster as Cluster
 from tests.cluster_fixtures import wait_until
 from tests.e2e.jobs import apply, conditions, finetune_job, listed, message, read, wait_until_childless
-from tests.e2e.test_modelserve import Asker, generate, is_serving, model_serve
+from tests.e2e.test_modelserve import Asker, generate, model_serve, wait_until_serving
 
 ANALYSIS = {"minRequests": 20, "seconds": 2, "maxLatencyRatio": 100}
 # Some thousand times as much to compute as the others have.
@@ -31,9 +31,7 @@ def test_a_good_canary_takes_over_and_a_slow_one_is_taken_back_without_a_request
         return {"canaryPercent": 50, "analysis": ANALYSIS | analysis}
 
     apply(cluster, model_serve("tried", models[0], rollout=rollout()))
-    wait_until(
-        lambda: is_serving(cluster, "tried", 1), lambda: str(read(cluster, "tried", "modelserve")), timeout_s=240
-    )
+    wait_until_serving(cluster, "tried")
     assert deployments(cluster, "tried") == ["tried", "tried-gateway"]
     first = read(cluster, "tried", "modelserve")["status"]
     assert (first["gatewayReadyReplicas"], first["phase"]) == (1, "Serving")
@@ -47,9 +45,7 @@ def test_a_good_canary_takes_over_and_a_slow_one_is_taken_back_without_a_request
             lambda: read(cluster, "tried", "modelserve")["status"].get("canary", {}).get("requests", 0) > 0,
             lambda: str(read(cluster, "tried", "modelserve")),
         )
-        wait_until(
-            lambda: is_serving(cluster, "tried", 2), lambda: str(read(cluster, "tried", "modelserve")), timeout_s=120
-        )
+        wait_until_serving(cluster, "tried", 2, timeout_s=120)
         second = read(cluster, "tried", "modelserve")["status"]
         assert second["model"] not in (None, first["model"])
 
