@@ -167,6 +167,10 @@ class Executor:
             self._cache.remove(deletion.kind, known)
             if deletion.kind in PARENT_KINDS:
                 self._tell(key_of(deletion.kind, known))
+            parent = parent_key(deletion.kind, known)
+            if parent is not None:
+                # What comes after the deleted is due now.
+                self._tell(parent)
 
     async def post(self, kind: Kind, resource: JsonObject, notice: Notice, now: datetime) -> None:
         """Posts an Event. One that cannot be posted is told to the log: the status says the same, and work goes on."""

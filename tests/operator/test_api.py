@@ -271,6 +271,17 @@ async def test_a_stage_that_goes_puts_in_line_whoever_takes_its_result() -> None
         assert told == [Key("FineTuneJob", "team-a", "demo-sft")]
 
 
+async def test_a_child_that_goes_puts_in_line_whose_it_was() -> None:
+    labels = {"alidade.dev/kind": "ModelServe", "app.kubernetes.io/instance": "demo"}
+    metadata = {"name": "demo-gateway", "namespace": "team-a", "uid": "x", "labels": labels, "resourceVersion": "3"}
+    async with serving(lambda request, body: (200, {"kind": "Status"})) as (api, _):
+        cache, told = Cache(), list[Key]()
+        cache.put(DEPLOYMENT, {"metadata": metadata, "spec": {}})
+        made = Plan(deletions=(Delete(DEPLOYMENT, "demo-gateway", "x"),))
+        await Executor(api, cache, on_resource=told.append).carry_out(made, MODEL_SERVE, RESOURCE, NOW)
+        assert told == [Key("ModelServe", "team-a", "demo")]
+
+
 async def test_an_adjusted_stage_is_patched_and_put_in_line() -> None:
     patch = {"metadata": {"name": "demo-sft", "uid": "x"}, "spec": {"suspend": True, "activeDeadlineSeconds": None}}
     async with serving(lambda request, body: (200, stage(4, suspend=True))) as (api, server):
