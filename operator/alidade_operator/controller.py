@@ -14,6 +14,7 @@ from typing import Any
 
 from alidade_crds.evaluation import EvaluationStatus
 from alidade_crds.status import JobStatus
+from alidade_operator import resourcegauges
 from alidade_operator.api import (
     ALIGNMENT_RUN,
     CHILD_KINDS,
@@ -298,6 +299,7 @@ class Controller:
             phases = Counter((body.get("status") or {}).get("phase") or "New" for body in self._cache.all(kind))
             for phase, count in phases.items():
                 RESOURCES.labels(kind.kind, phase).set(count)
+        resourcegauges.refresh((body for kind in PARENT_KINDS for body in self._cache.all(kind)), self._clock())
 
 
 def kind_named(name: str) -> Kind:
