@@ -1,0 +1,58 @@
+{{/*
+What the operator may do in a namespace that it serves. tests/charts compares this with what its code does: a rule more is
+a failure there, and so is a rule less.
+*/}}
+{{- define "alidade.namespacedRules" -}}
+# The resources: watched, told of in their status, and removed when their time is up.
+- apiGroups: [alidade.dev]
+  resources: [alignmentruns, evaluations, finetunejobs, modelserves, rewardmodels]
+  verbs: [list, watch, delete]
+- apiGroups: [alidade.dev]
+  resources:
+    - alignmentruns/status
+    - evaluations/status
+    - finetunejobs/status
+    - modelserves/status
+    - rewardmodels/status
+  verbs: [patch]
+# Owner references that block the owner's deletion are let through for these only, where the cluster checks that.
+- apiGroups: [alidade.dev]
+  resources:
+    - alignmentruns/finalizers
+    - evaluations/finalizers
+    - finetunejobs/finalizers
+    - modelserves/finalizers
+    - rewardmodels/finalizers
+  verbs: [update]
+# Stages of an AlignmentRun.
+- apiGroups: [alidade.dev]
+  resources: [evaluations, finetunejobs, modelserves, rewardmodels]
+  verbs: [get, create, patch]
+# Jobs: made and removed, never changed.
+- apiGroups: [kubeflow.org]
+  resources: [pytorchjobs]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+# Served models.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch]
+# Documents of jobs, which are applied, and data in ConfigMaps, which is looked at by its name: none are listed.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, create, patch]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end -}}
