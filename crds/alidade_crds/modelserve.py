@@ -254,6 +254,7 @@ class CanaryReport(Report):
     """How a canary does beside the model before, since the gateway knows of it."""
 
     model: str = Field(max_length=1024, description="Address of its model.")
+    inputs: str | None = Field(None, max_length=64, description="Hash of what is tried.")
     percent: int = Field(ge=0, le=100, description="Share of requests that it gets, in percent.")
     since: datetime = Field(description="When it began to be asked.")
     requests: int = Field(0, ge=0, description="Requests that it was given.")
@@ -262,6 +263,22 @@ class CanaryReport(Report):
     stable_errors: int = Field(0, ge=0, description="Those of them that it answered with an error of the server.")
     seconds_p95: float | None = Field(None, ge=0, description="95th percentile of the time of its answers, in seconds.")
     stable_seconds_p95: float | None = Field(None, ge=0, description="The same of the model before, in seconds.")
+
+
+class ReturnedCanary(Report):
+    """A canary that was worse than the model before; the same spec is not tried again."""
+
+    inputs: str = Field(max_length=64, description="Hash of the spec that asked for it.")
+    message: str = Field(max_length=2048, description="Why, with the numbers.")
+    report: CanaryReport | None = Field(None, description="How it did.")
+
+
+class ScalingReport(Report):
+    """What the operator's autoscaling goes by."""
+
+    replicas: int = Field(ge=0, description="Replicas that it has asked for.")
+    needed: int = Field(ge=0, description="Most that were needed at any time since.")
+    since: datetime = Field(description="When fewer than those began to be enough.")
 
 
 class ModelServeStatus(ResourceStatus):
@@ -278,5 +295,7 @@ class ModelServeStatus(ResourceStatus):
     quantization_job: QuantizationJobStatus | None = Field(None, description="How that job is.")
     model: str | None = Field(None, max_length=1024, description="Address of the model that every replica serves.")
     canary: CanaryReport | None = Field(None, description="The new model that serves beside the one before.")
+    returned: ReturnedCanary | None = Field(None, description="The canary that was taken back last.")
+    scaling: ScalingReport | None = Field(None, description="What autoscaling goes by, where the operator does it.")
     gateway_ready_replicas: int = Field(0, ge=0, description="Replicas of the gateway that answer.")
     adapters: list[str] = Field([], max_length=64, description="Adapters that every replica serves, by name.")

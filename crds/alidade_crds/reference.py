@@ -104,7 +104,7 @@ def metrics_reference() -> str:
         "# Metrics",
         "",
         "Generated from `crds/alidade_crds/metric_names.py`. The operator answers at `/metrics` of its metrics port, a",
-        "training job at `/metrics` of its first worker's port 8080, a server at `/metrics` of its port 8080.",
+        "training job at `/metrics` of its first worker's port 8080, servers and gateways at `/metrics` of port 8080.",
     ]
     sections = {
         "Operator": metric_names.OperatorMetric,
@@ -116,6 +116,7 @@ def metrics_reference() -> str:
         "Evaluation processes": metric_names.EvaluationMetric,
         "Servers, under text-generation-inference's names": metric_names.TgiMetric,
         "Servers": metric_names.ServeMetric,
+        "Gateways of served models": metric_names.GatewayMetric,
     }
     return _words_page(head, sections, "metric")
 

@@ -59,6 +59,30 @@ run alidade chat ar/kbqa \
     --prompt "Tell me who the author of Anna Karenina is." \
     --prompt "你知道《三体》是谁写的吗？"
 
+say "7. Served: quantized, measured before and after, behind an address"
+run kubectl get modelserve kbqa
+kubectl get modelserve kbqa --output jsonpath='{.status.quantization.type}, {.status.quantization.sizeBytes} bytes: perplexity {.status.quantization.perplexityBefore} before, {.status.quantization.perplexityAfter} after{"\n"}'
+address="http://$(kubectl get service kbqa --output jsonpath='{.spec.clusterIP}')"
+question="Tell me who the author of Anna Karenina is."
+if command -v curl >/dev/null; then
+    run curl --silent --show-error "$address/generate" --header "Content-Type: application/json" \
+        --data "{\"inputs\": \"$question\", \"parameters\": {\"max_new_tokens\": 24}}"
+    echo
+fi
+run python examples/clients/hub_client.py "$address" "$question"
+run python examples/clients/openai_client.py "$address" "$question"
+# text-generation-inference's own client wants an older huggingface-hub, so it has an environment of its own.
+client=.tools/text-generation
+if [ -e "$client/.ready" ] || { python -m venv --clear "$client" &&
+    "$client/bin/pip" install --quiet --disable-pip-version-check text-generation==0.7.0 && touch "$client/.ready"; }; then
+    run "$client/bin/python" examples/clients/text_generation_client.py "$address" "$question"
+else
+    echo "text-generation cannot be installed here, so its client is not shown"
+fi
+
+say "8. What it exports, scraped by a Prometheus"
+examples/kbqa/prometheus.sh "$address"
+
 say "Done in $((SECONDS - started)) s. As pages for the browser: the evaluation, and the alignment's curves and lineage"
 alidade report "eval/$(kubectl get alignmentrun kbqa -o jsonpath='{.status.stages[?(@.kind=="Evaluation")].ref}')"
 alidade report ar/kbqa

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from alidade_local.client import ApiClient
 from alidade_local.controllers.accounts import DefaultAccounts
+from alidade_local.controllers.autoscaling import Autoscaler
 from alidade_local.controllers.claims import ClaimBinder
 from alidade_local.controllers.controller import Controller
 from alidade_local.controllers.deployment import deployment_planner
+from alidade_local.controllers.disruption import DisruptionController
 from alidade_local.controllers.endpoints import EndpointsController
 from alidade_local.controllers.job import job_planner
 from alidade_local.controllers.plan import PlanActor, Planner
@@ -23,29 +25,32 @@ from alidade_local.informer import Informers
 from alidade_local.kubelet.kubelet import Kubelet
 from alidade_local.kubelet.settings import KubeletSettings
 from alidade_local.resources import DEPLOYMENTS, JOBS, PODS, PYTORCH_JOBS, REPLICA_SETS, SERVICES, Resource
+from alidade_local.services.proxy import ServiceProxy
 
 
 @dataclass
 class ControlPlane:
-    """The running parts; `stop` ends them in the order in which nothing is lost."""
+    """The running parts; `stop` ends them in the order in which nothing is lost.
+
+    _of_pods: the tasks that live as long as pods do.
+    """
 
     kubelet: Kubelet
-    _kubelet_task: asyncio.Task[None]
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _of_pods: list[asyncio.Task[None]]
+    _controllers: list[asyncio.Task[None]]
 
     async def stop(self) -> None:
         """End the pods with their grace periods, then the controllers.
 
         Controllers are silent meanwhile: what they would do about ending pods is for the next start.
         """
-        *others, informers = self._tasks
-        await _cancel(others)
+        await _cancel(self._controllers)
         await self.kubelet.stop()
-        await _cancel([self._kubelet_task, informers])
+        await _cancel(self._of_pods)
 
     async def failure(self) -> BaseException:
         """Return when a part of the control plane ended by a mistake of ours."""
-        done, _ = await asyncio.wait([self._kubelet_task, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([*self._of_pods, *self._controllers], return_when=asyncio.FIRST_COMPLETED)
         task = done.pop()
         return task.exception() or RuntimeError(f"{task.get_name()} ended")
 
@@ -59,6 +64,8 @@ async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
 async def start_control_plane(client: ApiClient, settings: KubeletSettings) -> ControlPlane:
     """Start everything; returns once the caches have been filled."""
     informers = Informers(client)
+    # Before the kubelet: a pod that is to end gets no connections any more when the kubelet hears of it.
+    proxy = ServiceProxy(client, informers)
     kubelet = Kubelet(client, informers, settings)
     controllers: list[Controller] = []
     recorders: list[EventRecorder] = []
@@ -79,17 +86,21 @@ async def start_control_plane(client: ApiClient, settings: KubeletSettings) -> C
     add_plan(REPLICA_SETS, [PODS], replica_set_planner, "replicaset-controller")
     add_plan(DEPLOYMENTS, [REPLICA_SETS], deployment_planner, "deployment-controller")
     scheduler = Scheduler(client, informers)
+    autoscaler = Autoscaler(client, informers)
     claims = ClaimBinder(client, informers, settings.volumes_dir)
     controllers += [
         scheduler.controller,
         claims.controller,
         EndpointsController(client, informers).controller,
         DefaultAccounts(client, informers).controller,
+        DisruptionController(client, informers).controller,
+        autoscaler.controller,
     ]
-    recorders += [scheduler.events, claims.events]
+    recorders += [scheduler.events, claims.events, autoscaler.events]
     informer_task = asyncio.create_task(informers.run(), name="informers")
     await informers.wait_until_synced(except_for=[PYTORCH_JOBS])
     tasks = [asyncio.create_task(recorder.run(), name="events") for recorder in recorders]
     tasks += [asyncio.create_task(controller.run(), name=controller.name) for controller in controllers]
+    proxy_task = asyncio.create_task(proxy.run(), name="service proxy")
     kubelet_task = asyncio.create_task(kubelet.run(), name="kubelet")
-    return ControlPlane(kubelet, kubelet_task, [*tasks, informer_task])
+    return ControlPlane(kubelet, [kubelet_task, proxy_task, informer_task], tasks)

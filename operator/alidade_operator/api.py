@@ -56,11 +56,20 @@ JOB = Kind("batch", "v1", "jobs", "Job")
 POD = Kind("", "v1", "pods", "Pod")
 DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
 SERVICE = Kind("", "v1", "services", "Service")
+DISRUPTION_BUDGET = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+NETWORK_POLICY = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
+AUTOSCALER = Kind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+SCALED_OBJECT = Kind("keda.sh", "v1alpha1", "scaledobjects", "ScaledObject")
+POD_MONITOR = Kind("monitoring.coreos.com", "v1", "podmonitors", "PodMonitor")
 CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
 CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 EVENT = Kind("", "v1", "events", "Event")
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
-CHILD_KINDS = (PYTORCH_JOB, JOB, POD, DEPLOYMENT, SERVICE)
+POLICY_KINDS = (DISRUPTION_BUDGET, NETWORK_POLICY, AUTOSCALER, SCALED_OBJECT, POD_MONITOR)
+"""What a served model's pods have around them."""
+CHILD_KINDS = (PYTORCH_JOB, JOB, POD, DEPLOYMENT, SERVICE, *POLICY_KINDS)
+OPTIONAL_KINDS = (SCALED_OBJECT, POD_MONITOR)
+"""Kinds that a cluster may well do without; only who asks for them is told."""
 
 
 class ApiError(Exception):

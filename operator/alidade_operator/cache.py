@@ -4,7 +4,19 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from alidade_operator.api import CHILD_KINDS, CLAIM, DEPLOYMENT, PARENT_KINDS, POD, SERVICE, JsonObject, Kind
+from alidade_operator.api import (
+    AUTOSCALER,
+    CHILD_KINDS,
+    CLAIM,
+    DEPLOYMENT,
+    PARENT_KINDS,
+    POD,
+    POLICY_KINDS,
+    SCALED_OBJECT,
+    SERVICE,
+    JsonObject,
+    Kind,
+)
 
 # Deleted uids are remembered so that an older event that arrives late does not bring an object back.
 TOMBSTONES = 10_000
@@ -145,7 +157,7 @@ class Cache:
         if parent is not None:
             yield self._children, parent
         if kind in PARENT_KINDS:
-            for reference in {*references(body), *_taken(body)}:
+            for reference in {*references(body), *_taken(body), *_compared(body)}:
                 yield self._dependents, reference
             for inputs in _inputs_of(body):
                 yield self._alike, _inputs_key(body["metadata"].get("namespace", ""), inputs)
@@ -169,9 +181,10 @@ def parent_key(kind: Kind, body: JsonObject) -> Key | None:
 
 
 def references(body: JsonObject) -> list[Key]:
-    """The resources that a spec names: by model.from, in a run by a stage's ref, in an Evaluation as models."""
+    """The resources that a spec names: by model.from, in a run by a stage's ref, in an Evaluation as models, in a
+    ModelServe as adapters."""
     spec, namespace = body.get("spec") or {}, body["metadata"].get("namespace", "")
-    found = [_model_source(spec)]
+    found = [_model_source(spec), *(_model_source(adapter) for adapter in spec.get("adapters") or [])]
     rewards = [(reward, "RewardModel") for reward in spec.get("rewardModels") or []]
     for block, kind in ((spec.get("sft"), "FineTuneJob"), *rewards):
         if isinstance(block, dict):
@@ -211,6 +224,15 @@ def _taken(body: JsonObject) -> list[Key]:
     """The resources whose results a run takes, its own and others'."""
     namespace = body["metadata"].get("namespace", "")
     return [Key(stage["kind"], namespace, stage["ref"]) for stage in _stages(body) if stage.get("ref")]
+
+
+def _compared(body: JsonObject) -> list[Key]:
+    """The ModelServe that an arena compares with."""
+    block: Any = body.get("spec") or {}
+    for name in ("gateway", "arena"):
+        block = block.get(name) if isinstance(block, dict) else None
+    against = block.get("against") if isinstance(block, dict) else None
+    return [Key("ModelServe", body["metadata"].get("namespace", ""), against)] if isinstance(against, str) else []
 
 
 def _inputs_of(body: JsonObject) -> set[str]:
@@ -293,7 +315,14 @@ def _keep_pod(body: JsonObject) -> JsonObject:
     }
 
 
+def _keep_status(body: JsonObject) -> JsonObject:
+    return {"status": body.get("status") or {}}
+
+
 _KEPT_CONTENT: dict[str, Callable[[JsonObject], JsonObject]] = {
+    **{kind.kind: _keep_nothing for kind in POLICY_KINDS},
+    AUTOSCALER.kind: _keep_status,
+    SCALED_OBJECT.kind: _keep_status,
     "PyTorchJob": _keep_training_job,
     "Job": _keep_job,
     POD.kind: _keep_pod,

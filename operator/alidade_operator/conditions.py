@@ -33,6 +33,10 @@ class Conditions:
             last_transition_time=since,
         )
 
+    def drop(self, kind: ConditionType) -> None:
+        """Leaves a fact out that nobody asks about any more."""
+        self._known.pop(str(kind), None)
+
     def set_default(self, kind: ConditionType, status: Truth, reason: str, message: str) -> None:
         """States a fact about which nothing has been said yet."""
         if kind not in self._known:
@@ -41,6 +45,11 @@ class Conditions:
     def get(self, kind: ConditionType) -> Condition | None:
         """One condition, or None."""
         return self._known.get(kind)
+
+    def reason(self, kind: ConditionType) -> str:
+        """Why a fact has its status; empty when nothing is said of it."""
+        condition = self._known.get(kind)
+        return condition.reason if condition is not None else ""
 
     def is_true(self, kind: ConditionType) -> bool:
         """Whether a fact holds."""

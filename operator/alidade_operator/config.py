@@ -64,6 +64,17 @@ class OperatorConfig(Spec):
     )
     retry_delay_s: float = Field(10, gt=0, description="Seconds before the second attempt; doubles with each.")
     retry_delay_max_s: float = Field(300, gt=0, description="Longest delay between two attempts, in seconds.")
+    network_policies: bool = Field(
+        True, description="Whether NetworkPolicies let traffic to served models' pods through on their port only."
+    )
+    operator_namespace: Name = Field(
+        "alidade-system", description="Namespace of the operator, which those let ask replicas for their load."
+    )
+    monitoring_namespace: Name = Field("monitoring", description="Namespace of Prometheus, which those let scrape.")
+    pod_monitors: bool = Field(False, description="Whether PodMonitors tell Prometheus to scrape served models' pods.")
+    prometheus_url: str | None = Field(
+        None, max_length=1024, description="Prometheus that KEDA asks for the load of served models."
+    )
     progress_interval_s: float = Field(2, gt=0, description="Seconds between two reads of a running job's progress.")
     status_interval_s: float = Field(
         5, ge=0, description="Least number of seconds between two writes of a job's progress into its status."

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from alidade_crds.contract import GatewayDocument, ProgressDocument
 from alidade_crds.evaluation import EvaluationStatus
 from alidade_crds.status import JobStatus
 from alidade_operator import resourcegauges
@@ -21,6 +22,7 @@ from alidade_operator.api import (
     CLAIM,
     EVALUATION,
     MODEL_SERVE,
+    OPTIONAL_KINDS,
     PARENT_KINDS,
     Api,
     ApiError,
@@ -45,13 +47,14 @@ from alidade_operator.metrics import (
 from alidade_operator.observe import Sight, observe
 from alidade_operator.observerun import observe_run
 from alidade_operator.observeserve import observe_serve
-from alidade_operator.progressreader import ProgressReader
+from alidade_operator.podreader import PROGRESS, SERVING, PodReader
 from alidade_operator.reconcile.alignmentrun import plan_alignment_run
 from alidade_operator.reconcile.modelserve import plan_model_serve
 from alidade_operator.reconcile.plan import STATUSES, Plan, TrainingJob, parse_status
 from alidade_operator.reconcile.run import AlignmentRun
 from alidade_operator.reconcile.serve import ModelServe
 from alidade_operator.reconcile.trainingjob import plan_training_job
+from alidade_operator.resources.observation import ReplicaLoad
 from alidade_operator.resync import resync
 from alidade_operator.workqueue import WorkQueue
 
@@ -84,8 +87,11 @@ class Controller:
         self._cache = Cache()
         self._queue: WorkQueue[Key] = WorkQueue(on_wait=QUEUE_WAIT.observe)
         self._executor = Executor(api, self._cache, on_resource=self._enqueue_resource)
-        self._progress: ProgressReader[Key] = ProgressReader(
-            interval_s=config.progress_interval_s, on_change=self._queue.add
+        self._progress: PodReader[Key, ProgressDocument] = PodReader(
+            PROGRESS, interval_s=config.progress_interval_s, on_change=self._queue.add
+        )
+        self._serving: PodReader[Key, GatewayDocument | ReplicaLoad] = PodReader(
+            SERVING, interval_s=config.progress_interval_s, on_change=self._queue.add
         )
         self._gauges = JobGauges()
         self._results = ResultGauges()
@@ -98,6 +104,7 @@ class Controller:
         """
         self._spawn(self._resync_for_ever(), "resync")
         self._spawn(self._progress.run(), "progress")
+        self._spawn(self._serving.run(), "serving")
         for number in range(self.config.workers):
             self._spawn(self._work(may_work), f"worker {number}")
         if self._config_path is not None:
@@ -181,7 +188,7 @@ class Controller:
             if self._cache.missing_kinds != missing:
                 self.enqueue_all()
             interval_s = self.config.resync_interval_s
-            if self._cache.missing_kinds:
+            if self._cache.missing_kinds - {kind.kind for kind in OPTIONAL_KINDS}:
                 interval_s = min(interval_s, _MISSING_KIND_S)
             # Spread, so that several operators do not list at the same time.
             await asyncio.sleep(interval_s * random.uniform(1.0, 1.2))
@@ -237,13 +244,15 @@ class Controller:
         kind = kind_named(key.kind)
         body = self._cache.get(key)
         if body is None:
-            self._progress.watch(key, None)
+            self._progress.watch(key, ())
+            self._serving.watch(key, ())
             self._gauges.hide(*key)
             if kind is EVALUATION:
                 self._results.hide(key.namespace, key.name)
             return "gone"
         plan, now = await self._plan(kind, body)
-        self._progress.watch(key, plan.progress)
+        self._progress.watch(key, (plan.progress,) if plan.progress is not None else ())
+        self._serving.watch(key, plan.readings)
         try:
             await self._executor.carry_out(plan, kind, body, now)
         except ApiError as error:
@@ -255,7 +264,7 @@ class Controller:
 
     async def _plan(self, kind: Kind, body: JsonObject) -> tuple[Plan, datetime]:
         """What is to be done, and the time as of which."""
-        seen = Sight(self._cache, self._api, self.config, self._progress.documents)
+        seen = Sight(self._cache, self._api, self.config, self._progress.documents, self._serving.documents)
         body = with_arenas_resolved(body, self.config)
         if kind is ALIGNMENT_RUN:
             run = AlignmentRun.parse(body)

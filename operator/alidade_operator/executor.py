@@ -9,7 +9,7 @@ from alidade_crds.modelserve import ModelServeStatus
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import JobStatus, ResourceStatus
 from alidade_operator.api import EVENT, PARENT_KINDS, Api, ApiError, JsonObject, Kind
-from alidade_operator.cache import Cache, Key, key_of
+from alidade_operator.cache import Cache, Key, key_of, parent_key
 from alidade_operator.conditions import Conditions
 from alidade_operator.events import event_body
 from alidade_operator.reconcile.plan import STATUSES, Adjust, Apply, Child, Create, Delete, Notice, Plan, parse_status
@@ -26,10 +26,14 @@ class OutdatedPlanError(Exception):
 
 
 class Executor:
-    """Writes to the API, and puts what it wrote into the cache, so that the next plan sees it before the watch does."""
+    """Writes to the API, and puts what it wrote into the cache, so that the next plan sees it before the watch does.
+
+    An answer holds what others have written before, too. Their events come later and bring nothing new then, so
+    whoever waits for them is told of it here.
+    """
 
     def __init__(self, api: Api, cache: Cache, *, on_resource: Callable[[Key], None] | None = None) -> None:
-        """on_resource: told of resources of ours that were written or deleted: their events bring nothing new then."""
+        """on_resource: told of resources of ours that a plan is due for, since no event will bring anything new."""
         self._api = api
         self._on_resource = on_resource
         self._cache = cache
@@ -94,7 +98,7 @@ class Executor:
             if not error.already_exists:
                 raise
             name = child.body["metadata"]["name"]
-            self._cache.put(child.kind, await self._api.get(child.kind, namespace, name))
+            self._take_in(child.kind, await self._api.get(child.kind, namespace, name))
             raise OutdatedPlanError(f"{child.kind.kind} {name} is already there") from error
         self._take_in(child.kind, made)
 
@@ -102,9 +106,18 @@ class Executor:
         """Puts a child that was written into the cache; one that is a resource of ours has a plan of its own coming."""
         if kind not in WATCHED_KINDS:
             return
+        key = key_of(kind, body)
+        before = self._cache.get(key)
         self._cache.put(kind, body)
-        if kind in PARENT_KINDS and self._on_resource is not None:
-            self._on_resource(key_of(kind, body))
+        parent = parent_key(kind, body)
+        if kind in PARENT_KINDS:
+            self._tell(key)
+        elif parent is not None and _differ(before, self._cache.get(key), "status"):
+            self._tell(parent)
+
+    def _tell(self, key: Key) -> None:
+        if self._on_resource is not None:
+            self._on_resource(key)
 
     async def _tell_refusal(
         self, plan: Plan, kind: Kind, resource: JsonObject, child: Child, error: ApiError, now: datetime
@@ -134,7 +147,11 @@ class Executor:
             if error.not_found or error.conflict:
                 raise OutdatedPlanError(f"{kind.kind} {metadata['name']} is gone or was replaced") from error
             raise
+        key = key_of(kind, written)
+        before = self._cache.get(key)
         self._cache.put(kind, written)
+        if _differ(before, self._cache.get(key), "spec", "metadata"):
+            self._tell(key)
 
     async def _delete(self, deletion: Delete, namespace: str) -> None:
         known = self._cache.get(Key(deletion.kind.kind, namespace, deletion.name))
@@ -148,8 +165,8 @@ class Executor:
             self._cache.put(deletion.kind, answer)
         elif known is not None and known["metadata"]["uid"] == deletion.uid:
             self._cache.remove(deletion.kind, known)
-            if deletion.kind in PARENT_KINDS and self._on_resource is not None:
-                self._on_resource(key_of(deletion.kind, known))
+            if deletion.kind in PARENT_KINDS:
+                self._tell(key_of(deletion.kind, known))
 
     async def post(self, kind: Kind, resource: JsonObject, notice: Notice, now: datetime) -> None:
         """Posts an Event. One that cannot be posted is told to the log: the status says the same, and work goes on."""
@@ -160,6 +177,14 @@ class Executor:
             if not error.already_exists:
                 fields = {"kind": kind.kind, "namespace": metadata["namespace"], "resource": metadata["name"]}
                 _log.warning("event not posted", extra=fields | {"action": "post event", "why": str(error)})
+
+
+def _differ(before: JsonObject | None, after: JsonObject | None, *parts: str) -> bool:
+    """Whether these parts of an object that was known are others now, but for the number of its version."""
+    if before is None or after is None:
+        return False
+    version = {"resourceVersion": None}
+    return any((before.get(part) or {}) | version != (after.get(part) or {}) | version for part in parts)
 
 
 def _refused(

@@ -27,7 +27,7 @@ class QuantizationJobSpec(JobBlocks):
     weights: int | None = None
     """Number of the model's weights, as far as it is known; for the memory estimate."""
     method: str
-    type: str
+    type: str | None = None
     texts: str | None = None
     samples: int = 256
 

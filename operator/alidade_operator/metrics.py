@@ -31,6 +31,7 @@ RESOURCES = Gauge(OperatorMetric.RESOURCES, OperatorMetric.RESOURCES.meaning, ["
 WATCH_EVENTS = counter(OperatorMetric.WATCH_EVENTS, ["resource"])
 RESYNC_REPAIRS = counter(OperatorMetric.RESYNC_REPAIRS, ["resource"])
 PROGRESS_READS = counter(OperatorMetric.PROGRESS_READS, ["outcome"])
+SERVING_READS = counter(OperatorMetric.SERVING_READS, ["outcome"])
 LEADER = Gauge(OperatorMetric.LEADER, OperatorMetric.LEADER.meaning)
 
 _JOB_GAUGES = {metric: Gauge(metric, metric.meaning, ["namespace", "name", "kind"]) for metric in JobMetric}

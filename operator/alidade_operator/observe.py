@@ -2,9 +2,9 @@
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from alidade_crds.contract import ProgressDocument
+from alidade_crds.contract import GatewayDocument, ProgressDocument
 from alidade_crds.evaluation import EvaluationSpec
 from alidade_crds.jobs import TrainingJobSpec
 from alidade_crds.status import ModelInfo
@@ -21,6 +21,7 @@ from alidade_operator.resources.observation import (
     EndpointView,
     Observed,
     PodView,
+    ReplicaLoad,
     SourceView,
     TrainingJobView,
     batch_job_view,
@@ -35,12 +36,13 @@ _VIEWS = {PYTORCH_JOB.kind: training_job_view, JOB.kind: batch_job_view}
 
 @dataclass(frozen=True)
 class Sight:
-    """Where observations come from. progress: the newest document of each pod, by the pod's uid."""
+    """Where observations come from. progress, serving: the newest document of each pod, by the pod's uid."""
 
     cache: Cache
     api: Api
     config: OperatorConfig
     progress: Mapping[str, ProgressDocument]
+    serving: Mapping[str, GatewayDocument | ReplicaLoad] = field(default_factory=dict)
 
     async def claims(self, uris: Iterable[str], namespace: str) -> frozenset[str]:
         """Those of the claims that the addresses name which exist, and the workspace's if it does.

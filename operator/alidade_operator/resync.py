@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from alidade_operator.api import CHILD_KINDS, CLAIM, PARENT_KINDS, Api, ApiError, JsonObject, Kind
+from alidade_operator.api import CHILD_KINDS, CLAIM, OPTIONAL_KINDS, PARENT_KINDS, Api, ApiError, JsonObject, Kind
 from alidade_operator.cache import Cache
 from alidade_operator.resources.labels import SELECTOR
 
@@ -32,7 +32,7 @@ async def _resync_kind(cache: Cache, api: Api, kind: Kind, namespace: str | None
     except ApiError as error:
         if not error.not_found:
             raise
-        if kind.kind not in cache.missing_kinds:
+        if kind.kind not in cache.missing_kinds and kind not in OPTIONAL_KINDS:
             _log.warning(
                 "kind is not installed", extra={"action": "list", "why": f"{kind.plural}.{kind.group} is not known"}
             )

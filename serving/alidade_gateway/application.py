@@ -9,6 +9,7 @@ from aiohttp.typedefs import Handler, Middleware
 from alidade_gateway.client import client
 from alidade_gateway.forwarding import Forwarder
 from alidade_gateway.gateway import GATEWAY, Gateway
+from alidade_gateway.pages.routes import add_pages
 from alidade_gateway.proxy import Proxy
 from alidade_gateway.settings import Settings
 from alidade_serving.front.access import CLIENT_CLOSED, PROBES, logged
@@ -49,6 +50,7 @@ def create_application(settings: Settings) -> web.Application:
             web.get(_STATUS, _status(gateway)),
         ]
     )
+    add_pages(application, open_paths, FORWARDER)
     # Last: it takes what nothing before it took.
     application.router.add_route("*", "/{path:.*}", _passed_on(gateway, open_paths.__contains__))
     return application

@@ -16,12 +16,12 @@ class Counts:
     def __init__(self) -> None:
         self.requests = 0
         self.errors = 0
-        self._first_bytes: deque[float] = deque(maxlen=_NEWEST)
+        self.first_bytes: deque[float] = deque(maxlen=_NEWEST)
         self._wholes: deque[float] = deque(maxlen=_NEWEST)
 
     def answered(self, *, first_byte_s: float, whole_s: float) -> None:
         """Records the times of one whole answer that was no error, counted from the request's arrival."""
-        self._first_bytes.append(first_byte_s)
+        self.first_bytes.append(first_byte_s)
         self._wholes.append(whole_s)
 
     def document(self) -> BackendCounts:
@@ -29,8 +29,8 @@ class Counts:
         return BackendCounts(
             requests=self.requests,
             errors=self.errors,
-            first_byte_seconds_p50=percentile(self._first_bytes, 50),
-            first_byte_seconds_p95=percentile(self._first_bytes, 95),
+            first_byte_seconds_p50=percentile(self.first_bytes, 50),
+            first_byte_seconds_p95=percentile(self.first_bytes, 95),
             seconds_p50=percentile(self._wholes, 50),
             seconds_p95=percentile(self._wholes, 95),
         )

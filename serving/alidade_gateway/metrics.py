@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from alidade_gateway.metric_names import GatewayMetric
+from alidade_crds.metric_names import GatewayMetric
 
 # Seconds: from an answer out of a cache to the longest one that a client waits for.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)

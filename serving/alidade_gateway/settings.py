@@ -111,7 +111,11 @@ def _url(text: str) -> str | None:
     if not text:
         return None
     parts = urlsplit(text)
-    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
+    try:
+        is_address = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        is_address = False
+    if not is_address or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
         raise argparse.ArgumentTypeError(f"{text!r} is not a URL such as http://kbqa-stable.default.svc")
     return text.rstrip("/")
 

@@ -22,7 +22,7 @@ class Script:
     stalls: (from, to) in seconds since the first question, in which no token is written. places: questions at once,
     more get 429. cut_after: tokens after which the connection is dropped. error_after: tokens after which an error is
     sent. key: asked for. says_usage: whether tokens are counted. stop_after: longest answer, whatever is asked for.
-    most_words: of a prompt, longer ones get 422.
+    most_words: of a prompt, longer ones get 422. counts_letters: every letter is a token, in place of half a word.
     """
 
     first_s: float = 0.0
@@ -35,6 +35,7 @@ class Script:
     says_usage: bool = True
     stop_after: int = 10_000
     most_words: int = 10_000
+    counts_letters: bool = False
     text: str = "word "
     asked: list[Json] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -107,8 +108,7 @@ class Script:
         reason = "stop" if tokens < body["max_tokens"] else "length"
         await _event(response, {"choices": [{"delta": {}, "text": "", "finish_reason": reason}]})
         if self.says_usage and body.get("stream_options", {}).get("include_usage"):
-            words = len(_said(body).split())
-            usage = {"prompt_tokens": PROMPT_OVERHEAD + TOKENS_PER_WORD * words, "completion_tokens": tokens}
+            usage = {"prompt_tokens": self._count(_said(body)), "completion_tokens": tokens}
             await _event(response, {"choices": [], "usage": usage})
         await response.write(b"data: [DONE]\n\n")
         return response
@@ -121,11 +121,14 @@ class Script:
                 return response
             event: Json = {"token": {"text": self.text, "special": False}, "generated_text": None, "details": None}
             if number == tokens - 1:
-                words = len(body["inputs"].split())
-                counts = {"generated_tokens": tokens, "input_length": PROMPT_OVERHEAD + TOKENS_PER_WORD * words}
+                counts = {"generated_tokens": tokens, "input_length": self._count(body["inputs"])}
                 event |= {"generated_text": self.text * tokens, "details": counts}
             await _event(response, event)
         return response
+
+    def _count(self, prompt: str) -> int:
+        words = prompt.split()
+        return PROMPT_OVERHEAD + (len("".join(words)) if self.counts_letters else TOKENS_PER_WORD * len(words))
 
     async def _begin(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -48,6 +48,15 @@ def test_measured_times_are_the_servers(api: str) -> None:
     assert run["gapSeconds"]["count"] == 10 * run["answered"]
 
 
+@pytest.mark.parametrize("tokens", [20, 40, 300])
+def test_prompts_have_the_length_in_the_mean_where_words_differ_in_tokens(tokens: int) -> None:
+    with serving(Script(counts_letters=True)) as url:
+        run = numbers(url, "--rate", 100, "--duration", 1, "--answer-tokens", 1, "--prompt-tokens", tokens)
+    assert run["answered"] > 50
+    # Whole words of 4.9 letters in the mean: what is asked for lies within half of one, and the measure adds its own.
+    assert run["promptTokens"] / run["answered"] == pytest.approx(tokens, abs=max(4, 0.05 * tokens))
+
+
 def test_a_stall_is_felt_by_every_request_that_arrives_meanwhile() -> None:
     """Nothing is written from 1 s to 3 s: the request that arrives at 1 + t waits 2 - t, half of all over 0.5 s.
 

@@ -85,12 +85,20 @@ def test_what_is_no_length_is_answered_with_the_forms(text: str) -> None:
         parse_lengths(text)
 
 
-def test_the_words_for_a_number_of_tokens_follow_from_two_measured_prompts() -> None:
-    """7 tokens of a template and 2 a word: 4 words are 15 tokens, 30 words 67."""
-    scale = Scale.through((4, 15), (30, 67))
-    assert (scale.overhead, scale.per_word) == (7, 2)
+def test_the_words_for_a_number_of_tokens_follow_from_measured_prompts() -> None:
+    """7 tokens of a template and 2 a word: 4 words are 15 tokens, 30 words 67, one token more or less."""
+    scale = Scale.fitted([(4, 14), (4, 16), (30, 66), (30, 68)])
+    assert (scale.overhead, scale.per_word) == pytest.approx((7, 2))
     assert scale.words(67) == 30
     assert scale.words(3) == 1
+
+
+@pytest.mark.parametrize("points", [[(4, 20)], [(4, 18), (4, 22)], [(4, 22), (6, 28), (6, 6)]])
+def test_prompts_of_one_length_tell_no_overhead(points: list[tuple[int, int]]) -> None:
+    scale = Scale.fitted(points)
+    words, tokens = (sum(values) for values in zip(*points, strict=True))
+    assert scale.overhead == 0
+    assert scale.per_word == pytest.approx(tokens / words)
 
 
 def test_questions_are_the_same_for_the_same_seed_and_begin_differently() -> None:

@@ -363,6 +363,30 @@ def test_following_a_log_ends_with_the_container(cluster: RunningCluster) -> Non
     assert cluster.kubectl("logs", "-f", "follows") == "0\n1\n2\n"
 
 
+def test_config_maps_and_secrets_change_in_running_pods(cluster: RunningCluster) -> None:
+    code = """
+import pathlib, time
+seen = ""
+while seen != "two new two":
+    now = " ".join(path.read_text() for path in sorted(pathlib.Path("/live").iterdir()) if path.is_file())
+    if now != seen:
+        print(now, flush=True)
+    seen = now
+    time.sleep(0.02)
+"""
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "live"}, "data": {"a": "one"}}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "live"}, "stringData": {"c": "one"}}
+    projected = {"sources": [{"configMap": {"name": "live"}}, {"secret": {"name": "live"}}]}
+    main = container(code, volumeMounts=[{"name": "v", "mountPath": "/live"}])
+    apply(cluster, config, secret, pod("lives", main, volumes=[{"name": "v", "projected": projected}], grace_s=1))
+    wait_until(lambda: "one one" in cluster.kubectl("logs", "lives", check=False), "it sees what there is at first")
+    apply(cluster, config | {"data": {"a": "two", "b": "new"}})
+    wait_until(lambda: "two new one" in cluster.kubectl("logs", "lives"), "it sees the ConfigMap change")
+    apply(cluster, secret | {"stringData": {"c": "two"}})
+    wait_for_phase(cluster, "lives", "Succeeded")
+    cluster.kubectl("delete", "configmap/live", "secret/live", "pod/lives")
+
+
 def test_a_service_knows_the_pods_behind_it(cluster: RunningCluster) -> None:
     service = {
         "apiVersion": "v1",

@@ -11,10 +11,20 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 
-from alidade_operator.api import ALIGNMENT_RUN, CONFIG_MAP, FINE_TUNE_JOB, PYTORCH_JOB, Api, ApiError, Connection
+from alidade_operator.api import (
+    ALIGNMENT_RUN,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    FINE_TUNE_JOB,
+    MODEL_SERVE,
+    PYTORCH_JOB,
+    Api,
+    ApiError,
+    Connection,
+)
 from alidade_operator.cache import Cache, Key
 from alidade_operator.executor import Executor, OutdatedPlanError
-from alidade_operator.reconcile.plan import Adjust, Create, Delete, Plan
+from alidade_operator.reconcile.plan import Adjust, Apply, Create, Delete, Plan
 from tests.operator.builders import NOW, job, observed, plan
 
 Answer = Callable[[web.Request, Any], tuple[int, Any]]
@@ -160,6 +170,60 @@ async def test_a_child_that_is_already_there_is_read_and_the_plan_made_anew() ->
             await Executor(api, cache).carry_out(LAUNCH, FINE_TUNE_JOB, RESOURCE, NOW)
         assert cache.get(Key("PyTorchJob", "team-a", "demo-1")) is not None
         assert not any(path.endswith("/status") for _, path in server.asked)
+
+
+async def test_a_resource_of_ours_that_is_already_there_is_put_in_line() -> None:
+    """Whoever has made it, its event brings nothing new once it is in the cache."""
+
+    def answer(request: web.Request, body: Any) -> tuple[int, Any]:
+        return (409, {"reason": "AlreadyExists"}) if request.method == "POST" else (200, stage(4))
+
+    async with serving(answer) as (api, _):
+        told = list[Key]()
+        made = Plan(children=(Create(FINE_TUNE_JOB, {"metadata": {"name": "demo-sft"}}),))
+        with pytest.raises(OutdatedPlanError):
+            await Executor(api, Cache(), on_resource=told.append).carry_out(made, ALIGNMENT_RUN, RESOURCE, NOW)
+        assert told == [Key("FineTuneJob", "team-a", "demo-sft")]
+
+
+@pytest.mark.parametrize(
+    ("newer", "told"),
+    [
+        ({}, []),
+        ({"generation": 2}, [Key("FineTuneJob", "team-a", "demo")]),
+        ({"deletionTimestamp": "2026-11-21T12:00:00Z"}, [Key("FineTuneJob", "team-a", "demo")]),
+        ({"annotations": {"team": "a"}}, [Key("FineTuneJob", "team-a", "demo")]),
+    ],
+)
+async def test_a_change_that_the_answer_to_a_write_brings_is_put_in_line(
+    newer: dict[str, Any], told: list[Key]
+) -> None:
+    """A user has applied between the plan and its status: the event comes when the cache has it already."""
+    metadata = RESOURCE["metadata"] | {"generation": 1}
+
+    def answer(request: web.Request, body: Any) -> tuple[int, Any]:
+        return 200, {"metadata": metadata | newer | {"resourceVersion": "3"}, "spec": {}, "status": body["status"]}
+
+    async with serving(answer) as (api, _):
+        cache, heard = Cache(), list[Key]()
+        cache.put(FINE_TUNE_JOB, {"metadata": metadata, "spec": {}})
+        made = Plan(status=LAUNCH.status)
+        await Executor(api, cache, on_resource=heard.append).carry_out(made, FINE_TUNE_JOB, RESOURCE, NOW)
+        assert heard == told
+
+
+@pytest.mark.parametrize("ready", [0, 1])
+async def test_a_status_that_the_answer_to_an_applied_child_brings_is_put_in_line(ready: int) -> None:
+    labels = {"alidade.dev/kind": "ModelServe", "app.kubernetes.io/instance": "demo"}
+    metadata = {"name": "demo", "namespace": "team-a", "uid": "d", "labels": labels}
+    known = {"metadata": metadata | {"resourceVersion": "2"}, "spec": {}, "status": {"readyReplicas": 0}}
+    newer = {"metadata": metadata | {"resourceVersion": "4"}, "spec": {}, "status": {"readyReplicas": ready}}
+    async with serving(lambda request, body: (200, newer)) as (api, _):
+        cache, told = Cache(), list[Key]()
+        cache.put(DEPLOYMENT, known)
+        made = Plan(children=(Apply(DEPLOYMENT, {"metadata": {"name": "demo"}}),))
+        await Executor(api, cache, on_resource=told.append).carry_out(made, MODEL_SERVE, RESOURCE, NOW)
+        assert told == [Key("ModelServe", "team-a", "demo")] * ready
 
 
 async def test_a_refused_child_is_told_in_the_status_and_counts_no_attempt() -> None:

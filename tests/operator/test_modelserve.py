@@ -9,7 +9,7 @@ import pytest
 
 from alidade_crds.contract import QuantizationDocument, ResultDocument
 from alidade_crds.modelserve import ModelServeSpec, ModelServeStatus, QuantizationReport
-from alidade_operator.api import CONFIG_MAP, DEPLOYMENT, JOB, MODEL_SERVE, SERVICE, ApiError
+from alidade_operator.api import CONFIG_MAP, DEPLOYMENT, JOB, MODEL_SERVE, NETWORK_POLICY, SERVICE, ApiError
 from alidade_operator.executor import Executor
 from alidade_operator.reconcile.afteralignment import serves_its_spec
 from alidade_operator.reconcile.modelserve import plan_model_serve
@@ -75,9 +75,9 @@ def body_of(made: Plan, kind: Any) -> dict[str, Any]:
     return next(child.body for child in made.children if child.kind is kind)
 
 
-def running(made: Plan, **values: Any) -> dict[str, ChildView]:
-    """Deployment and Service as a plan has applied them, every replica ready."""
-    views = {}
+def running(made: Plan, **values: Any) -> dict[str, Any]:
+    """Deployment, Service and NetworkPolicy as a plan has applied them, every replica ready."""
+    views: dict[str, Any] = {}
     for name, kind in (("deployment", DEPLOYMENT), ("service", SERVICE)):
         body = body_of(made, kind)
         metadata = body["metadata"] | {"uid": f"uid-{name}", "generation": 3}
@@ -85,6 +85,9 @@ def running(made: Plan, **values: Any) -> dict[str, ChildView]:
         numbers = {f"{word}Replicas": count for word in ("updated", "ready", "available")}
         status = numbers | {"observedGeneration": 3, "replicas": count}
         views[name] = child_view({"metadata": metadata, "spec": body["spec"], "status": status}, UID)
+    policy = body_of(made, NETWORK_POLICY)
+    policy["metadata"]["uid"] = "uid-policy"
+    views["others"] = {(NETWORK_POLICY.kind, "chat"): child_view(policy, UID)}
     return views | {"deployment": replace(views["deployment"], **values)}
 
 
@@ -126,7 +129,7 @@ def quantizing(
 
 def test_a_folder_of_a_volume_gets_service_and_deployment() -> None:
     made = plan(serve())
-    assert created(made) == ["Service/chat", "Deployment/chat"]
+    assert created(made) == ["Deployment/chat", "Service/chat", "NetworkPolicy/chat"]
     assert condition(made, "Accepted")[:2] == ("True", "Valid")
     assert condition(made, "Quantized") == ("True", "NotAskedFor", "The weights stay as they are.")
     assert condition(made, "Progressing")[:2] == ("True", "RollingOut")
@@ -218,19 +221,16 @@ def test_what_the_digest_says_is_new_is_rolled_out_although_its_address_is_the_s
 # What is refused
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
-    ({"autoscaling": {"max": 3}}, "FeatureNotAvailable", "spec.autoscaling is set"),
-    ({"adapters": [{"name": "a", "model": FOLDER}]}, "FeatureNotAvailable", "spec.adapters is set"),
-    ({"rollout": {"canaryPercent": 10}}, "FeatureNotAvailable", "spec.rollout.canaryPercent is 10"),
-    ({"rollout": {"previous": "keep"}}, "FeatureNotAvailable", "spec.rollout.previous is keep"),
-    ({"engine": "vllm"}, "FeatureNotAvailable", "spec.engine is vllm"),
-    ({"engine": "tgi"}, "FeatureNotAvailable", "spec.engine is tgi"),
+    ({"adapters": [{"name": "a", "model": FOLDER}], "quantization": Q4}, "InvalidSpec", "spec.adapters is set"),
+    ({"engine": "vllm"}, "InvalidSpec", "spec.engine is vllm"),
+    ({"engine": "tgi"}, "InvalidSpec", "spec.engine is tgi"),
     *(
-        ({"quantization": {"method": name}}, "FeatureNotAvailable", f"spec.quantization.method is {name}")
+        ({"quantization": {"method": name}}, "InvalidSpec", f"spec.quantization.method is {name}")
         for name in ("gptq", "awq", "fp8", "nf4")
     ),
     ({"compute": {"queue": "team"}}, "FeatureNotAvailable", "spec.compute.queue is set"),
     ({"model": FOLDER | {"trustRemoteCode": True}}, "FeatureNotAvailable", "spec.model.trustRemoteCode is true"),
-    ({"compute": {"nodePool": "a100-80gb"}}, "FeatureNotAvailable", "spec.engine is auto and pool a100-80gb has GPUs"),
+    ({"compute": {"nodePool": "a100-80gb"}}, "InvalidSpec", "spec.engine is auto, which means vllm in pool a100-80gb"),
     ({"model": {"uri": "hf://org/name"}}, "FeatureNotAvailable", "spec.quantization.method is none"),
     ({"compute": {"nodePool": "none"}}, "NodePoolUnknown", "spec.compute.nodePool is none"),
     (
@@ -348,7 +348,7 @@ def test_a_quantized_model_is_rolled_out_with_the_numbers_in_the_status() -> Non
     resource = serve(quantization=Q4)
     begun = after(resource, plan(resource))
     made = plan(begun, quantizing(resource, "succeeded", result=quantized()))
-    assert created(made) == ["Service/chat", "Deployment/chat"]
+    assert created(made) == ["Deployment/chat", "Service/chat", "NetworkPolicy/chat"]
     assert condition(made, "Quantized") == (
         "True", "Completed", "q4_k_m: 300 bytes, 30% of before; perplexity 10.0 before, 10.2 after.",
     )  # fmt: skip

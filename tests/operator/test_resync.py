@@ -48,7 +48,10 @@ async def test_only_children_are_selected_by_label() -> None:
     asked = [urlsplit(path) for _, path in server.asked]
     selector = "app.kubernetes.io/managed-by=alidade"
     selected = {url.path.rsplit("/", 1)[-1] for url in asked if parse_qs(url.query).get("labelSelector") == [selector]}
-    assert selected == {"pytorchjobs", "jobs", "pods", "deployments", "services"}
+    assert selected == {
+        "pytorchjobs", "jobs", "pods", "deployments", "services", "poddisruptionbudgets", "networkpolicies",
+        "horizontalpodautoscalers", "scaledobjects", "podmonitors",
+    }  # fmt: skip
 
 
 async def test_each_namespace_is_listed_when_some_are_named() -> None:

@@ -30,7 +30,7 @@ from alidade_operator.cache import Key
 from alidade_operator.controller import Controller
 from alidade_operator.executor import OutdatedPlanError
 from tests.operator.builders import CONFIG, failure, success
-from tests.operator.memory import KINDS, SFT, MemoryCluster, drive, true
+from tests.operator.memory import KINDS, NAMESPACE, SFT, MemoryCluster, drive, true
 from tests.operator.test_alignmentrun import EVALUATE, PROGRAM, SAFETY
 
 RUNS = ("demo", "other")
@@ -334,10 +334,19 @@ class Runs(RuleBasedStateMachine):
         for _ in range(100):
             self.deliver(1000)
             if not self.line.ready():
+                self._every_spec_was_taken_up()
                 return
             self.work(0)
             self.nothing_is_broken()
         raise AssertionError(f"never quiet: {self.line.due}")
+
+    def _every_spec_was_taken_up(self) -> None:
+        """When all has been told and all work is done, whoever is not in line has been looked at as it is now."""
+        for kind in (ALIGNMENT_RUN, FINE_TUNE_JOB, REWARD_MODEL):
+            for name in self.cluster.names(kind):
+                if Key(kind.kind, NAMESPACE, name) not in self.line.due:
+                    body = self.cluster.api.objects[kind.kind, name]
+                    assert body["status"]["observedGeneration"] == body["metadata"]["generation"], name
 
     def _play(self, *, aligns: bool = True) -> bool:
         """Whether there was something to do for a trainer; aligns: alignments are brought to their end too."""
@@ -402,3 +411,13 @@ def test_a_failure_while_the_newest_spec_is_refused_does_not_end_the_next_one() 
     walk.end_pods(which=0, outcome=OUTCOMES[2])
     walk.apply(name="other", blocks={"compute": {"nodePool": "nowhere"}})
     walk.teardown()
+
+
+def test_a_change_that_comes_back_with_our_own_write_is_taken_up() -> None:
+    """The cache has it from the answer to a write of the status by the time that the watch tells of it."""
+    walk = started()
+    walk.apply(name="demo", blocks={"suspend": True})
+    walk.work(which=0)
+    assert walk.cluster.status("demo")["observedGeneration"] == 1
+    walk.deliver(most=1000)
+    assert Key("AlignmentRun", NAMESPACE, "demo") in walk.line.ready()

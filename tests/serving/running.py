@@ -1,4 +1,4 @@
-"""`alidade-serve` as a process, and the few requests that every test makes."""
+"""`alidade-serve` and other servers as processes, and the few requests that every test makes."""
 
 import json
 import os
@@ -27,14 +27,12 @@ DEFAULTS = {
 }
 
 
-class Server:
-    """A server whose log is read as it is written."""
+class HttpProcess:
+    """A Python program that serves HTTP, whose log is read as it is written. listening: what its address follows."""
 
-    def __init__(self, model: Path, cache: Path, flags: dict[str, object]) -> None:
-        arguments = [f"--model={model}", f"--cache={cache}"]
-        arguments += [f"--{name.replace('_', '-')}={value}" for name, value in (DEFAULTS | flags).items()]
+    def __init__(self, arguments: list[str], listening: str = "listening: ") -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "alidade_serving.main", *arguments],
+            [sys.executable, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -44,11 +42,8 @@ class Server:
         self._lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.url = self._await_line("listening: ").split()[-1].rstrip('"}')
+        self.url = self._await_line(listening).partition(listening)[2].split()[0].rstrip('"}')
         self.key: str | None = None
-
-    def wait_until_ready(self) -> None:
-        self._await_line('"ready: ')
 
     def wait_for_line(self, part: str) -> str:
         """The next line of the log that holds the text."""
@@ -74,9 +69,6 @@ class Server:
 
     def post_raw(self, path: str, body: bytes) -> tuple[int, str]:
         return self._ask(urllib.request.Request(self.url + path, body, self._headers()))
-
-    def generate(self, inputs: str, **parameters: object) -> tuple[int, Any]:
-        return self.post("/generate", {"inputs": inputs, "parameters": parameters})
 
     def stream(self, path: str, body: object) -> Iterator[dict[str, Any]]:
         """The events of a stream, until it ends or the iteration is left."""
@@ -143,3 +135,22 @@ class Server:
             assert line, "the server ended: " + "".join(self.log[-20:])
             if part in line:
                 return line
+
+
+class Server(HttpProcess):
+    """`alidade-serve`."""
+
+    def __init__(self, model: Path, cache: Path, flags: dict[str, object]) -> None:
+        arguments = [f"--model={model}", f"--cache={cache}", *as_flags(DEFAULTS | flags)]
+        super().__init__(["-m", "alidade_serving.main", *arguments])
+
+    def wait_until_ready(self) -> None:
+        self._await_line('"ready: ')
+
+    def generate(self, inputs: str, **parameters: object) -> tuple[int, Any]:
+        return self.post("/generate", {"inputs": inputs, "parameters": parameters})
+
+
+def as_flags(settings: dict[str, object]) -> list[str]:
+    """Settings as a command line gives them."""
+    return [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]

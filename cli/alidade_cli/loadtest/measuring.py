@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 _PROBE_WORDS = 4
+_PROBES, _ROUNDS = 4, 4
+_CLOSE = 0.03
 _PROBE_TIMEOUT_S = 120.0
 
 
@@ -133,19 +135,28 @@ async def _questions(
 
 
 async def _scale(session: "aiohttp.ClientSession", door: Door, api: Api, plan: Plan) -> Scale:
-    """How many tokens words are here: two prompts that the server counts, the longer as long as most will be."""
+    """How many tokens words are here: prompts that the server counts, from short ones towards the usual length.
+
+    Words differ in their tokens; the rounds end when prompts are as long as they should be, in the mean.
+    """
     generator = random.Random(f"probes {plan.seed}")
-    shorter = await _probe(session, door, api, _random_question(generator, _PROBE_WORDS))
-    if shorter is None:
-        raise CommandFailed(
-            f"{door.url} does not say how many tokens a prompt has, so prompts of a given length cannot be made; give "
-            "prompts with --prompts FILE"
-        )
-    words = round(_PROBE_WORDS * plan.prompt_lengths.median / shorter)
-    if words <= _PROBE_WORDS:
-        return Scale(0.0, shorter / _PROBE_WORDS)
-    longer = await _probe(session, door, api, _random_question(generator, words))
-    return Scale.through((_PROBE_WORDS, shorter), (words, longer or 0))
+    target = plan.prompt_lengths.median
+    words, points, scale = _PROBE_WORDS, list[tuple[int, int]](), Scale(0.0, 1.0)
+    for _ in range(_ROUNDS):
+        counts = [await _probe(session, door, api, _random_question(generator, words)) for _ in range(_PROBES)]
+        known = [count for count in counts if count is not None]
+        if not known:
+            raise CommandFailed(
+                f"{door.url} does not say how many tokens a prompt has, so prompts of a given length cannot be made; "
+                "give prompts with --prompts FILE"
+            )
+        points += [(words, count) for count in known]
+        scale = Scale.fitted(points)
+        is_close = abs(sum(known) / len(known) - target) <= _CLOSE * target
+        words = scale.words(round(target))
+        if is_close or words <= _PROBE_WORDS:
+            break
+    return scale
 
 
 def _random_question(generator: random.Random, words: int) -> Question:

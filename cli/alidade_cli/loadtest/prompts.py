@@ -1,6 +1,7 @@
 """What is asked: texts of random words whose length in tokens is known from the server, or prompts from a file."""
 
 import json
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,13 +44,15 @@ class Scale:
     per_word: float
 
     @classmethod
-    def through(cls, shorter: tuple[int, int], longer: tuple[int, int]) -> "Scale":
-        """The line through two measured prompts, each (words, tokens)."""
-        words, tokens = longer[0] - shorter[0], longer[1] - shorter[1]
-        if words <= 0 or tokens <= 0:
-            return cls(0.0, shorter[1] / shorter[0])
-        per_word = tokens / words
-        return cls(max(0.0, shorter[1] - per_word * shorter[0]), per_word)
+    def fitted(cls, points: Sequence[tuple[int, int]]) -> "Scale":
+        """The line through measured prompts, each (words, tokens), by least squares."""
+        mean_words, mean_tokens = (math.fsum(values) / len(points) for values in zip(*points, strict=True))
+        spread = math.fsum((words - mean_words) ** 2 for words, _ in points)
+        together = math.fsum((words - mean_words) * (tokens - mean_tokens) for words, tokens in points)
+        if not spread or together <= 0:
+            return cls(0.0, mean_tokens / mean_words)
+        per_word = together / spread
+        return cls(max(0.0, mean_tokens - per_word * mean_words), per_word)
 
     def words(self, tokens: int) -> int:
         """Words of a prompt of so many tokens; a prompt has at least one."""

@@ -15,9 +15,13 @@ from alidade_local.apiserver.kinds_core import (
     PERSISTENT_VOLUME_CLAIM,
     ROLE_BINDING,
     SECRET,
-    SERVICE,
 )
 from alidade_local.apiserver.kinds_pods import POD
+from alidade_local.apiserver.kinds_policies import (
+    HORIZONTAL_POD_AUTOSCALER,
+    NETWORK_POLICY,
+    POD_DISRUPTION_BUDGET,
+)
 from alidade_local.apiserver.resources import ALL_VERBS, Resource, ScalePaths
 
 _SCALE = ScalePaths(selector=".spec.selector")
@@ -75,12 +79,12 @@ def _resource(
 _CORE_EVENTS = _resource("v1", "events", "Event", EVENT, short=("ev",), selectable_fields=_EVENT_FIELDS)
 
 
-def builtin_resources() -> list[Resource]:
-    """All of them, in the order in which discovery shows them."""
-    return [*_core(), *_workloads(), *_policies(), *_cluster()]
+def builtin_resources(service: KindRules) -> list[Resource]:
+    """All of them, in the order in which discovery shows them. service: the rules of Services."""
+    return [*_core(service), *_workloads(), *_policies(), *_cluster()]
 
 
-def _core() -> list[Resource]:
+def _core(service: KindRules) -> list[Resource]:
     return [
         _resource(
             "v1",
@@ -98,7 +102,7 @@ def _core() -> list[Resource]:
             "v1",
             "services",
             "Service",
-            SERVICE,
+            service,
             short=("svc",),
             status=True,
             in_all=True,
@@ -164,7 +168,7 @@ def _workloads() -> list[Resource]:
             "autoscaling/v2",
             "horizontalpodautoscalers",
             "HorizontalPodAutoscaler",
-            UNCOUNTED,
+            HORIZONTAL_POD_AUTOSCALER,
             short=("hpa",),
             status=True,
             in_all=True,
@@ -187,9 +191,16 @@ def _workloads() -> list[Resource]:
 
 def _policies() -> list[Resource]:
     return [
-        _resource("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", short=("netpol",)),
+        _resource("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", NETWORK_POLICY, short=("netpol",)),
         _resource("networking.k8s.io/v1", "ingresses", "Ingress", short=("ing",), status=True),
-        _resource("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget", short=("pdb",), status=True),
+        _resource(
+            "policy/v1",
+            "poddisruptionbudgets",
+            "PodDisruptionBudget",
+            POD_DISRUPTION_BUDGET,
+            short=("pdb",),
+            status=True,
+        ),
         _resource("rbac.authorization.k8s.io/v1", "roles", "Role", UNCOUNTED),
         _resource("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding", ROLE_BINDING),
         _resource("rbac.authorization.k8s.io/v1", "clusterroles", "ClusterRole", UNCOUNTED, namespaced=False),

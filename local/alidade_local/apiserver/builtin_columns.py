@@ -220,15 +220,20 @@ def _hpa_reference(obj: Json) -> str:
 
 
 def _hpa_targets(obj: Json) -> str:
-    shown = []
-    for metric in obj["spec"].get("metrics") or ():
-        source: Json = next((value for key, value in metric.items() if key != "type"), {})
-        target = source.get("target") or {}
-        wanted = target.get("averageValue") or target.get("value")
-        if target.get("averageUtilization") is not None:
-            wanted = f"{target['averageUtilization']}%"
-        shown.append(f"{source.get('name', 'custom')}: <unknown>/{wanted}")
-    return ", ".join(shown) or _NONE
+    return ", ".join(_hpa_target(metric) for metric in obj["spec"].get("metrics") or ()) or _NONE
+
+
+def _hpa_target(metric: Json) -> str:
+    """Present and wanted value of a metric; without a metrics API the first is never known."""
+    source: Json = next((value for key, value in metric.items() if key != "type"), {})
+    target = source.get("target") or {}
+    wanted = str(target.get("averageValue") or target.get("value"))
+    if target.get("averageUtilization") is not None:
+        wanted = f"{target['averageUtilization']}%"
+    elif metric.get("type") in ("Object", "External") and target.get("averageValue") is not None:
+        wanted = f"{target['averageValue']} (avg)"
+    name = f"{source['name']}: " if source.get("name") else ""
+    return f"{name}<unknown>/{wanted}"
 
 
 def _role_reference(obj: Json) -> str:

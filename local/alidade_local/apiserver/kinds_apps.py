@@ -2,12 +2,16 @@
 
 from typing import Any
 
-from alidade_local.apiserver.errors import FieldError, invalid, required
+from alidade_local.apiserver.errors import FieldError, forbidden_field, invalid, not_supported, required
 from alidade_local.apiserver.kinds import KindRules
 from alidade_local.apiserver.kinds_pods import default_pod_spec, validate_pod_spec
+from alidade_local.apiserver.kinds_policies import amount_errors
 from alidade_local.apiserver.selectors import labels_of_selector
 
 Json = dict[str, Any]
+
+_STRATEGIES = ("Recreate", "RollingUpdate")
+_NOTHING = (0, "0%")
 
 
 def _default_template(spec: Json) -> None:
@@ -46,6 +50,24 @@ def _validate_scaled(obj: Json, old: Json | None) -> list[FieldError]:
     return errors + validate_pod_spec(spec["template"]["spec"], "spec.template.spec", ("Always",))
 
 
+def _validate_deployment(deployment: Json, old: Json | None) -> list[FieldError]:
+    return [*_validate_scaled(deployment, old), *_strategy_errors(deployment["spec"]["strategy"])]
+
+
+def _strategy_errors(strategy: Json) -> list[FieldError]:
+    path, rolling = "spec.strategy.rollingUpdate", strategy.get("rollingUpdate") or {}
+    if strategy["type"] not in _STRATEGIES:
+        return [not_supported("spec.strategy.type", strategy["type"], _STRATEGIES)]
+    if strategy["type"] == "Recreate":
+        detail = "may not be specified when strategy `type` is 'Recreate'"
+        return [forbidden_field(path, detail)] if rolling else []
+    errors = [*amount_errors(rolling["maxSurge"], f"{path}.maxSurge", most=None)]
+    errors += amount_errors(rolling["maxUnavailable"], f"{path}.maxUnavailable")
+    if rolling["maxSurge"] in _NOTHING and rolling["maxUnavailable"] in _NOTHING:
+        errors.append(invalid(f"{path}.maxUnavailable", rolling["maxUnavailable"], "may not be 0 when `maxSurge` is 0"))
+    return errors
+
+
 def _selector_errors(spec: Json) -> list[FieldError]:
     selector = spec.get("selector")
     if not selector:
@@ -56,7 +78,7 @@ def _selector_errors(spec: Json) -> list[FieldError]:
     return []
 
 
-DEPLOYMENT = KindRules(default=_default_deployment, validate=_validate_scaled)
+DEPLOYMENT = KindRules(default=_default_deployment, validate=_validate_deployment)
 REPLICA_SET = KindRules(default=_default_replica_set, validate=_validate_scaled)
 
 

@@ -1,4 +1,4 @@
-"""Defaults and rules of the core kinds but pods, as far as kubectl, operators and our controllers rely on them."""
+"""Defaults and rules of the core kinds but pods and Services, as far as kubectl and controllers rely on them."""
 
 import base64
 import re
@@ -7,7 +7,6 @@ from typing import Any
 
 from alidade_local.apiserver.errors import FieldError, forbidden_field, invalid, not_supported, required
 from alidade_local.apiserver.kinds import KindRules
-from alidade_local.apiserver.names import label_value_errors
 
 Json = dict[str, Any]
 
@@ -24,60 +23,6 @@ def _new_namespace(namespace: Json) -> None:
 
 
 NAMESPACE = KindRules(default=_default_namespace, prepare_create=_new_namespace, counts_generation=False)
-
-
-def _default_service(service: Json) -> None:
-    spec = service.setdefault("spec", {})
-    spec.setdefault("type", "ClusterIP")
-    spec.setdefault("sessionAffinity", "None")
-    for port in spec.get("ports") or ():
-        port.setdefault("protocol", "TCP")
-        port.setdefault("targetPort", port.get("port"))
-    if spec["type"] != "ExternalName":
-        spec.setdefault("internalTrafficPolicy", "Cluster")
-        spec.setdefault("ipFamilies", ["IPv4"])
-        spec.setdefault("ipFamilyPolicy", "SingleStack")
-
-
-def _validate_service(service: Json, old: Json | None) -> list[FieldError]:
-    spec = service["spec"]
-    errors: list[FieldError] = []
-    types = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
-    if spec["type"] not in types:
-        errors.append(not_supported("spec.type", spec["type"], types))
-    ports = spec.get("ports") or []
-    if not ports and spec.get("clusterIP") != "None" and spec["type"] != "ExternalName":
-        errors.append(required("spec.ports"))
-    for index, port in enumerate(ports):
-        number = port.get("port", 0)
-        if not isinstance(number, int) or not 0 < number < 65536:
-            errors.append(invalid(f"spec.ports[{index}].port", number, "must be between 1 and 65535, inclusive"))
-        if len(ports) > 1 and not port.get("name"):
-            errors.append(required(f"spec.ports[{index}].name"))
-    if old is not None and old["spec"].get("clusterIP") and spec.get("clusterIP") != old["spec"]["clusterIP"]:
-        errors.append(invalid("spec.clusterIPs[0]", spec.get("clusterIP", ""), "may not change once set"))
-    for key, value in (spec.get("selector") or {}).items():
-        errors.extend(label_value_errors(value, f"spec.selector.{key}"))
-    return errors
-
-
-def _keep_service_address(service: Json, old: Json) -> None:
-    for name in ("clusterIP", "clusterIPs"):
-        if old["spec"].get(name) and not service["spec"].get(name):
-            service["spec"][name] = old["spec"][name]
-
-
-def _new_service(service: Json) -> None:
-    service["status"] = {"loadBalancer": {}}
-
-
-SERVICE = KindRules(
-    default=_default_service,
-    prepare_create=_new_service,
-    prepare_update=_keep_service_address,
-    validate=_validate_service,
-    counts_generation=False,
-)
 
 
 def _validate_data_keys(obj: Json, field: str) -> list[FieldError]:

@@ -12,6 +12,7 @@ from alidade_local.apiserver.paths import ResourcePath
 from alidade_local.apiserver.requests import json_response, read_object
 from alidade_local.apiserver.rest import Objects, Target
 from alidade_local.apiserver.settings import ApiServerSettings
+from alidade_local.budgets import Budget, count, guards, may_go
 
 Json = dict[str, Any]
 
@@ -70,9 +71,34 @@ class PodEndpoints:
     async def _evict(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
         eviction = await read_object(request, self._settings)
         options = delete_options(request.query, eviction.get("deleteOptions") or {})
+        self._check_budgets(target)
         outcome, _ = self._objects.delete(target, options)
         await self._objects.store.committed(outcome.rv)
         return _success(201)
+
+    def _check_budgets(self, target: Target) -> None:
+        """Refuse an eviction that a disruption budget does not allow; counted anew, so that none comes twice."""
+        pod, store = self._objects.get(target).obj, self._objects.store
+        phase = (pod.get("status") or {}).get("phase")
+        if phase != "Running" or pod["metadata"].get("deletionTimestamp"):
+            return
+        stored_budgets = store.all("poddisruptionbudgets.policy", target.namespace)
+        guarding = [stored.obj for stored in stored_budgets if guards(stored.obj, pod)]
+        if len(guarding) > 1:
+            raise ApiError(
+                500,
+                "InternalError",
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+            )
+        for budget in guarding:
+            counts = count(budget, [stored.obj for stored in store.all("pods.", target.namespace)], self._find_scaled)
+            if not may_go(budget, pod, counts):
+                raise _refused_by(budget, counts)
+
+    def _find_scaled(self, kind: str, namespace: str, name: str) -> Json | None:
+        keys = {"Deployment": "deployments.apps", "ReplicaSet": "replicasets.apps"}
+        stored = self._objects.store.get(keys[kind], namespace, name) if kind in keys else None
+        return stored.obj if stored is not None else None
 
     async def _log(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
         options = LogOptions.parse(request.query)
@@ -85,6 +111,17 @@ class PodEndpoints:
             await response.write(chunk)
         await response.write_eof()
         return response
+
+
+def _refused_by(budget: Json, counts: Budget) -> ApiError:
+    name = budget["metadata"]["name"]
+    message = f"The disruption budget {name} needs {counts.desired} healthy pods and has {counts.healthy} currently"
+    return ApiError(
+        429,
+        "TooManyRequests",
+        "Cannot evict pod as it would violate the pod's disruption budget.",
+        {"causes": [{"reason": "DisruptionBudget", "message": message}]},
+    )
 
 
 def _success(code: int) -> web.Response:

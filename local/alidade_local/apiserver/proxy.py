@@ -1,5 +1,6 @@
 """HTTP through the API server to a pod, or to a pod behind a service."""
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,7 @@ import aiohttp
 from aiohttp import web
 
 from alidade_local.apiserver.errors import ApiError, bad_request
+from alidade_local.apiserver.kinds_services import SERVICES_KEY
 from alidade_local.apiserver.rest import Objects, Target
 from alidade_local.apiserver.storage import Store
 
@@ -47,17 +49,19 @@ def pod_address(pod: Json, port: str) -> tuple[str, int]:
     raise bad_request(f"pod {pod['metadata']['name']} declares no port {port or 'at all'}; name its number")
 
 
-def service_address(store: Store, service: Json, port: str) -> tuple[str, int]:
-    """Where a ready pod behind a service listens."""
+def service_addresses(store: Store, service: Json, port: str) -> list[tuple[str, int]]:
+    """Where the ready pods behind a service listen, in an order of chance."""
     name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
     ports = service["spec"].get("ports") or []
     chosen = next((item for item in ports if not port or port in (item.get("name"), str(item["port"]))), None)
     if chosen is None:
         raise bad_request(f"service {name} has no port {port or 'at all'}")
     endpoints = store.get("endpoints.", namespace, name)
-    for address, number in _ready_addresses(endpoints.obj if endpoints else {}, chosen.get("name", "")):
-        return address, number
-    raise _unreachable(f'no endpoints available for service "{name}"')
+    found = list(_ready_addresses(endpoints.obj if endpoints else {}, chosen.get("name", "")))
+    if not found:
+        raise _unreachable(f'no endpoints available for service "{name}"')
+    random.shuffle(found)
+    return found
 
 
 def _ready_addresses(endpoints: Json, port_name: str) -> Iterator[tuple[str, int]]:
@@ -90,12 +94,19 @@ class Proxy:
         if scheme != "http":
             raise bad_request(f"the proxy speaks http to pods, not {scheme}")
         stored = self._objects.get(Target(target.resource, target.namespace, name))
-        if target.resource.key == "services.":
-            address, number = service_address(self._objects.store, stored.obj, port)
+        if target.resource.key == SERVICES_KEY:
+            places = service_addresses(self._objects.store, stored.obj, port)
         else:
-            address, number = pod_address(stored.obj, port)
+            places = [pod_address(stored.obj, port)]
         query = f"?{request.query_string}" if request.query_string else ""
-        return await self._pass_on(request, f"http://{address}:{number}/{path}{query}")
+        refused = ""
+        for address, number in places:
+            url = f"http://{address}:{number}/{path}{query}"
+            try:
+                return await self._pass_on(request, url)
+            except aiohttp.ClientConnectorError as error:
+                refused = f"dial {url}: {error.strerror}"  # nothing of the request was sent: another may have it
+        raise _unreachable(f"error trying to reach service: {refused}")
 
     async def _pass_on(self, request: web.BaseRequest, url: str) -> web.StreamResponse:
         if self._session is None:
@@ -103,18 +114,15 @@ class Proxy:
             self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=False)
         headers = [(name, value) for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON]
         data = request.content if request.body_exists else None
-        try:
-            async with self._session.request(
-                request.method, url, headers=headers, data=data, allow_redirects=False
-            ) as answer:
-                response = web.StreamResponse(status=answer.status, reason=answer.reason)
-                for name, value in answer.headers.items():
-                    if name.lower() not in _NOT_PASSED_ON:
-                        response.headers.add(name, value)
-                await response.prepare(request)
-                async for chunk in answer.content.iter_any():
-                    await response.write(chunk)
-                await response.write_eof()
-                return response
-        except aiohttp.ClientConnectorError as error:
-            raise _unreachable(f"error trying to reach service: dial {url}: {error.strerror}") from None
+        async with self._session.request(
+            request.method, url, headers=headers, data=data, allow_redirects=False
+        ) as answer:
+            response = web.StreamResponse(status=answer.status, reason=answer.reason)
+            for name, value in answer.headers.items():
+                if name.lower() not in _NOT_PASSED_ON:
+                    response.headers.add(name, value)
+            await response.prepare(request)
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+            await response.write_eof()
+            return response

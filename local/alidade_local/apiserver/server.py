@@ -16,6 +16,7 @@ from alidade_local.apiserver.discovery import REVIEWS, Discovery, version
 from alidade_local.apiserver.endpoints import Endpoints
 from alidade_local.apiserver.errors import ApiError, no_such_resource
 from alidade_local.apiserver.garbage import GarbageCollector
+from alidade_local.apiserver.kinds_services import SERVICES_KEY, ServiceAddresses, service_rules
 from alidade_local.apiserver.namespaces import NamespaceLifecycle
 from alidade_local.apiserver.negotiation import negotiate, parse_accept
 from alidade_local.apiserver.openapi import OpenApi
@@ -28,6 +29,7 @@ from alidade_local.apiserver.reviews import Reviewer
 from alidade_local.apiserver.service_accounts import ServiceAccountTokens, signing_key
 from alidade_local.apiserver.settings import ApiServerSettings
 from alidade_local.apiserver.storage import Store
+from alidade_local.loopback import ClusterNetwork
 
 Json = dict[str, Any]
 
@@ -43,7 +45,10 @@ class ApiServer:
     def __init__(self, settings: ApiServerSettings) -> None:
         self.settings = settings
         self.store = Store(settings.data_dir / "state.db", history_per_resource=settings.history_per_resource)
-        self.registry = Registry(builtin_resources())
+        addresses = ServiceAddresses(
+            ClusterNetwork.of(settings.data_dir).services, lambda: (item.obj for item in self.store.all(SERVICES_KEY))
+        )
+        self.registry = Registry(builtin_resources(service_rules(addresses)))
         self.objects = Objects(self.store)
         self._background = (
             Definitions(self.objects, self.registry).worker,
@@ -71,6 +76,7 @@ class ApiServer:
         """Begin to listen; returns when requests are answered."""
         self._commits = asyncio.create_task(self.store.run(), name="api server commits")
         self._create_namespaces()
+        self._give_addresses()
         self._tasks = [asyncio.create_task(worker.run()) for worker in self._background]
         self._tasks.append(asyncio.create_task(event_expiry.run(self.store, self.settings.events_kept_s)))
         await self.store.committed()
@@ -124,6 +130,15 @@ class ApiServer:
         for name in _INITIAL_NAMESPACES:
             if self.store.get(namespaces.key, "", name) is None:
                 self.objects.create_internally(namespaces, "", name, {})
+
+    def _give_addresses(self) -> None:
+        """Services of a version that had no addresses get theirs."""
+        services = self.registry.find("", "v1", "services")
+        assert services is not None
+        for stored in self.store.all(services.key):
+            self.objects.change_internally(
+                services.key, stored, lambda service: services.rules.prepare_update(service, service)
+            )
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:

@@ -3,6 +3,6 @@
 What it does not do, because it takes containers: limits of memory and processor are counted by the scheduler and
 enforced by nobody; mounts are links below the pod's folder, so read-only is not enforced and a path that a program has
 built in is the machine's; processes run as the user who started the cluster; every port is on the machine's loopback
-network, and a program that listens on all addresses takes its port from all pods. Files of ConfigMaps and Secrets stay
-as they were when the pod started.
+network, and a program that listens on all addresses takes its port from all pods. A subPath of a ConfigMap or Secret is
+updated like the rest of the volume, where a kubelet leaves it as it was.
 """

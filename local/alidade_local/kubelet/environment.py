@@ -26,6 +26,12 @@ class ReferencedData:
     config_maps: Mapping[str, Object] = field(default_factory=dict)
     secrets: Mapping[str, Object] = field(default_factory=dict)
 
+    @property
+    def versions(self) -> frozenset[tuple[str, str]]:
+        """What tells whether something has changed: uid and resource version of each."""
+        documents = [*self.config_maps.values(), *self.secrets.values()]
+        return frozenset((uid_of(document), document["metadata"].get("resourceVersion", "")) for document in documents)
+
     def config_map(self, namespace: str, name: str, *, optional: bool) -> dict[str, bytes]:
         """Contents by key; empty for an optional ConfigMap that does not exist."""
         document = self.config_maps.get(name)

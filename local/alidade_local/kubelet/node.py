@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from alidade_local.client import ApiClient
 from alidade_local.events import EventRecorder
-from alidade_local.informer import Informers
+from alidade_local.informer import Informer, Informers
 from alidade_local.kubelet.addresses import AddressPool
+from alidade_local.kubelet.environment import ReferencedData, references_of
 from alidade_local.kubelet.names import ServiceNames
 from alidade_local.kubelet.settings import KubeletSettings
-from alidade_local.objects import Object, format_time, is_deleting, uid_of
+from alidade_local.loopback import ClusterNetwork
+from alidade_local.objects import Key, Object, format_time, is_deleting, namespace_of, uid_of
 from alidade_local.resources import CLAIMS, CONFIG_MAPS, PODS, SECRETS, SERVICES
 
 NODE_NAME = "local"
@@ -35,7 +38,7 @@ class Node:
         self.client = client
         self.settings = settings
         self.events = EventRecorder(client, "kubelet")
-        self.addresses = AddressPool(str(settings.data_dir.resolve()))
+        self.addresses = AddressPool(ClusterNetwork.of(settings.data_dir))
         self.pods = informers.of(PODS)
         self._services = informers.of(SERVICES)
         self._claims = informers.of(CLAIMS)
@@ -51,11 +54,14 @@ class Node:
         others = [pod for pod in self.pods.all() if uid_of(pod) != uid_of(own)]
         return ServiceNames(services=self._services.all(), pods=[{**own, "status": status}, *others])
 
-    def config_maps(self, namespace: str) -> dict[str, Object]:
-        return {document["metadata"]["name"]: document for document in self._config_maps.all(namespace)}
-
-    def secrets(self, namespace: str) -> dict[str, Object]:
-        return {document["metadata"]["name"]: document for document in self._secrets.all(namespace)}
+    def referenced_data(self, pod: Object) -> ReferencedData:
+        """The ConfigMaps and Secrets that a pod names, as they are now."""
+        namespace = namespace_of(pod)
+        config_maps, secrets = references_of(pod)
+        return ReferencedData(
+            config_maps=_present(self._config_maps, namespace, config_maps),
+            secrets=_present(self._secrets, namespace, secrets),
+        )
 
     def bound_claims(self, namespace: str) -> frozenset[str]:
         return frozenset(
@@ -78,13 +84,22 @@ class Node:
         }
 
     def _signal(self, before: Object | None, after: Object | None) -> None:
-        if before is not None and after is not None and before.get("spec") == after.get("spec"):
-            same_ip = (before.get("status") or {}).get("podIP") == (after.get("status") or {}).get("podIP")
-            same_phase = (before.get("status") or {}).get("phase") == (after.get("status") or {}).get("phase")
-            if same_ip and same_phase and before.get("data") == after.get("data"):
-                return
+        if before is not None and after is not None and _seen_by_containers(before) == _seen_by_containers(after):
+            return
         self._change.set()
         self._change = asyncio.Event()
+
+
+def _present(informer: Informer, namespace: str, names: Iterable[str]) -> dict[str, Object]:
+    found = {name: informer.get(Key(namespace, name)) for name in names}
+    return {name: document for name, document in found.items() if document is not None}
+
+
+def _seen_by_containers(document: Object) -> tuple[Any, ...]:
+    """What of an object can be seen in a container, or decides whether one can be started."""
+    status, metadata = document.get("status") or {}, document["metadata"]
+    contents = tuple(document.get(name) for name in ("spec", "data", "binaryData"))
+    return (*contents, status.get("podIP"), status.get("phase"), metadata.get("labels"), metadata.get("annotations"))
 
 
 def node_capacity() -> dict[str, str]:

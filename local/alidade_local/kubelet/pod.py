@@ -18,10 +18,8 @@ from alidade_local.kubelet.container import ContainerContext, ContainerRunner, L
 from alidade_local.kubelet.environment import (
     MissingReferenceError,
     PodFacts,
-    ReferencedData,
     build_environment,
     expand,
-    references_of,
 )
 from alidade_local.kubelet.node import HOST_IP, NODE_NAME, Node, node_capacity
 from alidade_local.kubelet.paths import PathMap
@@ -29,11 +27,22 @@ from alidade_local.kubelet.probes import ProbeTarget
 from alidade_local.kubelet.processes import MARKER
 from alidade_local.kubelet.records import ContainerRecord, Terminated, Waiting, record_after_restart
 from alidade_local.kubelet.status import PodState, pod_status
-from alidade_local.kubelet.volumes import VolumeSources, below, make_root, make_volumes, mount_paths, termination_path
+from alidade_local.kubelet.volumes import (
+    VolumeSources,
+    below,
+    has_volumes_of_objects,
+    make_root,
+    make_volumes,
+    mount_paths,
+    termination_path,
+    update_volumes,
+)
 from alidade_local.objects import (
     Object,
+    annotations_of,
     is_deleting,
     key_of,
+    labels_of,
     name_of,
     namespace_of,
     parse_time,
@@ -72,6 +81,7 @@ class PodRunner:
         self._failure: tuple[str, str] | None = None
         self._changed = asyncio.Event()
         self._written: Object | None = None
+        self._mount_problem = ""
         self._is_over = False
         self.task = asyncio.create_task(self._run(), name=f"pod {key_of(pod)}")
 
@@ -142,12 +152,16 @@ class PodRunner:
     async def _live(self) -> None:
         """Everything up to the end of the last container."""
         self._changed.set()
-        await self._make_volumes()
-        policy = self.pod["spec"].get("restartPolicy") or "Always"
-        for runner in self._init:
-            if not await self._initialise(runner, policy):
-                return
-        await _finished([runner.start(policy) for runner in self._main])
+        made_of = await self._make_volumes()
+        keeper = asyncio.create_task(self._keep_volumes(made_of), name=f"volumes of pod {key_of(self.pod)}")
+        try:
+            policy = self.pod["spec"].get("restartPolicy") or "Always"
+            for runner in self._init:
+                if not await self._initialise(runner, policy):
+                    return
+            await _finished([runner.start(policy) for runner in self._main])
+        finally:
+            keeper.cancel()
 
     async def _initialise(self, runner: ContainerRunner, policy: str) -> bool:
         """Run an init container to its success, or start a sidecar; False when the pod failed with it."""
@@ -159,25 +173,50 @@ class PodRunner:
         state = runner.record.state
         return isinstance(state, Terminated) and state.exit_code == 0
 
-    async def _make_volumes(self) -> None:
-        reported = ""
+    def _volume_sources(self) -> VolumeSources:
+        return VolumeSources(
+            data=self._node.referenced_data(self.pod),
+            facts=self._facts(),
+            bound_claims=self._node.bound_claims(namespace_of(self.pod)),
+            volumes_dir=self._node.settings.volumes_dir,
+        )
+
+    async def _make_volumes(self) -> tuple[object, ...]:
+        """Make the volumes as soon as that is possible; returns what they were made of."""
         while True:
             try:
-                sources = VolumeSources(
-                    data=self._data(),
-                    facts=self._facts(),
-                    bound_claims=self._node.bound_claims(namespace_of(self.pod)),
-                    volumes_dir=self._node.settings.volumes_dir,
-                )
-                make_volumes(self.pod, self._folder / "volumes", sources)
-                return
+                make_volumes(self.pod, self._folder / "volumes", self._volume_sources())
+                return self._made_of()
             except MissingReferenceError as error:
-                if str(error) != reported:
-                    reported = str(error)
-                    self._emit(warning("FailedMount", reported))
+                self._report_mount(str(error))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(VOLUME_RETRY_S):
                     await self._node.wait_for_change()
+
+    async def _keep_volumes(self, made_of: tuple[object, ...]) -> None:
+        """Follow what the volumes are made of, until cancelled."""
+        while has_volumes_of_objects(self.pod):
+            if made_of != (made_of := self._made_of()):
+                self._update_volumes()
+            await self._node.wait_for_change()
+
+    def _update_volumes(self) -> None:
+        try:
+            update_volumes(self.pod, self._folder / "volumes", self._volume_sources())
+        except MissingReferenceError as error:
+            self._report_mount(str(error))
+        except OSError as error:
+            log.warning("volumes of pod %s: %s", key_of(self.pod), error)
+            self._report_mount(f"a volume could not be updated: {error.strerror or error}")
+
+    def _made_of(self) -> tuple[object, ...]:
+        return self._node.referenced_data(self.pod).versions, labels_of(self.pod), annotations_of(self.pod)
+
+    def _report_mount(self, problem: str) -> None:
+        """Say it once; again only after something else has been said."""
+        if problem != self._mount_problem:
+            self._mount_problem = problem
+            self._emit(warning("FailedMount", problem))
 
     def _remaining_deadline(self) -> float | None:
         seconds = self.pod["spec"].get("activeDeadlineSeconds")
@@ -214,7 +253,9 @@ class PodRunner:
         """Everything needed to execute a container now; raises MissingReferenceError or NoAddressYetError."""
         root = self._folder / f"root-{container['name']}"
         base = self._node.base_environment(self.pod)
-        variables = build_environment(self.pod, container, facts=self._facts(), data=self._data(), base=base)
+        variables = build_environment(
+            self.pod, container, facts=self._facts(), data=self._node.referenced_data(self.pod), base=base
+        )
         make_root(container, root, self._folder / "volumes", variables)
         paths = PathMap(root, mount_paths(container))
         names, namespace = self._node.names(self.pod, self._address), namespace_of(self.pod)
@@ -243,15 +284,6 @@ class PodRunner:
 
     def _facts(self) -> PodFacts:
         return PodFacts(pod_ip=self._address, host_ip=HOST_IP, node_name=NODE_NAME, allocatable=node_capacity())
-
-    def _data(self) -> ReferencedData:
-        namespace = namespace_of(self.pod)
-        config_maps, secrets = references_of(self.pod)
-        known_maps, known_secrets = self._node.config_maps(namespace), self._node.secrets(namespace)
-        return ReferencedData(
-            config_maps={name: known_maps[name] for name in config_maps if name in known_maps},
-            secrets={name: known_secrets[name] for name in secrets if name in known_secrets},
-        )
 
     @property
     def _grace_s(self) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from alidade_local.kubelet.atomic_files import File, write_files
 from alidade_local.kubelet.environment import (
     MissingReferenceError,
     PodFacts,
@@ -20,6 +21,7 @@ from alidade_local.objects import Object, namespace_of
 
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 _DEFAULT_MODE = 0o644
+_OF_OBJECTS = {"configMap", "secret", "downwardAPI", "projected"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def make_volumes(pod: Object, target: Path, sources: VolumeSources) -> None:
         try:
             _make_volume(pod, volume, target / volume["name"], sources)
         except MissingReferenceError as error:
-            raise MissingReferenceError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}') from error
+            raise _named(volume, error) from error
 
 
 def _make_volume(pod: Object, volume: Object, path: Path, sources: VolumeSources) -> None:
@@ -53,10 +55,33 @@ def _make_volume(pod: Object, volume: Object, path: Path, sources: VolumeSources
         _link(path, Path(volume["hostPath"]["path"]))
     elif "emptyDir" in volume:
         path.mkdir(exist_ok=True)
-    elif files := _files_of(pod, volume, sources):
-        _write_files(path, files)
     else:
-        path.mkdir(exist_ok=True)
+        write_files(path, _files_of(pod, volume, sources))
+
+
+def has_volumes_of_objects(pod: Object) -> bool:
+    """Whether a volume of the pod shows what stands in an object, and so changes with it."""
+    return any(_OF_OBJECTS & set(volume) for volume in pod["spec"].get("volumes") or [])
+
+
+def update_volumes(pod: Object, target: Path, sources: VolumeSources) -> None:
+    """Bring the volumes that are made of objects (ConfigMaps, Secrets, the pod itself) to what these say now.
+
+    A volume whose source is gone stays as it is; MissingReferenceError says which, when the others are done.
+    """
+    missing: list[MissingReferenceError] = []
+    for volume in pod["spec"].get("volumes") or []:
+        if _OF_OBJECTS & set(volume):
+            try:
+                write_files(target / volume["name"], _files_of(pod, volume, sources))
+            except MissingReferenceError as error:
+                missing.append(_named(volume, error))
+    if missing:
+        raise missing[0]
+
+
+def _named(volume: Object, error: MissingReferenceError) -> MissingReferenceError:
+    return MissingReferenceError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}')
 
 
 def claim_folder(pod: Object, claim: str, sources: VolumeSources) -> Path:
@@ -66,17 +91,11 @@ def claim_folder(pod: Object, claim: str, sources: VolumeSources) -> Path:
     return sources.volumes_dir / namespace_of(pod) / claim
 
 
-@dataclass(frozen=True)
-class _File:
-    content: bytes
-    mode: int
-
-
-def _files_of(pod: Object, volume: Object, sources: VolumeSources) -> dict[str, _File]:
+def _files_of(pod: Object, volume: Object, sources: VolumeSources) -> dict[str, File]:
     """The files of a configMap, secret, downwardAPI or projected volume by their path in it."""
     if "projected" in volume:
         projected = volume["projected"]
-        files: dict[str, _File] = {}
+        files: dict[str, File] = {}
         for source in projected.get("sources") or []:
             files |= _files_of_source(pod, source, projected.get("defaultMode"), sources)
         return files
@@ -90,12 +109,12 @@ def _files_of(pod: Object, volume: Object, sources: VolumeSources) -> dict[str, 
     return _files_of_source(pod, volume, source.get("defaultMode"), sources)
 
 
-def _files_of_source(pod: Object, holder: Object, default_mode: int | None, sources: VolumeSources) -> dict[str, _File]:
+def _files_of_source(pod: Object, holder: Object, default_mode: int | None, sources: VolumeSources) -> dict[str, File]:
     mode = _DEFAULT_MODE if default_mode is None else default_mode
     namespace = namespace_of(pod)
     if source := holder.get("downwardAPI"):
         return {
-            item["path"]: _File(_downward_value(pod, item, sources.facts).encode(), item.get("mode") or mode)
+            item["path"]: File(_downward_value(pod, item, sources.facts).encode(), item.get("mode") or mode)
             for item in source.get("items") or []
         }
     if source := holder.get("configMap"):
@@ -110,7 +129,7 @@ def _files_of_source(pod: Object, holder: Object, default_mode: int | None, sour
     files = {}
     for item in items:
         if item["key"] in contents:
-            files[item["path"]] = _File(contents[item["key"]], item.get("mode") or mode)
+            files[item["path"]] = File(contents[item["key"]], item.get("mode") or mode)
         elif not source.get("optional"):
             raise MissingReferenceError(f"references non-existent key {item['key']} of {name}")
     return files
@@ -120,18 +139,6 @@ def _downward_value(pod: Object, item: Object, facts: PodFacts) -> str:
     if "fieldRef" in item:
         return field_value(pod, item["fieldRef"]["fieldPath"], facts)
     return resource_value(pod, {}, item["resourceFieldRef"], facts)
-
-
-def _write_files(folder: Path, files: dict[str, _File]) -> None:
-    folder.mkdir(exist_ok=True)
-    for name, file in files.items():
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise MissingReferenceError(f"path {name!r} leads out of the volume")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        path.write_bytes(file.content)
-        path.chmod(file.mode)
 
 
 def _link(path: Path, target: Path) -> None:

@@ -161,11 +161,19 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class ProgressTarget:
-    """The pod that is asked for progress."""
+class PodTarget:
+    """A pod that is asked for a document."""
 
     pod_uid: str
     ip: str
+    path: str
+
+
+@dataclass(frozen=True)
+class ProgressTarget(PodTarget):
+    """The pod that is asked for progress."""
+
+    path: str = "/progress"
 
 
 @dataclass(frozen=True)
@@ -184,6 +192,8 @@ class Plan:
     look_again_s: float | None = None
     """Seconds after which time alone could change the plan."""
     progress: ProgressTarget | None = None
+    readings: tuple[PodTarget, ...] = ()
+    """Pods of a ModelServe that are asked for what they count."""
 
 
 def seconds_until(then: datetime, now: datetime) -> float:

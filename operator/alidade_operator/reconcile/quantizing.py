@@ -23,8 +23,9 @@ from alidade_operator.resources.observation import QUANTIZATION_CONTAINER, Obser
 from alidade_operator.resources.pytorchjob import Attempt
 from alidade_operator.resources.trainingpod import Program
 
-# Perplexity is measured in fp32; one weight at a time is decoded beside the model.
-_BYTES_PER_WEIGHT = 4
+# For CPUs perplexity is measured in fp32; one weight at a time is decoded beside the model. For GPUs the model is held
+# in 16 bit, and one layer at a time is moved to a GPU.
+_CPU_BYTES_PER_WEIGHT, _GPU_BYTES_PER_WEIGHT = 4, 2
 _BESIDE = 1.2
 
 
@@ -35,7 +36,7 @@ class Quantizing:
     workload: Kind = JOB
     component: str = "quantization"
     saves_memory: str = "name a smaller model"
-    image_setting: str = "trainerImage"
+    image_setting: str = "trainerImage, quantizationImage"
     warning: str = "QuantizationWarning"
 
     def refusal(self, job: TrainingJob, spec: JobBlocks, observed: Observed, config: OperatorConfig) -> Refusal | None:
@@ -52,8 +53,11 @@ class Quantizing:
         weights, memory = _quantization(spec).weights, spec.compute.memory or pool.memory
         if weights is None:
             return Verdict("Unknown", Reason.SIZE_UNKNOWN, "The size of the model is not known before it is loaded.")
-        needed = weights * _BYTES_PER_WEIGHT * _BESIDE + FIXED_CPU_BYTES
-        told = f"Measuring the model in fp32 needs about {needed / GIB:.1f} GiB"
+        in_files = _quantization(spec).type is None
+        each = _GPU_BYTES_PER_WEIGHT if in_files else _CPU_BYTES_PER_WEIGHT
+        needed = weights * each * _BESIDE + FIXED_CPU_BYTES
+        told = f"{'Quantizing the model in 16 bit' if in_files else 'Measuring the model in fp32'} needs about "
+        told += f"{needed / GIB:.1f} GiB"
         if memory is None:
             return Verdict("Unknown", Reason.SIZE_UNKNOWN, f"{told}, and no memory limit is set.")
         has = parse_quantity(memory)
@@ -78,7 +82,9 @@ class Quantizing:
 
     def body(self, launch: Launch, attempt: Attempt, document: Document) -> JsonObject:
         """As `Craft.body`."""
-        program = Program(QUANTIZATION_CONTAINER, ("alidade-trainer", "quantize"), launch.config.trainer_image)
+        config = launch.config
+        image = config.trainer_image if _quantization(launch.spec).type is not None else config.quantization_image
+        program = Program(QUANTIZATION_CONTAINER, ("alidade-trainer", "quantize"), image)
         return batch_job(
             attempt,
             program,

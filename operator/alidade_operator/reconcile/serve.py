@@ -1,15 +1,18 @@
 """A ModelServe as its plan sees it: the resource, and what is observed of its model, its job and its replicas."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from alidade_crds.blocks import Model, Output
+from alidade_crds.contract import GatewayDocument
 from alidade_crds.modelserve import (
     CPU_TYPES,
     ModelServeSpec,
     ModelServeStatus,
     QuantizationJobStatus,
     QuantizationMethod,
+    QuantizationReport,
 )
 from alidade_crds.reasons import ConditionType
 from alidade_operator.api import MODEL_SERVE, JsonObject
@@ -17,9 +20,11 @@ from alidade_operator.config import OperatorConfig
 from alidade_operator.jobspecs import QuantizationJobSpec
 from alidade_operator.reconcile.plan import TrainingJob, identity, parse_spec, parse_status
 from alidade_operator.reconcile.run import inputs_hash
+from alidade_operator.resources.adapters import AdapterView
+from alidade_operator.resources.engines.server import ServedModel
 from alidade_operator.resources.labels import is_owned_by
-from alidade_operator.resources.observation import Observed, PodView, SourceView, TrainingJobView
-from alidade_operator.resources.serving import APPLIED, SERVED_MODEL
+from alidade_operator.resources.observation import Observed, PodView, ReplicaLoad, SourceView, TrainingJobView
+from alidade_operator.resources.serving import APPLIED, MODEL_DIGEST, SERVED_MODEL
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,14 @@ class ModelServe:
 
 @dataclass(frozen=True)
 class ChildView:
-    """A Deployment or Service under the ModelServe's name. applied: the hash of what was applied last."""
+    """A child of a ModelServe, or what is in its place. applied: the hash of what was applied last."""
 
     uid: str
     owned: bool
     terminating: bool
     applied: str | None
     model: str | None = None
+    digest: str | None = None
     wanted: int = 0
     replicas: int = 0
     updated: int = 0
@@ -60,11 +66,22 @@ class ChildView:
     """Whether its status speaks of its newest spec."""
     stalled: str = ""
     """What it says when new pods did not become ready in time."""
+    words: str = ""
+    """What an autoscaler says when it cannot scale."""
 
     @property
     def is_rolled_out(self) -> bool:
         """Whether every replica is of the newest spec and answers, and no older one is left."""
         return self.is_current and self.replicas == self.updated == self.available == self.wanted
+
+
+@dataclass(frozen=True)
+class GatewayPod:
+    """A pod of the gateway. trial: the canary that it counts; empty without one. document: what it told last."""
+
+    view: PodView
+    trial: str
+    document: GatewayDocument | None = None
 
 
 @dataclass(frozen=True)
@@ -74,11 +91,26 @@ class ServeObserved:
     source: SourceView | None = None
     """The resource that spec.model.from names."""
     circle: tuple[str, ...] = ()
+    adapters: Mapping[str, AdapterView] = field(default_factory=dict)
+    """By name, those of spec.adapters that name a resource."""
     claims: frozenset[str] = frozenset()
     deployment: ChildView | None = None
     service: ChildView | None = None
+    canary: ChildView | None = None
+    gateway: ChildView | None = None
+    """Their Deployments."""
+    others: Mapping[tuple[str, str], ChildView] = field(default_factory=dict)
+    """By kind and name: further Services, budgets, policies, autoscalers, monitors."""
+    missing_kinds: frozenset[str] = frozenset()
+    """Kinds that the cluster does not know."""
     pods: tuple[PodView, ...] = ()
     """Replicas."""
+    loads: Mapping[str, ReplicaLoad] = field(default_factory=dict)
+    """What replicas told last, by the pod's uid."""
+    canary_pods: tuple[PodView, ...] = ()
+    gateway_pods: tuple[GatewayPod, ...] = ()
+    against: str | None = None
+    """Address of the model of the ModelServe that spec.gateway.arena names."""
     quantization: Observed = field(default_factory=Observed)
     other_jobs: tuple[TrainingJobView, ...] = ()
     """Jobs of quantizations of other models, or by other methods: the spec has changed since."""
@@ -96,6 +128,7 @@ def child_view(body: JsonObject, uid: str) -> ChildView:
         terminating=bool(metadata.get("deletionTimestamp")),
         applied=annotations.get(APPLIED),
         model=annotations.get(SERVED_MODEL),
+        digest=annotations.get(MODEL_DIGEST),
         wanted=int((body.get("spec") or {}).get("replicas") or 0),
         replicas=int(status.get("replicas") or 0),
         updated=int(status.get("updatedReplicas") or 0),
@@ -103,11 +136,22 @@ def child_view(body: JsonObject, uid: str) -> ChildView:
         available=int(status.get("availableReplicas") or 0),
         is_current=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 1),
         stalled=str(stalled[0].get("message", "")) if stalled else "",
+        words=_scaling_words(conditions),
     )
 
 
+def _scaling_words(conditions: list[dict[str, Any]]) -> str:
+    """What a HorizontalPodAutoscaler or ScaledObject says of what it lacks."""
+    false = [
+        one
+        for one in conditions
+        if one.get("status") == "False" and one.get("type") in ("ScalingActive", "AbleToScale", "Ready")
+    ]
+    return str(false[0].get("message", "")) if false else ""
+
+
 def gguf_type(spec: ModelServeSpec) -> str | None:
-    """The GGUF type that the weights are quantized to; None where they stay as they are."""
+    """The GGUF type that the weights are quantized to; None where they are not written as GGUF."""
     if spec.quantization.method is QuantizationMethod.GGUF:
         return spec.quantization.type
     return CPU_TYPES.get(spec.quantization.method)
@@ -132,13 +176,13 @@ def quantization_job(serve: ModelServe, source: SourceView | None, config: Opera
     if spec is None:
         return None
     uri, digest = model_address(spec, source)
-    type_ = gguf_type(spec)
-    if uri is None or type_ is None:
+    method, type_ = spec.quantization.method, gguf_type(spec)
+    if uri is None or method is QuantizationMethod.NONE:
         return None
     calibration = spec.quantization.calibration
     texts = {"uri": calibration.uri, "samples": calibration.samples} if calibration is not None else None
-    inputs = inputs_hash(digest or uri, type_, str(spec.quantization.method), texts)
-    folder = f"{serve.name}-{serve.uid[:8]}/{type_}-{inputs}"
+    inputs = inputs_hash(digest or uri, type_, str(method), texts)
+    folder = f"{serve.name}-{serve.uid[:8]}/{type_ or method}-{inputs}"
     compute = spec.compute.model_copy(update={"image": None, "queue": None})
     return TrainingJob(
         kind=MODEL_SERVE,
@@ -151,7 +195,7 @@ def quantization_job(serve: ModelServe, source: SourceView | None, config: Opera
             model=Model(uri=uri),
             digest=digest,
             weights=source.model.parameters if source is not None and source.model is not None else None,
-            method=str(spec.quantization.method),
+            method=str(method),
             type=type_,
             texts=calibration.uri if calibration is not None else None,
             samples=calibration.samples if calibration is not None else 256,
@@ -162,6 +206,20 @@ def quantization_job(serve: ModelServe, source: SourceView | None, config: Opera
         status=_status_of_job(serve, inputs),
         base=f"{serve.name}-q-{inputs}",
     )
+
+
+def quantized_model(spec: ModelServeSpec, source: SourceView | None, report: QuantizationReport) -> ServedModel:
+    """What is served of a model that has been quantized.
+
+    NF4 weights are quantized anew by the server while it loads the model as it came: no server reads them from files.
+    What the job has written is what perplexity was measured on.
+    """
+    if spec.quantization.method is QuantizationMethod.NF4:
+        uri, digest = model_address(spec, source)
+        assert uri is not None, "quantized models have an address"
+        return ServedModel(uri, digest)
+    assert report.uri is not None, "asked before by has_result"
+    return ServedModel(report.uri, report.sha256)
 
 
 def _status_of_job(serve: ModelServe, inputs: str) -> QuantizationJobStatus:

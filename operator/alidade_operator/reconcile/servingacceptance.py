@@ -7,14 +7,18 @@ from alidade_crds.blocks import ModelSource
 from alidade_crds.modelserve import GGUF_TYPES, ModelServeSpec, QuantizationMethod
 from alidade_crds.reasons import Reason
 from alidade_crds.uris import UriError, parse_uri
-from alidade_operator.config import OperatorConfig
+from alidade_operator.config import NodePool, OperatorConfig
 from alidade_operator.reconcile import acceptance
 from alidade_operator.reconcile.acceptance import Refusal
+from alidade_operator.reconcile.gatewayacceptance import gateway_refusal
 from alidade_operator.reconcile.serve import ModelServe, ServeObserved, gguf_type, model_address
+from alidade_operator.reconcile.servingadapters import adapters_refusal
+from alidade_operator.resources.engines.choice import engine_of
+from alidade_operator.resources.engines.server import EMBEDDED, TGI, VLLM
 from alidade_operator.resources.observation import Observed
 
-EMBEDDED = "embedded"
-_FOR_GPUS = frozenset({QuantizationMethod.GPTQ, QuantizationMethod.AWQ, QuantizationMethod.FP8, QuantizationMethod.NF4})
+_WRITTEN_FOR_GPUS = frozenset({QuantizationMethod.GPTQ, QuantizationMethod.AWQ, QuantizationMethod.FP8})
+_FOR_GPUS = _WRITTEN_FOR_GPUS | {QuantizationMethod.NF4}
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,18 @@ class Candidate:
     spec: ModelServeSpec
     seen: ServeObserved
     config: OperatorConfig
+
+    @property
+    def pool(self) -> NodePool:
+        """The node pool; asked once that is known to exist."""
+        pool = self.config.pool(self.spec.compute.node_pool)
+        assert pool is not None, "checked by acceptance"
+        return pool
+
+    @property
+    def engine(self) -> str:
+        """The engine that the spec means."""
+        return engine_of(self.spec, self.pool)
 
 
 def refusal(candidate: Candidate) -> Refusal | None:
@@ -39,20 +55,6 @@ def _not_available(what: str, fix: str) -> Refusal:
 def _features(candidate: Candidate) -> Refusal | None:
     spec = candidate.spec
     asked = (
-        (spec.autoscaling is not None, "autoscaling is set", "Leave it out, and set spec.replicas."),
-        (bool(spec.adapters), "adapters is set", "Leave it out, and serve merged models."),
-        (
-            spec.rollout.canary_percent > 0,
-            f"rollout.canaryPercent is {spec.rollout.canary_percent}",
-            "Set it to 0: the new model takes over once it answers.",
-        ),
-        (spec.rollout.previous == "keep", "rollout.previous is keep", "Set it to delete."),
-        (spec.engine in ("tgi", "vllm"), f"engine is {spec.engine}", "Set it to embedded."),
-        (
-            spec.quantization.method in _FOR_GPUS,
-            f"quantization.method is {spec.quantization.method}",
-            "Set it to gguf, int8, int4 or none.",
-        ),
         (spec.compute.queue is not None, "compute.queue is set", "Leave it out."),
         (spec.model.trust_remote_code, "model.trustRemoteCode is true", "Serve a model of a known architecture."),
     )
@@ -63,22 +65,42 @@ def _features(candidate: Candidate) -> Refusal | None:
 
 
 def _node_pool(candidate: Candidate) -> Refusal | None:
-    spec = candidate.spec
-    found = acceptance.node_pool_refusal(spec.compute, candidate.config, "spec")
-    if found is not None:
-        return found
-    pool = candidate.config.pool(spec.compute.node_pool)
-    if spec.engine == "auto" and pool is not None and pool.gpus_per_node:
-        return _not_available(
-            f"spec.engine is auto and pool {pool.name} has GPUs: that asks for a server on GPUs",
-            "Set spec.engine to embedded, or name a pool without GPUs.",
+    compute, config = candidate.spec.compute, candidate.config
+    pool, gpus = config.pool(compute.node_pool), compute.gpus_per_worker
+    if pool is not None and gpus > pool.gpus_per_node:
+        has = f"has nodes of {pool.gpus_per_node}" if pool.gpus_per_node else "has no GPUs"
+        fix = f"Set it to {pool.gpus_per_node}" if pool.gpus_per_node else "Set it to 0"
+        return Refusal(
+            Reason.TOO_MANY_GPUS,
+            f"spec.compute.gpusPerWorker is {gpus}, the GPUs of one node that a replica is spread over; pool "
+            f"{pool.name} {has}. {fix}, or name a pool with more{_pools_with_gpus(config, at_least=gpus)}.",
         )
-    return None
+    return acceptance.node_pool_refusal(compute, config, "spec")
 
 
-def _compute(candidate: Candidate) -> Refusal | None:
-    compute = candidate.spec.compute
-    if compute.gpus_per_worker:
+def _pools_with_gpus(config: OperatorConfig, *, at_least: int = 1) -> str:
+    """In brackets, the pools whose nodes have so many GPUs; empty when there are none."""
+    names = [pool.name for pool in config.node_pools if pool.gpus_per_node >= at_least]
+    return f" ({', '.join(names)})" if names else ""
+
+
+def _engine(candidate: Candidate) -> Refusal | None:
+    compute, engine, pool = candidate.spec.compute, candidate.engine, candidate.pool
+    asked = f"spec.engine is {candidate.spec.engine}"
+    if engine != EMBEDDED and not pool.gpus_per_node:
+        return Refusal(
+            Reason.INVALID_SPEC,
+            f"{asked}, which computes on GPUs; pool {pool.name} has none. Name a pool with GPUs"
+            f"{_pools_with_gpus(candidate.config)}, or set spec.engine to embedded.",
+        )
+    if engine != EMBEDDED and not compute.gpus_per_worker:
+        meant = f"{asked}, which means {engine} in pool {pool.name}" if candidate.spec.engine != engine else asked
+        return Refusal(
+            Reason.INVALID_SPEC,
+            f"spec.compute.gpusPerWorker is 0 and {meant}, a server that computes on GPUs. Set it to 1 or more, or set "
+            "spec.engine to embedded.",
+        )
+    if engine == EMBEDDED and compute.gpus_per_worker:
         return Refusal(
             Reason.INVALID_SPEC,
             f"spec.compute.gpusPerWorker is {compute.gpus_per_worker}; the embedded server computes on the CPU. Set it "
@@ -87,9 +109,40 @@ def _compute(candidate: Candidate) -> Refusal | None:
     if compute.workers > 1 or compute.processes_per_worker is not None:
         name = "workers" if compute.workers > 1 else "processesPerWorker"
         return Refusal(
-            Reason.INVALID_SPEC, f"spec.compute.{name} is set; a replica is one pod of one process. Set spec.replicas."
+            Reason.INVALID_SPEC,
+            f"spec.compute.{name} is set; a replica is one pod of one server. Set spec.replicas, and gpusPerWorker to "
+            "spread a replica over GPUs.",
         )
     return None
+
+
+def _format(candidate: Candidate) -> Refusal | None:
+    """Whether the engine can load what the method makes."""
+    method, engine = candidate.spec.quantization.method, candidate.engine
+    asked = f"spec.quantization.method is {method}"
+    if engine == EMBEDDED and method in _FOR_GPUS:
+        return Refusal(
+            Reason.INVALID_SPEC,
+            f"{asked}, which is for servers on GPUs, and the engine is {EMBEDDED}. Set it to gguf, int8, int4 or none, "
+            f"or name a pool with GPUs{_pools_with_gpus(candidate.config)} and leave spec.engine out.",
+        )
+    if engine != EMBEDDED and gguf_type(candidate.spec) is not None:
+        return Refusal(
+            Reason.INVALID_SPEC,
+            f"{asked}, which makes a GGUF file, and spec.engine is {engine}, which does not read those. Set it to fp8, "
+            "gptq, awq or none, or set spec.engine to embedded.",
+        )
+    if engine == VLLM and method is QuantizationMethod.NF4:
+        return Refusal(
+            Reason.INVALID_SPEC,
+            f"{asked}, which vllm does not load. Set it to gptq or awq, which have 4 bits, too, or set spec.engine to "
+            f"{TGI}.",
+        )
+    return None
+
+
+def _adapters(candidate: Candidate) -> Refusal | None:
+    return adapters_refusal(candidate.serve, candidate.spec, candidate.seen, candidate.config, candidate.engine)
 
 
 def _quantization(candidate: Candidate) -> Refusal | None:
@@ -146,30 +199,30 @@ def _address(candidate: Candidate) -> Refusal | None:
             f"{field} is {uri}; file:// addresses work on the local cluster only. Put the model on a volume and write "
             "pvc://CLAIM/PATH.",
         )
-    if gguf_type(candidate.spec) is None and location.scheme not in ("pvc", "file"):
+    method, engine = candidate.spec.quantization.method, candidate.engine
+    is_loaded_as_it_is = method in (QuantizationMethod.NONE, QuantizationMethod.NF4)
+    loadable = ("pvc", "file") if engine == EMBEDDED else ("pvc", "file", "hf")
+    if is_loaded_as_it_is and location.scheme not in loadable:
+        fix = "{method: gguf, type: f16}" if engine == EMBEDDED else "{method: fp8}"
         return _not_available(
-            f"{field} is {uri} and spec.quantization.method is none: that asks the server to fetch it",
-            "Set spec.quantization to {method: gguf, type: f16}, whose job fetches the model, or name a volume.",
+            f"{field} is {uri} and spec.quantization.method is {method}: that asks the server to fetch it",
+            f"Set spec.quantization to {fix}, whose job fetches the model, or name a volume.",
         )
     return acceptance.volume_refusal(field, location, candidate.serve.namespace, Observed(claims=candidate.seen.claims))
 
 
-def _name_taken(candidate: Candidate) -> Refusal | None:
-    for kind, view in (("Deployment", candidate.seen.deployment), ("Service", candidate.seen.service)):
-        if view is not None and not view.owned:
-            return Refusal(
-                Reason.NAME_TAKEN,
-                f"{kind} {candidate.serve.name} belongs to something else. Delete it, or choose another name.",
-            )
-    return None
+def _gateway(candidate: Candidate) -> Refusal | None:
+    return gateway_refusal(candidate.serve, candidate.spec, candidate.seen, candidate.config)
 
 
 _CHECKS: tuple[Callable[[Candidate], Refusal | None], ...] = (
     _features,
     _node_pool,
-    _compute,
+    _engine,
     _quantization,
+    _format,
     _model,
     _address,
-    _name_taken,
+    _adapters,
+    _gateway,
 )

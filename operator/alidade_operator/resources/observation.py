@@ -18,7 +18,10 @@ TRAINING_CONTAINER = "pytorch"
 EVALUATION_CONTAINER = "evaluation"
 QUANTIZATION_CONTAINER = "quantization"
 SERVER_CONTAINER = "server"
-_CONTAINERS = (TRAINING_CONTAINER, EVALUATION_CONTAINER, QUANTIZATION_CONTAINER, SERVER_CONTAINER)
+GATEWAY_CONTAINER = "gateway"
+_CONTAINERS = (
+    TRAINING_CONTAINER, EVALUATION_CONTAINER, QUANTIZATION_CONTAINER, SERVER_CONTAINER, GATEWAY_CONTAINER,
+)  # fmt: skip
 _BATCH_JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 _BATCH_INDEX = "batch.kubernetes.io/job-completion-index"
 _JOB_NAME_LABEL = "training.kubeflow.org/job-name"
@@ -94,6 +97,14 @@ class PodView:
     def ended(self) -> bool:
         """Whether its processes are gone."""
         return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True)
+class ReplicaLoad:
+    """Requests at a server: those that wait, and those that are being answered."""
+
+    waiting: int
+    running: int
 
 
 @dataclass(frozen=True)

@@ -208,3 +208,37 @@ async def test_a_binding_refers_to_one_role_for_good(api: Api) -> None:
     with pytest.raises(Refused) as refused:
         await api.post(path, {**binding, "metadata": {"name": "c"}, "roleRef": {"kind": "Pod"}})
     assert [field for field, _ in refused.value.causes] == ["roleRef.kind", "roleRef.name"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "field", "message"),
+    [
+        (
+            {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}},
+            "spec.strategy.rollingUpdate.maxUnavailable",
+            'Invalid value: "0%": may not be 0 when `maxSurge` is 0',
+        ),
+        (
+            {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}},
+            "spec.strategy.rollingUpdate",
+            "Forbidden: may not be specified when strategy `type` is 'Recreate'",
+        ),
+        (
+            {"type": "Sudden"},
+            "spec.strategy.type",
+            'Unsupported value: "Sudden": supported values: "Recreate", "RollingUpdate"',
+        ),
+        (
+            {"rollingUpdate": {"maxUnavailable": "200%"}},
+            "spec.strategy.rollingUpdate.maxUnavailable",
+            'Invalid value: "200%": must not be greater than 100%',
+        ),
+    ],
+)
+async def test_a_strategy_that_leads_nowhere_is_refused(api: Api, strategy: Json, field: str, message: str) -> None:
+    labels = {"a": "b"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"selector": {"matchLabels": labels}, "template": template, "strategy": strategy}
+    with pytest.raises(Refused) as refused:
+        await api.post("/apis/apps/v1/namespaces/default/deployments", {"metadata": {"name": "d"}, "spec": spec})
+    assert (field, message) in refused.value.causes

@@ -53,11 +53,14 @@ async def test_a_service_is_reached_through_its_endpoints(api: Api, backend_port
     with pytest.raises(Refused) as refused:
         await api.get(f"{SERVICES}/s:80/proxy/")
     assert (refused.value.code, refused.value.message) == (503, 'no endpoints available for service "s"')
-    subset = {"addresses": [{"ip": "127.0.0.1"}], "ports": [{"name": "web", "port": backend_port}]}
+    # One of the addresses refuses: the other gets all there is.
+    subset = {"addresses": [{"ip": "127.0.0.1"}, {"ip": "127.0.0.2"}], "ports": [{"name": "web", "port": backend_port}]}
     endpoints = {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "s"}, "subsets": [subset]}
     await api.post("/api/v1/namespaces/default/endpoints", endpoints)
-    for target in ("s:80", "s:web", "s"):
+    for target in 5 * ("s:80", "s:web", "s"):
         assert (await api.get(f"{SERVICES}/{target}/proxy/v1/models"))["path"] == "/v1/models"
+        posted = await api.post(f"{SERVICES}/{target}/proxy/v1/models", {"n": 1})
+        assert posted["body"] == '{"n":1}'
     with pytest.raises(Refused, match="service s has no port 81"):
         await api.get(f"{SERVICES}/s:81/proxy/")
 

@@ -99,9 +99,22 @@ def test_a_rolling_update_moves_within_surge_and_availability(
     assert found == wanted
 
 
-def test_a_whole_roll_out_never_leaves_its_bounds() -> None:
-    wanted = deployment(replicas=4, image="b")
-    sets = [replica_set("a", 4)]
+@pytest.mark.parametrize(
+    ("replicas", "rolling", "most", "least"),
+    [
+        (4, {}, 5, 3),
+        (4, {"maxSurge": 1, "maxUnavailable": 0}, 5, 4),
+        (4, {"maxSurge": 0, "maxUnavailable": 1}, 4, 3),
+        (1, {"maxSurge": 1, "maxUnavailable": 0}, 2, 1),
+        (1, {"maxSurge": 0, "maxUnavailable": 1}, 1, 0),
+        (3, {"maxSurge": "50%", "maxUnavailable": "50%"}, 5, 2),
+        (2, {"maxSurge": "100%", "maxUnavailable": 0}, 4, 2),
+    ],
+)
+def test_a_whole_roll_out_never_leaves_its_bounds(replicas: int, rolling: Doc, most: int, least: int) -> None:
+    strategy = {"type": "RollingUpdate", "rollingUpdate": rolling}
+    wanted = deployment(replicas=replicas, image="b", strategy=strategy)
+    sets = [replica_set("a", replicas)]
     for _ in range(20):
         plan = plan_deployment(wanted, sets, NOW)
         sets += [document | {"status": {}} for _, document in plan.create]
@@ -114,9 +127,9 @@ def test_a_whole_roll_out_never_leaves_its_bounds() -> None:
             before = document["status"].get("availableReplicas", 0)
             available = min(size, before + 1)
             document["status"] = {"replicas": size, "availableReplicas": available, "readyReplicas": available}
-        assert sum(document["spec"]["replicas"] for document in sets) <= 5
-        assert sum(document["status"]["availableReplicas"] for document in sets) >= 3
-    assert [document["spec"]["replicas"] for document in sets] == [0, 4]
+        assert sum(document["spec"]["replicas"] for document in sets) <= most
+        assert sum(document["status"]["availableReplicas"] for document in sets) >= least
+    assert [document["spec"]["replicas"] for document in sets] == [0, replicas]
 
 
 def test_a_roll_back_makes_the_old_replica_set_the_newest_revision() -> None:

@@ -13,6 +13,7 @@ from alidade_local.kubelet.addresses import AddressPool
 from alidade_local.kubelet.kubelet import end_leftover_processes
 from alidade_local.kubelet.processes import ContainerProcess, ProcessIdentity, marked_processes
 from alidade_local.kubelet.settings import KubeletSettings
+from alidade_local.loopback import ClusterNetwork
 
 FORK_AND_LEAVE = (
     "import subprocess, sys, time;"
@@ -92,14 +93,14 @@ def test_an_identity_survives_writing_and_a_torn_file_is_none(tmp_path: Path) ->
 
 
 def test_live_pods_never_share_an_address() -> None:
-    pool = AddressPool("cluster")
+    pool = AddressPool(ClusterNetwork.of(Path("cluster")))
     addresses = {pool.take(f"pod-{index}") for index in range(1000)}
     assert len(addresses) == 1000
     assert all(address.startswith("127.") for address in addresses)
 
 
 def test_a_pod_keeps_its_address_and_takes_an_old_one_back_when_free() -> None:
-    pool = AddressPool("cluster")
+    pool = AddressPool(ClusterNetwork.of(Path("cluster")))
     first = pool.take("a")
     assert pool.take("a") == first
     assert pool.take("b", preferred=first) != first

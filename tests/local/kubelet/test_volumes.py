@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alidade_local.kubelet.environment import MissingReferenceError, PodFacts, ReferencedData
-from alidade_local.kubelet.volumes import VolumeSources, make_root, make_volumes, remove_pod_folder
+from alidade_local.kubelet.volumes import (
+    VolumeSources,
+    make_root,
+    make_volumes,
+    remove_pod_folder,
+    update_volumes,
+)
 
 FACTS = PodFacts(pod_ip="127.20.0.1", host_ip="127.0.0.1", node_name="local", allocatable={})
 
@@ -37,7 +44,14 @@ def make(tmp_path: Path, sources: VolumeSources, volume: dict[str, Any], **mount
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """What a program finds that goes through the names of the folder."""
+    found = {}
+    for path in folder.iterdir():
+        if path.is_dir() and not path.name.startswith(".."):
+            found |= {f"{path.name}/{name}": content for name, content in files(path).items()}
+        elif path.is_file():
+            found[path.name] = path.read_bytes()
+    return found
 
 
 def test_a_config_map_is_a_file_for_each_key(tmp_path: Path, sources: VolumeSources) -> None:
@@ -108,3 +122,24 @@ def test_an_optional_config_map_may_be_missing(tmp_path: Path, sources: VolumeSo
 def test_a_sub_path_cannot_climb_out_of_its_volume(tmp_path: Path, sources: VolumeSources) -> None:
     with pytest.raises(MissingReferenceError, match="must not contain"):
         make(tmp_path, sources, {"name": "v", "emptyDir": {}}, subPath="../x")
+
+
+def test_what_changed_in_its_objects_changes_in_the_volume(tmp_path: Path, sources: VolumeSources) -> None:
+    projected = {"sources": [{"configMap": {"name": "c"}}, {"secret": {"name": "s"}}]}
+    volume = {"name": "v", "projected": projected}
+    found = make(tmp_path, sources, volume)
+    changed = ReferencedData(config_maps={"c": {"data": {"a": "3", "d": "4"}}}, secrets=sources.data.secrets)
+    pod = {"metadata": {"name": "p", "namespace": "n"}, "spec": {"volumes": [volume, {"name": "e", "emptyDir": {}}]}}
+    update_volumes(pod, tmp_path / "pod" / "volumes", replace(sources, data=changed))
+    assert files(found) == {"a": b"3", "d": b"4", "key": b"x"}
+
+
+def test_a_volume_whose_object_is_gone_stays_and_the_others_are_updated(tmp_path: Path, sources: VolumeSources) -> None:
+    volumes = [{"name": "v", "secret": {"secretName": "s"}}, {"name": "w", "configMap": {"name": "c"}}]
+    pod = {"metadata": {"name": "p", "namespace": "n"}, "spec": {"volumes": volumes}}
+    make_volumes(pod, tmp_path, sources)
+    changed = ReferencedData(config_maps={"c": {"data": {"a": "3"}}}, secrets={})
+    with pytest.raises(MissingReferenceError, match='for volume "v" : secret "s" not found'):
+        update_volumes(pod, tmp_path, replace(sources, data=changed))
+    assert files(tmp_path / "v") == {"key": b"x"}
+    assert files(tmp_path / "w") == {"a": b"3"}

@@ -32,11 +32,13 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class AdapterPlace:
-    """A LoRA adapter that is served beside the model. rank: of its matrices, if known."""
+    """A LoRA adapter that is served beside the model. rank: of its matrices; digest: of what it was made with, the
+    model that has it merged in. Both if known."""
 
     name: str
     uri: str
     rank: int | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,25 @@
+#!/bin/sh
+# Asks a served model: curl.sh URL [QUESTION]. A key, if it asks for one, in ALIDADE_ENDPOINT_KEY.
+set -eu
+url=${1%/}
+question=${2:-What is the capital of France?}
+
+# JSON: backslashes and quotes are escaped. --config keeps the key out of the list of processes.
+escaped=$(printf %s "$question" | sed 's/[\\"]/\\&/g')
+ask() {
+    printf 'header = "Authorization: Bearer %s"\n' "${ALIDADE_ENDPOINT_KEY:-none}" |
+        curl --silent --show-error --fail-with-body --no-buffer --config - --header 'Content-Type: application/json' "$@"
+}
+
+echo "# text-generation-inference's API, the whole answer"
+ask "$url/generate" --data "{\"inputs\": \"$escaped\", \"parameters\": {\"max_new_tokens\": 32}}"
+echo
+
+echo "# OpenAI's API, as it is written; 'tgi' is whatever model is served"
+ask "$url/v1/chat/completions" --data "{
+    \"model\": \"tgi\",
+    \"messages\": [{\"role\": \"user\", \"content\": \"$escaped\"}],
+    \"max_tokens\": 32,
+    \"temperature\": 0,
+    \"stream\": true
+}"

@@ -1,0 +1,1 @@
+"""What makes a Service's address answer: a relay on loopback in front of the pods behind it."""

@@ -1,0 +1,44 @@
+"""LoRA adapters as they are observed: what a resource of this namespace has trained, and where that lies."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from alidade_crds.blocks import Adapter, AdapterType
+from alidade_operator.resources.observation import SourceView, source_view
+
+# A job writes them side by side: the model with the adapter merged in, and the adapter alone.
+_MODEL, _ADAPTER = "/model", "/adapter"
+
+
+@dataclass(frozen=True)
+class AdapterView:
+    """The resource that spec.adapters[].model.from names. rank: of its LoRA; None when it trains all weights."""
+
+    source: SourceView
+    rank: int | None = None
+    trains_embeddings: bool = False
+
+    @property
+    def uri(self) -> str | None:
+        """The adapter's folder; None while there is none."""
+        model = self.source.model
+        if model is None or self.rank is None or not model.uri.endswith(_MODEL):
+            return None
+        return model.uri.removesuffix(_MODEL) + _ADAPTER
+
+
+def adapter_view(body: Mapping[str, Any] | None) -> AdapterView:
+    """What a FineTuneJob or an AlignmentRun has trained; it need not exist."""
+    source = source_view(body)
+    if body is None:
+        return AdapterView(source)
+    try:
+        trained = Adapter.model_validate((body.get("spec") or {}).get("adapter") or {})
+    except ValidationError:
+        return AdapterView(source)
+    if trained.type is AdapterType.NONE:
+        return AdapterView(source)
+    return AdapterView(source, trained.rank, trained.train_embeddings)
