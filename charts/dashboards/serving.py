@@ -1,7 +1,6 @@
 """The dashboard of served models, whatever their engine: it reads the vocabulary of the recording rules."""
 
-from alidade_crds.metric_names import ServeMetric
-from alidade_gateway.metric_names import GatewayMetric
+from alidade_crds.metric_names import GatewayMetric, ServeMetric
 from charts.dashboards.panels import Json, Query, Row, Variable, curve, dashboard, number
 
 _ONE = 'namespace=~"$namespace", name=~"$name"'

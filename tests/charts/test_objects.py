@@ -1,4 +1,4 @@
-"""What is rendered is valid Kubernetes of every supported version, and keeps to the restricted Pod Security Standard."""
+"""What is rendered is valid Kubernetes of every supported version, under the restricted Pod Security Standard."""
 
 from __future__ import annotations
 
@@ -93,7 +93,10 @@ def test_only_the_operator_gets_a_token_of_the_api_server() -> None:
     objects = render({})
     assert the(objects, "Pod")["spec"]["automountServiceAccountToken"] is False
     deployment = the(objects, "Deployment")
-    assert deployment["spec"]["template"]["spec"]["serviceAccountName"] == the(objects, "ServiceAccount")["metadata"]["name"]
+    assert (
+        deployment["spec"]["template"]["spec"]["serviceAccountName"]
+        == the(objects, "ServiceAccount")["metadata"]["name"]
+    )
 
 
 def test_pods_ports_probes_and_policies_agree() -> None:

@@ -49,8 +49,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* The operator's configuration: what the values say, and what follows from the release. */}}
 {{- define "alidade.config" -}}
-{{- $own := dict "namespaces" .Values.watchNamespaces "leaderElection" true "leaderNamespace" .Release.Namespace -}}
-{{- merge $own (deepCopy .Values.config) | toYaml -}}
+{{- $namespace := .Release.Namespace -}}
+{{- $own := dict "namespaces" .Values.watchNamespaces "leaderElection" true "leaderNamespace" $namespace -}}
+{{- $around := dict "operatorNamespace" $namespace "monitoringNamespace" .Values.monitoring.namespace -}}
+{{- merge $own $around (deepCopy .Values.config) | toYaml -}}
 {{- end -}}
 
 {{/* Which namespaces a monitor looks into. */}}

@@ -3,10 +3,10 @@ What the operator may do in a namespace that it serves. tests/charts compares th
 a failure there, and so is a rule less.
 */}}
 {{- define "alidade.namespacedRules" -}}
-# The resources: watched, told of in their status, and removed when their time is up.
+# The resources: watched, and told of in their status.
 - apiGroups: [alidade.dev]
   resources: [alignmentruns, evaluations, finetunejobs, modelserves, rewardmodels]
-  verbs: [list, watch, delete]
+  verbs: [list, watch]
 - apiGroups: [alidade.dev]
   resources:
     - alignmentruns/status
@@ -24,10 +24,16 @@ a failure there, and so is a rule less.
     - modelserves/finalizers
     - rewardmodels/finalizers
   verbs: [update]
-# Stages of an AlignmentRun.
+# Stages of an AlignmentRun; what has a time to live is deleted when that is over.
 - apiGroups: [alidade.dev]
-  resources: [evaluations, finetunejobs, modelserves, rewardmodels]
-  verbs: [get, create, patch]
+  resources: [evaluations, finetunejobs, rewardmodels]
+  verbs: [get, create, patch, delete]
+- apiGroups: [alidade.dev]
+  resources: [modelserves]
+  verbs: [create, patch]
+- apiGroups: [alidade.dev]
+  resources: [alignmentruns]
+  verbs: [delete]
 # Jobs: made and removed, never changed.
 - apiGroups: [kubeflow.org]
   resources: [pytorchjobs]
@@ -38,13 +44,28 @@ a failure there, and so is a rule less.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
-# Served models.
+# Served models, and what is around their pods.
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [keda.sh]
+  resources: [scaledobjects]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [monitoring.coreos.com]
+  resources: [podmonitors]
+  verbs: [get, list, watch, create, patch, delete]
 # Documents of jobs, which are applied, and data in ConfigMaps, which is looked at by its name: none are listed.
 - apiGroups: [""]
   resources: [configmaps]
