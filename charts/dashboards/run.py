@@ -14,6 +14,8 @@ from charts.external import DcgmMetric
 _ONE = 'namespace="$namespace", name=~"$name"'
 _EACH = "max by (namespace, name, kind)"
 _WHO = "{{kind}} {{name}}"
+# The target's `kind` is that of the resource; Prometheus keeps the metric's own under another name.
+_MEMORY = f"max by (name, exported_kind) ({TrainerMetric.MEMORY}{{{_ONE}}})"
 
 
 def _job(metric: JobMetric) -> str:
@@ -104,7 +106,7 @@ def run() -> Json:
                 ),
                 curve(
                     "Memory of the first process",
-                    Query(f"max by (name, kind) ({TrainerMetric.MEMORY}{{{_ONE}}})", "{{name}} {{kind}}"),
+                    Query(_MEMORY, "{{name}} {{exported_kind}}"),
                     unit="bytes",
                 ),
                 curve(
