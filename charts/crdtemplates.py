@@ -1,5 +1,6 @@
 """The resource types as templates of the chart: in `crds/`, helm would install them once and never upgrade them."""
 
+import re
 from typing import Any
 
 import yaml
@@ -16,11 +17,14 @@ _KEEP = """  annotations:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what occurs twice twice: helm's parser has no use for anchors."""
+    """Quotes `n` and `y` too, which helm's parser of YAML 1.1 reads as booleans, and writes no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         del data
         return True
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^[yYnN]$"), list("yYnN"))
 
 
 def crd_template(manifest: dict[str, Any]) -> str:
