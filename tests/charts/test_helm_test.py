@@ -39,7 +39,7 @@ def replica(ready: int, leader: str) -> Iterator[int]:
         server.server_close()
 
 
-def tested(port: int) -> subprocess.CompletedProcess[str]:
+def program_run(port: int) -> subprocess.CompletedProcess[str]:
     """The program, without its patience."""
     program = (CHART / "files" / "test.py").read_text()
     assert "PATIENCE_S = 60" in program
@@ -63,13 +63,13 @@ def tested(port: int) -> subprocess.CompletedProcess[str]:
 )
 def test_it_says_how_the_replicas_are(ready: int, leader: str, code: int, words: str) -> None:
     with replica(ready, leader) as port:
-        done = tested(port)
+        done = program_run(port)
     assert (done.returncode, done.stdout, done.stderr) == (code, words, "")
 
 
 def test_it_says_that_nobody_answers() -> None:
     port = free_port()
-    done = tested(port)
+    done = program_run(port)
     assert done.returncode == 1
     assert done.stdout.startswith(f"http://127.0.0.1:{port} does not answer: ")
 

@@ -8,10 +8,14 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
+from alidade_crds.blocks import Compute
 from alidade_crds.crd import manifests
+from alidade_operator.config import NodePool, OperatorConfig
+from alidade_operator.reconcile.craft import EVALUATING, TRAINING
 from alidade_operator.resources.engines.server import SERVER_PORT
 from alidade_operator.resources.labels import SELECTOR, child_labels
-from alidade_operator.resources.trainingpod import PROGRESS_PORT
+from alidade_operator.resources.serving import CANARY, COMPONENT, GATEWAY, service
+from alidade_operator.resources.trainingpod import PROGRESS_PORT, Mounts, pod_spec, trainer
 from tests.charts.rendering import NAMESPACE, VALUE_SETS, Json, of_kind, pod_specs, render, the
 
 VERSIONS = [f"1.{minor}" for minor in range(29, 38)]
@@ -157,3 +161,56 @@ def test_what_holds_models_outlives_the_release() -> None:
 
 def test_a_single_replica_keeps_no_node_from_being_drained() -> None:
     assert of_kind(render({"replicas": 1}), "PodDisruptionBudget") == []
+
+
+def test_monitors_find_the_pods_that_the_operator_makes() -> None:
+    """By their labels, and by the names of the ports that answer /metrics."""
+    objects = render({"monitoring": {"enabled": True}})
+    components = {
+        "alidade-trainers": {TRAINING.component},
+        "alidade-evaluations": {EVALUATING.component},
+        "alidade-servers": {COMPONENT, CANARY, GATEWAY},
+    }
+    ports = pod_spec(
+        trainer(OperatorConfig()),
+        mounts=Mounts("document"),
+        compute=Compute(),
+        pool=NodePool(name="default"),
+        config=OperatorConfig(),
+    )["containers"][0]["ports"]
+    assert [port["name"] for port in ports] == ["metrics"]
+    served = service(("team-a", "chat", "uid"), "chat", COMPONENT)["spec"]["ports"][0]["targetPort"]
+    for monitor in of_kind(objects, "PodMonitor"):
+        name, spec = monitor["metadata"]["name"], monitor["spec"]
+        found = set()
+        for component in components[name]:
+            kind = "ModelServe" if name == "alidade-servers" else "FineTuneJob"
+            labels = child_labels(kind, "a", component) | OTHERS_LABELS
+            if _selects(spec["selector"], labels):
+                found.add(component)
+        assert found == components[name], name
+        assert not _selects(spec["selector"], child_labels("ModelServe", "a", "quantization") | OTHERS_LABELS)
+        assert [one["port"] for one in spec["podMetricsEndpoints"]] == [
+            served if name == "alidade-servers" else "metrics"
+        ]
+
+
+# What the training operator and the controller of Jobs put on the first pod.
+OTHERS_LABELS = {"training.kubeflow.org/replica-type": "master", "batch.kubernetes.io/job-completion-index": "0"}
+
+
+def _selects(selector: Json, labels: dict[str, str]) -> bool:
+    for one in selector.get("matchExpressions", []):
+        assert one["operator"] == "In"
+        if labels.get(one["key"]) not in one["values"]:
+            return False
+    return bool(selector["matchLabels"].items() <= labels.items())
+
+
+def test_the_servers_monitor_gives_way_to_the_operators_own() -> None:
+    """Pods would be scraped twice."""
+    objects = render({"monitoring": {"enabled": True}, "config": {"podMonitors": True}})
+    assert [one["metadata"]["name"] for one in of_kind(objects, "PodMonitor")] == [
+        "alidade-trainers",
+        "alidade-evaluations",
+    ]

@@ -277,6 +277,7 @@ CASES = [
             f'{RUN},reason="StageFailed",severity="warning"',
         ],
     ),
+    Case("AlidadeResourceFailed", "1m", problem(SERVED, "Failed", "CanaryWorse")),  # which has an alert of its own
     Case(
         "AlidadeResourceRefused",
         "16m",
