@@ -35,7 +35,7 @@ class RunningCluster:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
             env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
         )
         if check and done.returncode:
@@ -50,7 +50,7 @@ def _kubectl() -> str:
     return found
 
 
-def wait_until(read: Callable[[], T | None], what: str | Callable[[], str], *, timeout_s: float = 60.0) -> T:
+def wait_until(read: Callable[[], T | None], what: str | Callable[[], str], *, timeout_s: float = 120.0) -> T:
     """The first result of `read` but None and False; fails after the timeout, saying what did not happen.
 
     what: the sentence, or what makes it from the state at the end.

@@ -13,6 +13,7 @@ from typing import Any
 from alidade_cli.errors import CommandFailed
 from alidade_crds import GROUP, VERSION
 from alidade_crds.crd import KINDS, Kind
+from alidade_local.service_ports import listening_ports
 
 Resource = dict[str, Any]
 
@@ -124,7 +125,12 @@ class Cluster:
             is_here = ipaddress.ip_address(spec.cluster_ip or "").is_loopback
         except ValueError:  # none yet, or "None" of a headless service
             return None
-        return f"http://{spec.cluster_ip}:{spec.ports[0].port}" if is_here else None
+        if not is_here:
+            return None
+        # Ports that may not be listened on without rights are found elsewhere at the same address.
+        entries = [{"port": port.port, "protocol": port.protocol or "TCP"} for port in spec.ports]
+        first = spec.ports[0].port
+        return f"http://{spec.cluster_ip}:{listening_ports({'spec': {'ports': entries}}).get(first, first)}"
 
     def api_access(self) -> ApiAccess:
         """Address of the API server, and what it asks of clients."""

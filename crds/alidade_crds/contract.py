@@ -47,6 +47,8 @@ PORT_ENV = "ALIDADE_PORT"
 POD_IP_ENV = "POD_IP"
 WORKER_INDEX_ENV = "JOB_COMPLETION_INDEX"  # set by Kubernetes in the pods of an indexed Job
 ENDPOINT_KEY_ENV = "ALIDADE_ENDPOINT_KEY"
+# The address of a ModelServe that is measured, in the environment, where the local cluster resolves names of Services.
+ENDPOINT_URL_ENV = "ALIDADE_ENDPOINT_URL"
 JUDGE_KEY_ENV = "ALIDADE_JUDGE_KEY_{}"  # with the place of the suite, from 0
 
 # Kubernetes cuts a termination message at this length, in bytes.

@@ -74,7 +74,7 @@ class Reason(Word):
     SERVING = "Serving", "Replicas answer."
     STOPPED = "Stopped", "spec.replicas is 0."
     CANARY_STARTING = "CanaryStarting", "The new model's canary is being started; the model before serves."
-    CANARY_RUNNING = "CanaryRunning", "The canary gets its share of requests; the message has the numbers."
+    CANARY_RUNNING = "CanaryRunning", "The canary gets its share of requests; status.canary has the numbers."
     CANARY_KEPT = "CanaryKept", "Both models serve until rollout.canaryPercent is 0 or 100: rollout.previous is keep."
     CANARY_PROMOTED = "CanaryPromoted", "The canary is taking over; it serves its share until that is done."
     CANARY_WORSE = "CanaryWorse", "The canary had more errors or was slower, and was taken back; see the message."

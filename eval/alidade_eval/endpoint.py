@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
-from alidade_crds.contract import ENDPOINT_KEY_ENV, JobEndpoint
+from alidade_crds.contract import ENDPOINT_KEY_ENV, ENDPOINT_URL_ENV, JobEndpoint
 from alidade_crds.evaluation import EndpointApi
 from alidade_engine.data.formats import Messages
 from alidade_eval.asking import Server, Unanswered, key_in
@@ -45,7 +45,7 @@ class HttpEndpoint:
     ) -> "HttpEndpoint":
         """The endpoint, once it answers. Raises JobFailure (EndpointUnavailable) when it does not."""
         server = Server(
-            endpoint.url,
+            environment.get(ENDPOINT_URL_ENV, endpoint.url),
             key_in(environment, ENDPOINT_KEY_ENV),
             timeout_s=endpoint.timeout_seconds,
             retries=endpoint.retries,

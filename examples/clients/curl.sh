@@ -4,10 +4,11 @@ set -eu
 url=${1%/}
 question=${2:-What is the capital of France?}
 
-# JSON: backslashes and quotes are escaped. --config keeps the key out of the list of processes.
+# JSON: backslashes and quotes are escaped.
 escaped=$(printf %s "$question" | sed 's/[\\"]/\\&/g')
+# --config keeps the key out of the list of processes.
 ask() {
-    printf 'header = "Authorization: Bearer %s"\n' "${ALIDADE_ENDPOINT_KEY:-none}" |
+    printf '%s\n' "${ALIDADE_ENDPOINT_KEY:+header = \"Authorization: Bearer $ALIDADE_ENDPOINT_KEY\"}" |
         curl --silent --show-error --fail-with-body --no-buffer --config - --header 'Content-Type: application/json' "$@"
 }
 

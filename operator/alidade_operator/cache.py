@@ -52,6 +52,11 @@ class Cache:
         self._alike: dict[Key, set[Key]] = {}
         self.missing_kinds: set[str] = set()
 
+    @property
+    def size(self) -> int:
+        """Number of objects that are known."""
+        return sum(len(objects) for objects in self._objects.values())
+
     def put(self, kind: Kind, body: JsonObject) -> bool:
         """Takes in a version of an object; False when a newer one, or its end, is already known."""
         metadata = body["metadata"]

@@ -55,6 +55,11 @@ class OperatorConfig(Spec):
     quantization_image: str = Field(
         "alidade/quantizer:0.1.0", description="Image of quantizations for GPUs: the trainer's, with their libraries."
     )
+    runtime_adapters: bool = Field(
+        False,
+        description="Whether vLLM servers without keys load and unload adapters while they run, instead of being "
+        "replaced; whoever reaches such a server can then do so, too.",
+    )
     image_pull_secrets: list[Name] = Field([], description="Secrets of the job's namespace that pull the image.")
     workspace_claim: Name = Field("alidade-workspace", description="Claim that takes outputs without an address.")
     allow_file_uris: bool = Field(False, description="Whether file:// addresses are accepted (local cluster only).")

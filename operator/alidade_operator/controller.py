@@ -16,6 +16,7 @@ from alidade_crds.contract import GatewayDocument, ProgressDocument
 from alidade_crds.evaluation import EvaluationStatus
 from alidade_crds.status import JobStatus
 from alidade_operator import resourcegauges
+from alidade_operator.adapterloader import AdapterLoader
 from alidade_operator.api import (
     ALIGNMENT_RUN,
     CHILD_KINDS,
@@ -93,6 +94,9 @@ class Controller:
         self._serving: PodReader[Key, GatewayDocument | ReplicaLoad] = PodReader(
             SERVING, interval_s=config.progress_interval_s, on_change=self._queue.add
         )
+        self._adapters: AdapterLoader[Key] = AdapterLoader(
+            interval_s=config.progress_interval_s, on_change=self._queue.add
+        )
         self._gauges = JobGauges()
         self._results = ResultGauges()
         self._tasks: list[asyncio.Task[None]] = []
@@ -105,6 +109,7 @@ class Controller:
         self._spawn(self._resync_for_ever(), "resync")
         self._spawn(self._progress.run(), "progress")
         self._spawn(self._serving.run(), "serving")
+        self._spawn(self._adapters.run(), "adapters")
         for number in range(self.config.workers):
             self._spawn(self._work(may_work), f"worker {number}")
         if self._config_path is not None:
@@ -134,6 +139,12 @@ class Controller:
             changed = self._cache.put(kind, body)
         if changed:
             self._enqueue(kind, body, appeared_or_went=is_new or event_type == "DELETED")
+
+    def _take_listed(self, kind: Kind, body: JsonObject) -> None:
+        """Takes note of what a listing has brought that the cache had not, or no longer has that it had."""
+        if self.ready.is_set():
+            RESYNC_REPAIRS.labels(kind.plural).inc()
+        self._enqueue(kind, body, appeared_or_went=True)
 
     def _enqueue(self, kind: Kind, body: JsonObject, *, appeared_or_went: bool) -> None:
         """Puts in line whom a change concerns."""
@@ -171,20 +182,16 @@ class Controller:
         while True:
             missing = set(self._cache.missing_kinds)
             try:
-                changed = await resync(self._cache, self._api, self.config.namespaces)
+                await resync(self._cache, self._api, self.config.namespaces, self._take_listed)
             except ApiError as error:
                 _log.error("listing failed", extra={"action": "list", "why": str(error)})
                 await asyncio.sleep(delay_s)
                 delay_s = min(_LAST_LIST_RETRY_S, delay_s * 2)
                 continue
             delay_s = _FIRST_LIST_RETRY_S
-            for kind, body in changed:
-                if self.ready.is_set():
-                    RESYNC_REPAIRS.labels(kind.plural).inc()
-                self._enqueue(kind, body, appeared_or_went=True)
             if not self.ready.is_set():
                 self.ready.set()
-                _log.info("listed every kind", extra={"action": "list", "why": "start", "objects": len(changed)})
+                _log.info("listed every kind", extra={"action": "list", "why": "start", "objects": self._cache.size})
             if self._cache.missing_kinds != missing:
                 self.enqueue_all()
             interval_s = self.config.resync_interval_s
@@ -246,6 +253,7 @@ class Controller:
         if body is None:
             self._progress.watch(key, ())
             self._serving.watch(key, ())
+            self._adapters.watch(key, ())
             self._gauges.hide(*key)
             if kind is EVALUATION:
                 self._results.hide(key.namespace, key.name)
@@ -253,6 +261,7 @@ class Controller:
         plan, now = await self._plan(kind, body)
         self._progress.watch(key, (plan.progress,) if plan.progress is not None else ())
         self._serving.watch(key, plan.readings)
+        self._adapters.watch(key, plan.loading)
         try:
             await self._executor.carry_out(plan, kind, body, now)
         except ApiError as error:
@@ -264,7 +273,8 @@ class Controller:
 
     async def _plan(self, kind: Kind, body: JsonObject) -> tuple[Plan, datetime]:
         """What is to be done, and the time as of which."""
-        seen = Sight(self._cache, self._api, self.config, self._progress.documents, self._serving.documents)
+        told = (self._progress.documents, self._serving.documents, self._adapters.loaded)
+        seen = Sight(self._cache, self._api, self.config, *told)
         body = with_arenas_resolved(body, self.config)
         if kind is ALIGNMENT_RUN:
             run = AlignmentRun.parse(body)

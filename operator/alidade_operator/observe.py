@@ -15,6 +15,7 @@ from alidade_operator.config import OperatorConfig
 from alidade_operator.jobspecs import addresses
 from alidade_operator.reconcile.craft import workload_of
 from alidade_operator.reconcile.plan import TrainingJob
+from alidade_operator.resources.adapters import LoadedAdapters
 from alidade_operator.resources.jobdocument import document_name
 from alidade_operator.resources.labels import is_owned_by
 from alidade_operator.resources.observation import (
@@ -36,13 +37,15 @@ _VIEWS = {PYTORCH_JOB.kind: training_job_view, JOB.kind: batch_job_view}
 
 @dataclass(frozen=True)
 class Sight:
-    """Where observations come from. progress, serving: the newest document of each pod, by the pod's uid."""
+    """Where observations come from. progress, serving: the newest document of each pod, by the pod's uid. adapters: of
+    replicas that load them while they run, what they have, by the same."""
 
     cache: Cache
     api: Api
     config: OperatorConfig
     progress: Mapping[str, ProgressDocument]
     serving: Mapping[str, GatewayDocument | ReplicaLoad] = field(default_factory=dict)
+    adapters: Mapping[str, LoadedAdapters] = field(default_factory=dict)
 
     async def claims(self, uris: Iterable[str], namespace: str) -> frozenset[str]:
         """Those of the claims that the addresses name which exist, and the workspace's if it does.

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from alidade_crds.contract import GatewayDocument
 from alidade_crds.modelserve import ModelServeSpec
-from alidade_operator.api import DEPLOYMENT, JOB, MODEL_SERVE, POD, POLICY_KINDS, SERVICE, JsonObject, Kind
+from alidade_operator.api import CONFIG_MAP, DEPLOYMENT, JOB, MODEL_SERVE, POD, POLICY_KINDS, SERVICE, JsonObject, Kind
 from alidade_operator.cache import Key
 from alidade_operator.observe import Sight, circle, observe
 from alidade_operator.reconcile.serve import (
@@ -17,7 +17,9 @@ from alidade_operator.reconcile.serve import (
     model_address,
     quantization_job,
 )
+from alidade_operator.resources.adapterlist import AdapterListView, adapter_list_view
 from alidade_operator.resources.adapters import AdapterView, adapter_view
+from alidade_operator.resources.engines.server import adapters_name
 from alidade_operator.resources.gateway import TRIAL, needs_gateway
 from alidade_operator.resources.observation import Observed, ReplicaLoad, batch_job_view, pod_view, source_view
 from alidade_operator.resources.serving import (
@@ -59,6 +61,8 @@ async def observe_serve(serve: ModelServe, sight: Sight) -> ServeObserved:
     return replace(
         seen,
         adapters=adapters,
+        adapter_list=await _adapter_list(serve, serve.spec, sight),
+        loaded={pod.uid: sight.adapters[pod.uid] for pod in seen.pods if pod.uid in sight.adapters},
         claims=await sight.claims([place for place in places if place is not None], serve.namespace),
         quantization=observed,
         other_jobs=tuple(view for view in jobs if view is not None and (job is None or view.base != job.base)),
@@ -76,6 +80,14 @@ def _adapters(serve: ModelServe, spec: ModelServeSpec, sight: Sight) -> dict[str
     }
 
 
+async def _adapter_list(serve: ModelServe, spec: ModelServeSpec, sight: Sight) -> AdapterListView | None:
+    """The list that replicas read who load adapters while they run. ConfigMaps are not watched, so it is asked for."""
+    if not spec.adapters or not sight.config.runtime_adapters:
+        return None
+    body = await sight.get(CONFIG_MAP, serve.namespace, adapters_name(serve.name))
+    return adapter_list_view(body, serve.uid) if body is not None else None
+
+
 async def _children(serve: ModelServe, sight: Sight, children: list[JsonObject]) -> ServeObserved:
     """Deployments, Services, policies and pods, with what the pods have told."""
     pods = {component: _pods(serve, children, component) for component in (COMPONENT, CANARY, GATEWAY)}
@@ -89,7 +101,10 @@ async def _children(serve: ModelServe, sight: Sight, children: list[JsonObject])
             others |= {(kind.kind, name): view} if view is not None else {}
     beside = {one: own.get((DEPLOYMENT.kind, name_of(serve.name, one))) for one in (CANARY, GATEWAY)}
     if serve.spec is not None and needs_gateway(serve.spec):
-        beside = {one: await _child(serve, sight, DEPLOYMENT, name_of(serve.name, one)) for one in beside}
+        # Most of the time there is no canary: whether somebody else's is in its place is asked once for a spec.
+        is_new = serve.status.observed_generation != serve.generation or serve.status.phase == "Waiting"
+        for one in (CANARY, GATEWAY) if is_new else (GATEWAY,):
+            beside[one] = await _child(serve, sight, DEPLOYMENT, name_of(serve.name, one))
     return ServeObserved(
         deployment=await _child(serve, sight, DEPLOYMENT, serve.name),
         service=await _child(serve, sight, SERVICE, serve.name),

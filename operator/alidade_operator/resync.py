@@ -1,7 +1,7 @@
 """Full listings of every kind: they fill the cache at the start, and later bring right what watches have lost."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from alidade_operator.api import CHILD_KINDS, CLAIM, OPTIONAL_KINDS, PARENT_KINDS, Api, ApiError, JsonObject, Kind
 from alidade_operator.cache import Cache
@@ -17,13 +17,18 @@ def selector_of(kind: Kind) -> str:
     return SELECTOR if kind in CHILD_KINDS else ""
 
 
-async def resync(cache: Cache, api: Api, namespaces: Sequence[str]) -> list[tuple[Kind, JsonObject]]:
-    """Lists every kind and returns what was different from the cache; raises ApiError when a listing fails."""
-    changed: list[tuple[Kind, JsonObject]] = []
+async def resync(
+    cache: Cache, api: Api, namespaces: Sequence[str], on_change: Callable[[Kind, JsonObject], None]
+) -> None:
+    """Lists every kind and tells of what was different from the cache; raises ApiError when a listing fails.
+
+    on_change: told as soon as the cache has it. The watch brings nothing new then, and neither does a second try after
+    a listing that failed.
+    """
     for kind in WATCHED_KINDS:
         for namespace in namespaces or (None,):
-            changed += [(kind, body) for body in await _resync_kind(cache, api, kind, namespace)]
-    return changed
+            for body in await _resync_kind(cache, api, kind, namespace):
+                on_change(kind, body)
 
 
 async def _resync_kind(cache: Cache, api: Api, kind: Kind, namespace: str | None) -> list[JsonObject]:

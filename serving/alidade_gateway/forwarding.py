@@ -1,11 +1,13 @@
 """A request sent on until somebody answers it: tried again, on the other side, and held while there is nobody."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
 from types import TracebackType
+from typing import Any
 
 from aiohttp import ClientConnectorError, ClientError, ClientResponse, ClientSession, ConnectionTimeoutError
 from multidict import CIMultiDict
@@ -17,10 +19,6 @@ from alidade_gateway.settings import Settings
 from alidade_gateway.waiting import WaitingRoom
 from alidade_serving.front.refusals import Refusal
 
-# The Service may have led the first to a replica that has just gone.
-_TRIES = 2
-# A connection that breaks after the request was sent may mean that the request kills replicas: it gets one more.
-_MOST_BREAKS = 1
 _PROBE_PATH = "/health"
 _PROBE_TIMEOUT_S = 2.0
 # Engines' own: text-generation-inference answers 424 where generating failed.
@@ -87,6 +85,14 @@ class _NoAnswer(Exception):  # noqa: N818  # it is what happened, and mostly men
         self.reason = reason
 
 
+class _Absent(_NoAnswer):
+    """Nobody took the request, so that it can be sent again and again."""
+
+
+class _Broken(_NoAnswer):
+    """Somebody may have."""
+
+
 class Forwarder:
     """Sends orders to backends."""
 
@@ -113,39 +119,68 @@ class Forwarder:
 
         Raises Refusal: 502 broken, 503 held too long, 504 silent too long, 429 too many are held.
         """
-        breaks = 0
-        for side in sides:
-            if order.counted:
-                side.counts.requests += 1
-            for _ in range(_TRIES):
-                try:
-                    return await self._try(side, order)
-                except _NoAnswer as trouble:
-                    breaks += trouble.reason == "broken"
-                    if breaks > _MOST_BREAKS:
-                        raise self._given_up(side, order, _broken(side)) from trouble
-            if side is not sides[-1]:
-                self._count_error(side, order)
-        return await self._held(sides[-1], order, breaks)
+        *others, last = sides
+        for side in others:
+            with suppress(_NoAnswer):
+                return await self._counted(side, order, self._try_twice)
+        return await self._counted(last, order, self._insist)
 
-    async def _held(self, side: Backend, order: Order, breaks: int) -> Answer:
-        begun = monotonic()
+    async def _counted(
+        self, side: Backend, order: Order, way: Callable[[Backend, Order], Coroutine[Any, Any, Answer]]
+    ) -> Answer:
+        if order.counted:
+            side.counts.requests += 1
         try:
-            with self._room.place() as until:
-                while True:
-                    await self._room.until_answers(side, until)
-                    order.held_s = monotonic() - begun
-                    try:
-                        answer = await self._try(side, order)
-                    except _NoAnswer as trouble:
-                        breaks += trouble.reason == "broken"
-                        if breaks > _MOST_BREAKS:
-                            raise _broken(side) from trouble
-                    else:
-                        self._metrics.held.observe(order.held_s)
-                        return answer
-        except Refusal as refusal:
-            raise self._given_up(side, order, refusal) from None
+            return await way(side, order)
+        except (_NoAnswer, Refusal):
+            if order.counted:
+                side.counts.errors += 1
+            raise
+
+    async def _try_twice(self, side: Backend, order: Order) -> Answer:
+        """Another connection may lead to another replica; what broke a connection is not sent to the next at once."""
+        with suppress(_Absent):
+            return await self._try(side, order)
+        return await self._try(side, order)
+
+    async def _insist(self, side: Backend, order: Order) -> Answer:
+        """Holds the request where nobody is there.
+
+        A connection that broke before the answer may mean that its replica died, that a proxy had none to lead to, or
+        that this request kills replicas: it is sent once more, to a side that is well, and no third time.
+        """
+        try:
+            return await self._try_twice(side, order)
+        except _NoAnswer as trouble:
+            has_broken = isinstance(trouble, _Broken)
+        if has_broken and await self._answers(side):
+            with suppress(_Absent):
+                return await self._last_try(side, order)
+        return await self._held(side, order, has_broken=has_broken)
+
+    async def _held(self, side: Backend, order: Order, *, has_broken: bool) -> Answer:
+        begun = monotonic()
+        with self._room.place() as until:
+            while True:
+                await self._room.until_answers(side, until)
+                order.held_s = monotonic() - begun
+                try:
+                    answer = await (self._last_try if has_broken else self._try)(side, order)
+                except _NoAnswer as trouble:
+                    has_broken = has_broken or isinstance(trouble, _Broken)
+                else:
+                    self._metrics.held.observe(order.held_s)
+                    return answer
+
+    async def _last_try(self, side: Backend, order: Order) -> Answer:
+        try:
+            return await self._try(side, order)
+        except _Broken:
+            raise Refusal(
+                HTTPStatus.BAD_GATEWAY,
+                "broken",
+                f"Replicas of {side.name} ended before they answered; their log may say why.",
+            ) from None
 
     async def _try(self, side: Backend, order: Order) -> Answer:
         order.tries += 1
@@ -169,17 +204,19 @@ class Forwarder:
                 )
                 try:
                     if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
-                        raise _NoAnswer("unready")
+                        raise _Absent("unready")
                     first = await response.content.readany()
                 except BaseException:
                     response.close()
                     raise
         except (ClientConnectorError, ConnectionTimeoutError):
-            raise _NoAnswer("unreachable") from None
+            raise _Absent("unreachable") from None
         except TimeoutError:
-            raise self._given_up(side, order, _silent(side, self._settings.answer_timeout_s)) from None
+            seconds = self._settings.answer_timeout_s
+            message = f"A replica of {side.name} said nothing for {seconds:g} seconds."
+            raise Refusal(HTTPStatus.GATEWAY_TIMEOUT, "timeout", message) from None
         except (ClientError, OSError):
-            raise _NoAnswer("broken") from None
+            raise _Broken("broken") from None
         return Answer(side, response, first, order, sent)
 
     async def _answers(self, side: Backend) -> bool:
@@ -189,23 +226,3 @@ class Forwarder:
                 return response.status < 500
         except (ClientError, OSError, TimeoutError):
             return False
-
-    def _given_up(self, side: Backend, order: Order, refusal: Refusal) -> Refusal:
-        self._count_error(side, order)
-        return refusal
-
-    def _count_error(self, side: Backend, order: Order) -> None:
-        if order.counted:
-            side.counts.errors += 1
-
-
-def _broken(side: Backend) -> Refusal:
-    return Refusal(
-        HTTPStatus.BAD_GATEWAY, "broken", f"Replicas of {side.name} ended before they answered; their log may say why."
-    )
-
-
-def _silent(side: Backend, timeout_s: float) -> Refusal:
-    return Refusal(
-        HTTPStatus.GATEWAY_TIMEOUT, "timeout", f"A replica of {side.name} said nothing for {timeout_s:g} seconds."
-    )

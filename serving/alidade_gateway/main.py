@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import sys
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM. Exit code 1 when it cannot, 2 for settings that do not go together."""
     settings = read_settings(argv, os.environ)
     write_lines()
+    _allow_connections()
     log = logging.getLogger("alidade_serving")
     try:
         asyncio.run(serve(settings, lambda address: log.info("listening: %s", address)))
@@ -43,6 +45,12 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         await drain(application[GATEWAY], listening, delay_s=settings.drain_delay_s, timeout_s=settings.drain_timeout_s)
     finally:
         await runner.cleanup()
+
+
+def _allow_connections() -> None:
+    """Each request has two connections; the limit that shells set for programs with few files would be five hundred."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 if __name__ == "__main__":

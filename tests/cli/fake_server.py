@@ -180,7 +180,7 @@ def serving(script: Script) -> Iterator[str]:
 
     thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     port, loop, stop = address
     try:
         yield f"http://127.0.0.1:{port}"

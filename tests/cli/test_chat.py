@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -138,16 +139,26 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
-    def interrupt(self) -> None:
+    def interrupt_until(self, pattern: str) -> None:
+        """Ctrl-c, again where it came between the prompt and readline's wait for a key, and was lost."""
+        until = time.monotonic() + 60
         self.process.send_signal(signal.SIGINT)
+        while not self._sees(pattern, time.monotonic() + 2):
+            assert time.monotonic() < until, self.seen
+            self.process.send_signal(signal.SIGINT)
 
     def await_text(self, pattern: str) -> None:
         """Waits for it in what is seen since the last such wait."""
-        until = time.monotonic() + 30
+        assert self._sees(pattern, time.monotonic() + 60), self.seen
+
+    def _sees(self, pattern: str, until: float) -> bool:
         while (found := re.search(pattern, self.seen)) is None:
-            assert time.monotonic() < until, self.seen
+            readable, _, _ = select.select([self._master], [], [], max(0.0, until - time.monotonic()))
+            if not readable:
+                return False
             self.seen += os.read(self._master, 4096).decode(errors="replace")
         self.seen = self.seen[found.end() :]
+        return True
 
     def close(self) -> None:
         self.process.kill()
@@ -171,17 +182,15 @@ def test_ctrl_c_ends_the_answer_and_not_the_program() -> None:
         screen.await_text("> ")
         screen.type("hello\n")
         screen.await_text("word word ")
-        screen.interrupt()
-        screen.await_text("> ")
+        screen.interrupt_until("> ")
         # On an empty line it does nothing.
-        screen.interrupt()
-        screen.await_text("> ")
+        screen.interrupt_until("> ")
         script.stop_after = 1
         screen.type("again\n")
         screen.await_text("word ")
         screen.await_text("> ")
         screen.type("\x04")
-        assert screen.process.wait(30) == 0
+        assert screen.process.wait(60) == 0
     assert script.hung_up == 1
     first, second = asked(script)
     assert first == ["hello"]

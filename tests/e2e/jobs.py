@@ -127,7 +127,7 @@ def children(cluster: Cluster, parent: str, name: str, kinds: str) -> list[dict[
     return listed(cluster, kinds, f"alidade.dev/kind={parent},app.kubernetes.io/instance={name}")
 
 
-def wait_until_childless(cluster: Cluster, parent: str, name: str, kinds: str, *, timeout_s: float = 60.0) -> None:
+def wait_until_childless(cluster: Cluster, parent: str, name: str, kinds: str, *, timeout_s: float = 120.0) -> None:
     """Return once nothing of these kinds belongs to the resource; fails after the timeout, naming what is left."""
 
     def remaining() -> str:

@@ -79,7 +79,7 @@ def test_the_operator_says_what_only_the_cluster_can_tell(
 ) -> None:
     cluster = trained_on_sums
     apply(cluster, finetune_job("unaccepted", **blocks))
-    wait_until(lambda: "Accepted" in conditions(read(cluster, "unaccepted")), "an answer", timeout_s=60)
+    wait_until(lambda: "Accepted" in conditions(read(cluster, "unaccepted")), "an answer", timeout_s=120)
     job = read(cluster, "unaccepted")
     cluster.kubectl("delete", "ftj", "unaccepted")
     assert conditions(job)["Accepted"][1] == reason
@@ -92,7 +92,7 @@ def test_a_job_that_cannot_fit_is_refused_with_the_number_and_the_way_out(traine
     cluster = trained_on_sums
     giant = {"hiddenSize": 8192, "layers": 80, "heads": 64, "vocabSize": 32000}
     apply(cluster, finetune_job("giant", model={"init": giant}, compute={"memory": "16Gi"}))
-    wait_until(lambda: conditions(read(cluster, "giant")).get("Fits", ("",))[0] == "False", "an answer", timeout_s=60)
+    wait_until(lambda: conditions(read(cluster, "giant")).get("Fits", ("",))[0] == "False", "an answer", timeout_s=120)
     job = read(cluster, "giant")
     cluster.kubectl("delete", "ftj", "giant")
     assert conditions(job)["Fits"] == ("False", "ExceedsMemory")
@@ -114,7 +114,7 @@ def test_a_namespace_without_the_workspace_volume_is_told_how_to_get_one_and_goe
     for manifest in manifests:
         manifest["metadata"]["namespace"] = "bare"
     apply(cluster, *manifests)
-    wait_until(lambda: conditions(job()).get("Accepted") == ("False", "WorkspaceMissing"), "an answer", timeout_s=60)
+    wait_until(lambda: conditions(job()).get("Accepted") == ("False", "WorkspaceMissing"), "an answer", timeout_s=120)
     assert "alidade-workspace" in message(job(), "Accepted")
     assert "spec.output.uri" in message(job(), "Accepted")
 
@@ -125,8 +125,8 @@ def test_a_namespace_without_the_workspace_volume_is_told_how_to_get_one_and_goe
         "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
     }
     apply(cluster, claim)
-    wait_until(lambda: conditions(job())["Accepted"][0] == "True", "the job to be accepted", timeout_s=30)
-    cluster.kubectl("delete", "namespace", "bare", "--timeout=60s")
+    wait_until(lambda: conditions(job())["Accepted"][0] == "True", "the job to be accepted", timeout_s=120)
+    cluster.kubectl("delete", "namespace", "bare", "--timeout=120s")
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_an_operator_killed_at_random_launches_nothing_twice_and_loses_nothing(
     chance = random.Random(20)
     apply(cluster, finetune_job("steady", steps=STEPS, checkpoint=CHECKPOINT))
     for _ in range(20):
-        wait_until(lambda: operators(cluster), "an operator to kill", timeout_s=30)
+        wait_until(lambda: operators(cluster), "an operator to kill", timeout_s=120)
         for process in operators(cluster):
             os.kill(process.pid, signal.SIGKILL)
         pause_until = chance.uniform(0.05, 1.5)

@@ -64,7 +64,7 @@ def test_a_job_goes_from_apply_to_a_model_that_can_be_asked(trained_on_sums: Clu
     kinds = "pytorchjob,configmap,pod"
     made = {child["kind"] for child in children(cluster, "FineTuneJob", "whole", kinds)}
     assert made == {"PyTorchJob", "ConfigMap", "Pod"}
-    cluster.kubectl("delete", "ftj", "whole", "--wait", "--timeout=30s")
+    cluster.kubectl("delete", "ftj", "whole", "--wait", "--timeout=120s")
     wait_until_childless(cluster, "FineTuneJob", "whole", kinds)
     assert (folder / "model" / "config.json").exists(), "a model outlives the resource that made it"
 

@@ -12,7 +12,18 @@ import yaml
 
 from tests.cluster_fixtures import RunningCluster as Cluster
 from tests.cluster_fixtures import wait_until
-from tests.e2e.jobs import apply, children, conditions, finetune_job, message, read, wait_until_childless
+from tests.e2e.jobs import (
+    PAIRS,
+    apply,
+    children,
+    conditions,
+    config_map,
+    finetune_job,
+    finished,
+    message,
+    read,
+    wait_until_childless,
+)
 
 LIMITS = {"maxInputTokens": 40, "maxTotalTokens": 60, "maxConcurrentRequests": 16}
 
@@ -114,6 +125,22 @@ def test_a_quantized_model_answers_behind_its_service_and_a_new_one_takes_over(t
     assert code == 200
     assert json.loads(text)["data"][0]["id"] == "sums"
 
+    # It can be measured as it is served.
+    evaluation = {
+        "apiVersion": "alidade.dev/v1alpha1",
+        "kind": "Evaluation",
+        "metadata": {"name": "of-served-sums"},
+        "spec": {
+            "endpoint": {"modelServe": "sums"},
+            "suites": [{"type": "generation", "dataset": "configmap://few-sums/test.json", "maxNewTokens": 8}],
+            "compute": {"workers": 1},
+        },
+    }
+    few = config_map("few-sums", test_json=json.dumps({"type": "text2text", "instances": PAIRS[:8]}))
+    apply(cluster, few, evaluation)
+    results = finished(cluster, "of-served-sums", "evaluation")["status"]["results"]
+    assert {result["n"] for result in results if result["metric"] == "exact_match"} == {8}
+
     # Another model takes over without a request being lost.
     wait_until(
         lambda: conditions(read(cluster, "second-of-sums")).get("Succeeded", ("",))[0] == "True",
@@ -153,7 +180,7 @@ def test_a_quantized_model_answers_behind_its_service_and_a_new_one_takes_over(t
     )
     assert generate(cluster, "sums")[0] == 503
     cluster.kubectl("delete", "modelserve", "sums")
-    wait_until_childless(cluster, "ModelServe", "sums", "deployments,services,jobs,pods,configmaps", timeout_s=90)
+    wait_until_childless(cluster, "ModelServe", "sums", "deployments,services,jobs,pods,configmaps", timeout_s=120)
 
 
 def test_keys_are_asked_for_and_a_server_that_cannot_start_says_why(trained_on_sums: Cluster) -> None:

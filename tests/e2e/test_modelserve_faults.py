@@ -58,8 +58,8 @@ def servers(name: str) -> list[psutil.Process]:
 
 def test_kill_9_of_a_replica_loses_its_own_requests_and_no_others(trained_on_sums: Cluster) -> None:
     cluster = trained_on_sums
-    apply(cluster, finetune_job("first-of-sums", steps=20))
-    apply(cluster, model_serve("doubled", "first-of-sums", quantization={"method": "int8"}, replicas=2))
+    apply(cluster, finetune_job("doubled-sums", steps=20))
+    apply(cluster, model_serve("doubled", "doubled-sums", quantization={"method": "int8"}, replicas=2))
     wait_until(
         lambda: is_serving(cluster, "doubled", 1), lambda: str(read(cluster, "doubled", "modelserve")), timeout_s=240
     )

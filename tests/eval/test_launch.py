@@ -57,7 +57,7 @@ def last_words(folder: Path) -> ResultDocument:
 def get(address: str) -> bytes | None:
     """What is answered there; None while nobody answers."""
     try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
+        with urllib.request.urlopen(address, timeout=60) as answer:
             content: bytes = answer.read()
             return content
     except OSError:

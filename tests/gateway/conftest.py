@@ -22,7 +22,7 @@ def gateway(stable: Upstream) -> Iterator[Gateway]:
     """A gateway before that replica."""
     with ExitStack() as ended:
         made = Gateway(stable.url, max_body_bytes=1 << 20, read_timeout_s=1)
-        ended.callback(made.kill)
+        ended.callback(made.end)
         yield made
 
 
@@ -46,7 +46,7 @@ def start(replica: Callable[..., Upstream]) -> Iterator[Callable[..., Gateway]]:
 
         def starter(stable: str, **flags: object) -> Gateway:
             made = Gateway(stable, **flags)
-            ended.callback(made.kill)
+            ended.callback(made.end)
             return made
 
         yield starter

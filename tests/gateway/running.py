@@ -55,11 +55,17 @@ class Gateway(HttpProcess):
         return document
 
     def await_status(self, **wanted: object) -> None:
-        """Waits until the document says so; fails after 20 seconds."""
-        until = time.monotonic() + 20
+        """Waits until the document says so; fails after 60 seconds."""
+        until = time.monotonic() + 60
         while any((found := self.status()).get(name) != value for name, value in wanted.items()):
             assert time.monotonic() < until, f"{found}, not {wanted}"
             time.sleep(0.01)
+
+    def end(self) -> None:
+        """Kills it; fails when it has logged a failure of its own, or anything that is no line of JSON."""
+        self.kill()
+        lines = [json.loads(line) for line in self.log]
+        assert not [line for line in lines if line["level"] == "error" or "trace" in line]
 
     def lines(self) -> list[dict[str, Any]]:
         """What the access log says so far."""
@@ -100,7 +106,7 @@ def pieces(total: int, size: int = 65536) -> Iterator[bytes]:
         yield b"x" * min(size, total - start)
 
 
-def wait_for(condition: Any, seconds: float = 20) -> None:
+def wait_for(condition: Any, seconds: float = 60) -> None:
     """Waits until a condition holds; fails when it does not."""
     until = time.monotonic() + seconds
     while not condition():

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import sys
+from collections import defaultdict
 from typing import Any
 
 from aiohttp import web
 
 NAME = sys.argv[1]
 asked: list[dict[str, Any]] = []
-opened = asyncio.Event()
+opened: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
 
 async def health(request: web.Request) -> web.Response:
@@ -25,7 +26,7 @@ async def tell(request: web.Request) -> web.Response:
 
 
 async def open_gate(request: web.Request) -> web.Response:
-    opened.set()
+    opened[request.match_info["gate"]].set()
     return web.Response()
 
 
@@ -41,9 +42,9 @@ async def chat(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     for number, piece in enumerate(answer(word, rest)):
-        if word == "gate" and number == 1:
-            await opened.wait()
-        if word == "break" and number == 1 and rest in ("", NAME):
+        if word in ("gate", "broken-gate") and number == 1:
+            await opened[rest].wait()
+        if number == 1 and (word == "broken-gate" or (word == "break" and rest in ("", NAME))):
             assert request.transport is not None
             request.transport.abort()
             return response
@@ -81,7 +82,7 @@ application = web.Application(client_max_size=1 << 30)
 application.router.add_get("/health", health)
 application.router.add_get("/v1/models", models)
 application.router.add_get("/asked", tell)
-application.router.add_get("/open", open_gate)
+application.router.add_get("/open/{gate}", open_gate)
 application.router.add_post("/v1/chat/completions", chat)
 web.run_app(
     application,

@@ -1,14 +1,19 @@
 """Flags, environment and keys of a gateway."""
 
+import re
+import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from alidade_gateway.settings import read_settings
+from alidade_gateway.settings import Settings, read_settings
 from tests.gateway.running import Gateway, Upstream, ask
 
+GUIDE = Path(__file__).resolve().parents[2] / "docs/how-to/gateway.md"
 BASIC = ["--name=kbqa", "--stable=http://kbqa-stable.default.svc"]
 
 
@@ -29,6 +34,11 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default() -> None:
         "http://kbqa-canary.default.svc:8080",
     )
     assert (settings.canary_percent, settings.chat, settings.arena) == (20, True, False)
+
+
+def test_the_flags_that_the_guide_names_are_there() -> None:
+    named = set(re.findall(r"--([a-z][a-z-]+)", GUIDE.read_text()))
+    assert named - {field.name.replace("_", "-") for field in fields(Settings)} == {"help"}
 
 
 def test_an_empty_address_is_none() -> None:
@@ -78,6 +88,23 @@ def test_a_gateway_loads_no_library_that_models_need() -> None:
     assert ended.stdout == "set()\n"
 
 
+def test_more_connections_are_served_than_a_shell_allows_files(stable: Upstream) -> None:
+    """The limit is lowered to 64 for the gateway, which then serves 80 streams at once."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
+    try:
+        gateway = Gateway(stable.url)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    try:
+        with ThreadPoolExecutor(80) as crowd:
+            streams = [crowd.submit(ask, gateway.url, "/stream?chunks=20&interval=0.1") for _ in range(80)]
+            gateway.await_status(running=80)
+            assert all(stream.result().whole for stream in streams)
+    finally:
+        gateway.end()
+
+
 def test_without_the_key_no_request_reaches_a_replica(tmp_path: Path, stable: Upstream) -> None:
     (tmp_path / "a").write_text("right\n")
     (tmp_path / "b").write_text("other\n")
@@ -96,4 +123,4 @@ def test_without_the_key_no_request_reaches_a_replica(tmp_path: Path, stable: Up
             reply = ask(gateway.url, "/echo", headers={"Authorization": f"Bearer {key}"})
             assert ["Authorization", f"Bearer {key}"] in reply.json()["headers"]  # replicas ask for it again
     finally:
-        gateway.kill()
+        gateway.end()

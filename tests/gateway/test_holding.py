@@ -1,7 +1,11 @@
 """Requests that come while there is no replica: held, bounded in number and time, and answered by the first one."""
 
+import socket
+import struct
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -69,6 +73,18 @@ def test_holding_ends(start: Callable[..., Gateway], stable: Upstream) -> None:
     assert 3 <= stable.seen("/status/503") <= 7  # twice at once, then at most each 0.2 seconds
 
 
+def test_silence_after_holding_is_one_error(
+    start: Callable[..., Gateway], replica: Callable[..., Upstream], crowd: ThreadPoolExecutor
+) -> None:
+    port = free_port()
+    gateway = start(f"http://127.0.0.1:{port}", answer_timeout_s=0.5)
+    reply = crowd.submit(ask, gateway.url, "/silent")
+    gateway.await_status(waiting=1)
+    replica("woken", port)
+    assert reply.result().status == 504
+    assert gateway.status()["backends"]["stable"].items() >= {"requests": 1, "errors": 1}.items()
+
+
 def test_nothing_is_held_where_holding_is_off(start: Callable[..., Gateway]) -> None:
     for gateway, code in (
         (start(f"http://127.0.0.1:{free_port()}", hold_s=0), 503),
@@ -103,6 +119,55 @@ def test_who_leaves_makes_room(start: Callable[..., Gateway], replica: Callable[
     assert ask(gateway.url, "/echo").status == 200
     assert woken.seen("/echo/left") == 0
     assert gateway.metric("modelserve_gateway_requests_total", code="499") == 1
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_proxy_that_leads_nowhere_is_nobody(
+    start: Callable[..., Gateway], replica: Callable[..., Upstream], crowd: ThreadPoolExecutor, reads: bool
+) -> None:
+    """Services of some clusters take every connection, and reset it where there is no replica: at once, or later."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        ended = threading.Event()
+
+        def reset_everyone() -> None:
+            listener.settimeout(0.05)
+            while not ended.is_set():
+                with suppress(TimeoutError):
+                    connection, _ = listener.accept()
+                    if reads:
+                        connection.settimeout(10)
+                        connection.recv(65536)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.close()
+
+        resetting = crowd.submit(reset_everyone)
+        gateway = start(f"http://127.0.0.1:{port}")
+        replies = [crowd.submit(ask, gateway.url, "/echo") for _ in range(5)]
+        gateway.await_status(waiting=5)
+        tries = gateway.metric("modelserve_gateway_retries_total")
+        assert (
+            tries == gateway.metric("modelserve_gateway_retries_total", reason="broken") == 5 if reads else tries >= 5
+        )
+        ended.set()
+        resetting.result()
+    replica("woken", port)
+    assert [reply.result().status for reply in replies] == [200] * 5
+
+
+def test_a_replica_that_a_request_kills_is_not_killed_again_and_again(
+    start: Callable[..., Gateway], replica: Callable[..., Upstream], crowd: ThreadPoolExecutor
+) -> None:
+    port = free_port()
+    first = replica("first", port)
+    gateway = start(f"http://127.0.0.1:{port}")
+    reply = crowd.submit(ask, gateway.url, "/die")
+    gateway.await_status(waiting=1)
+    assert first.process.wait(timeout=60) == 1
+    second = replica("second", port)
+    assert reply.result().status == 502
+    assert second.process.wait(timeout=60) == 1
+    assert gateway.status()["backends"]["stable"].items() >= {"requests": 1, "errors": 1}.items()
 
 
 def test_between_one_replica_and_the_next_no_request_is_lost(

@@ -4,7 +4,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -62,6 +62,17 @@ def test_a_request_that_breaks_replicas_is_not_sent_to_one_after_another(gateway
     assert (reply.status, reply.json()["error_type"]) == (502, "broken")
     assert stable.seen("/break/poison") == 2
     assert gateway.metric("modelserve_gateway_requests_total", backend="gateway", code="502") == 1
+
+
+def test_what_breaks_the_canary_is_stables_to_answer(
+    start: Callable[..., Gateway], replica: Callable[..., Upstream], stable: Upstream
+) -> None:
+    canary = replica("canary")
+    gateway = start(stable.url, canary=canary.url, canary_percent=100)
+    reply = ask(gateway.url, "/break-once/canary")
+    assert (reply.status, reply.headers["X-Alidade-Backend"]) == (200, "stable")
+    assert (canary.seen("/break-once/canary"), stable.seen("/break-once/canary")) == (1, 2)
+    assert (counts(gateway, "canary"), counts(gateway, "stable")) == ((1, 1), (1, 0))
 
 
 def test_nothing_is_tried_again_after_a_byte_was_sent(gateway: Gateway, stable: Upstream) -> None:
@@ -133,20 +144,23 @@ def test_a_node_that_takes_no_connection_is_given_up_soon(start: Callable[..., G
         assert gateway.metric("modelserve_gateway_retries_total", reason="unreachable") == 2
 
 
-def test_what_speaks_no_http_is_no_answer(start: Callable[..., Gateway], stable: Upstream) -> None:
-    with ExitStack() as ended:
-        listener = socket.create_server(("127.0.0.1", 0))
+def test_what_speaks_no_http_is_no_answer(start: Callable[..., Gateway], crowd: ThreadPoolExecutor) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ended = threading.Event()
 
         def babble() -> None:
-            for _ in range(2):
-                connection, _ = listener.accept()
-                connection.recv(65536)
-                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
-                connection.close()
+            listener.settimeout(0.05)
+            while not ended.is_set():
+                with suppress(TimeoutError):
+                    connection, _ = listener.accept()
+                    connection.recv(65536)
+                    connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+                    connection.close()
 
-        thread = threading.Thread(target=babble)
-        thread.start()
-        ended.callback(listener.close)
-        ended.callback(thread.join)
-        gateway = start(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        assert ask(gateway.url, "/echo").status == 502
+        babbling = crowd.submit(babble)
+        try:
+            gateway = start(f"http://127.0.0.1:{listener.getsockname()[1]}", hold_s=0.5)
+            assert ask(gateway.url, "/echo").status == 503
+        finally:
+            ended.set()
+        babbling.result()

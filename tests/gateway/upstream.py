@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import hashlib
+import os
 import sys
 from collections import Counter
 
@@ -89,6 +90,10 @@ async def abort(request: web.Request, body: bytes) -> web.StreamResponse:
     raise AssertionError("the connection is closed")
 
 
+async def die(request: web.Request, body: bytes) -> web.StreamResponse:
+    os._exit(1)
+
+
 async def break_once(request: web.Request, body: bytes) -> web.StreamResponse:
     return await (abort if seen[request.path] == 1 else echo)(request, body)
 
@@ -137,6 +142,7 @@ BEHAVIOURS = {
     "open": open_gate,
     "status": status,
     "break": abort,
+    "die": die,
     "break-once": break_once,
     "unready-once": unready_once,
     "head-then-break-once": head_then_break_once,

@@ -71,7 +71,7 @@ def test_starting_twice_leaves_the_running_cluster_as_it_is(
 def test_of_two_starts_at_once_one_starts_and_the_other_waits_for_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "alidade_local.main", "up", "--no-operator", "--data-dir", str(tmp_path / "c")]
     starts = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = sorted(start.communicate(timeout=60)[0] + f" ({start.returncode})" for start in starts)
+    said = sorted(start.communicate(timeout=120)[0] + f" ({start.returncode})" for start in starts)
     try:
         assert ["already running" in text for text in said] == [True, False], said
         assert all(text.endswith("(0)") for text in said)

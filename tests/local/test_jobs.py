@@ -82,7 +82,7 @@ def test_each_replica_is_told_who_it_is(cluster: RunningCluster) -> None:
 def test_the_training_operators_own_client_reads_our_status(cluster: RunningCluster) -> None:
     client = TrainingClient(config_file=str(cluster.kubeconfig), namespace="default")
     apply(cluster, pytorch_job("typed", "print('trained')", "pass", runPolicy={"cleanPodPolicy": "None"}))
-    client.wait_for_job_conditions("typed", job_kind="PyTorchJob", timeout=30, polling_interval=1)
+    client.wait_for_job_conditions("typed", job_kind="PyTorchJob", timeout=120, polling_interval=1)
     found = client.get_job("typed", job_kind="PyTorchJob")
     assert client.is_job_succeeded(job=found)
     assert found.status.completion_time is not None
@@ -230,20 +230,20 @@ def web_words(cluster: RunningCluster) -> set[str]:
 
 def test_a_deployment_rolls_out_scales_and_goes(cluster: RunningCluster) -> None:
     apply(cluster, deployment("web", "one"))
-    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
     before = pod_uids(cluster, "app=web")
     assert len(before) == 2
     apply(cluster, deployment("web", "two"))
-    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
     wait_until(lambda: len(pod_uids(cluster, "app=web")) == 2, "the old pods are gone")
     assert not set(before) & set(pod_uids(cluster, "app=web"))
     cluster.kubectl("rollout", "undo", "deployment/web")
-    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
     wait_until(lambda: web_words(cluster) == {"one"}, "the first version is back")
     history = cluster.kubectl("rollout", "history", "deployment/web")
     assert [line.split()[0] for line in history.splitlines()[2:] if line] == ["2", "3"]
     cluster.kubectl("scale", "deployment/web", "--replicas=3")
-    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
     assert len(pod_uids(cluster, "app=web")) == 3
     uids = pod_uids(cluster, "app=web")
     cluster.kubectl("delete", "deployment", "web")
@@ -253,9 +253,9 @@ def test_a_deployment_rolls_out_scales_and_goes(cluster: RunningCluster) -> None
 
 def test_a_deleted_pod_of_a_deployment_is_replaced(cluster: RunningCluster) -> None:
     apply(cluster, deployment("lasting", "x", replicas=1))
-    cluster.kubectl("rollout", "status", "deployment/lasting", "--timeout=60s")
+    cluster.kubectl("rollout", "status", "deployment/lasting", "--timeout=120s")
     [before] = pod_uids(cluster, "app=lasting")
     cluster.kubectl("delete", "pods", "-l", "app=lasting")
     wait_until(lambda: pod_uids(cluster, "app=lasting") not in ([], [before]), "another pod is there")
-    cluster.kubectl("rollout", "status", "deployment/lasting", "--timeout=60s")
+    cluster.kubectl("rollout", "status", "deployment/lasting", "--timeout=120s")
     cluster.kubectl("delete", "deployment", "lasting")

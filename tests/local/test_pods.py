@@ -51,7 +51,7 @@ def test_pods_have_addresses_of_their_own(cluster: RunningCluster) -> None:
         for name in ("web-a", "web-b")
     ]
     apply(cluster, *documents)
-    cluster.kubectl("wait", "pod/web-a", "pod/web-b", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("wait", "pod/web-a", "pod/web-b", "--for=condition=Ready", "--timeout=120s")
     assert status(cluster, "pod", "web-a")["podIP"] != status(cluster, "pod", "web-b")["podIP"]
     cluster.kubectl("delete", "pod", "web-a", "web-b")
 
@@ -270,7 +270,7 @@ def test_readiness_follows_its_probe(cluster: RunningCluster) -> None:
     wait_for_phase(cluster, "slow", "Running")
     assert conditions(cluster, "pod", "slow")["Ready"] == "False"
     (cluster.data_dir / "volumes/default/alidade-workspace/ready").touch()
-    cluster.kubectl("wait", "pod/slow", "--for=condition=Ready", "--timeout=20s")
+    cluster.kubectl("wait", "pod/slow", "--for=condition=Ready", "--timeout=120s")
     cluster.kubectl("delete", "pod", "slow")
 
 
@@ -312,7 +312,7 @@ def test_a_forced_deletion_kills_at_once_even_while_the_pod_is_ending(cluster: R
     cluster.kubectl("delete", "pod", "forced", "--wait=false")
     assert len(processes(cluster, uid)) == 1
     cluster.kubectl("delete", "pod", "forced", "--force", "--grace-period=0")
-    wait_until(lambda: processes(cluster, uid) == [], "the process is gone", timeout_s=10)
+    wait_until(lambda: processes(cluster, uid) == [], "the process is gone", timeout_s=60)
 
 
 def test_a_sidecar_starts_before_and_ends_after_the_other_containers(cluster: RunningCluster) -> None:

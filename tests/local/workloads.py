@@ -74,7 +74,7 @@ def conditions(cluster: RunningCluster, kind: str, name: str) -> dict[str, str]:
 
 
 def wait_for_condition(cluster: RunningCluster, kind: str, name: str, condition: str) -> None:
-    cluster.kubectl("wait", f"{kind}/{name}", f"--for=condition={condition}", "--timeout=60s")
+    cluster.kubectl("wait", f"{kind}/{name}", f"--for=condition={condition}", "--timeout=120s")
 
 
 def wait_for_phase(cluster: RunningCluster, name: str, phase: str) -> Doc:

@@ -63,7 +63,7 @@ class Process:
             return
         self.process.terminate()
         try:
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             self.kill()
             pytest.fail(f"{self.command} does not stop:\n{self.text()[-2000:]}")
@@ -72,7 +72,7 @@ class Process:
         """What it has written."""
         return self.log.read_text() if self.log.exists() else ""
 
-    def wait_for(self, words: str, *, timeout_s: float = 30) -> None:
+    def wait_for(self, words: str, *, timeout_s: float = 120) -> None:
         """Waits until its log says something."""
         deadline = time.monotonic() + timeout_s
         while words not in self.text():

@@ -82,6 +82,8 @@ class MemoryApi(Api):
         """Every object that was ever made."""
         self.log: list[tuple[str, JsonObject]] = []
         """What a watch would tell: type of the event, and the object as it was then."""
+        self.shared = frozenset({EVALUATION.kind, MODEL_SERVE.kind})
+        """Kinds of whose status the operator under test writes a part."""
         self._numbers = itertools.count(1)
 
     async def _send(self, method: str, kind: Kind, path: str, **call: Any) -> JsonObject:
@@ -128,7 +130,8 @@ class MemoryApi(Api):
             raise ApiError(409, "Conflict", "the uid in the precondition is another one")
         written = copy.deepcopy(known)
         if sub:
-            written["status"] = _merged_status(kind, known.get("status") or {}, body["status"])
+            status = known.get("status") or {}
+            written["status"] = _merged_status(status, body["status"]) if kind.kind in self.shared else body["status"]
         else:
             _merge(written, {name: value for name, value in body.items() if name not in ("apiVersion", "status")})
             if written.get("spec") != known.get("spec"):
@@ -167,10 +170,8 @@ class MemoryApi(Api):
         return body
 
 
-def _merged_status(kind: Kind, known: JsonObject, applied: JsonObject) -> JsonObject:
-    """The status after an apply: of a kind with another controller, what that one has written stays."""
-    if kind not in (EVALUATION, MODEL_SERVE):
-        return applied
+def _merged_status(known: JsonObject, applied: JsonObject) -> JsonObject:
+    """The status after an apply, of a kind with another controller: what that one has written stays."""
     conditions = {one["type"]: one for one in (*known.get("conditions", []), *applied["conditions"])}
     return {**known, **applied, "conditions": list(conditions.values())}
 

@@ -152,7 +152,7 @@ class Played:
         status: dict[str, Any] = (await self.api.get(kind, self.namespace, name)).get("status") or {}
         return status
 
-    async def child(self, kind: Kind, stage: str, run: str = "demo", *, timeout_s: float = 20) -> dict[str, Any]:
+    async def child(self, kind: Kind, stage: str, run: str = "demo", *, timeout_s: float = 60) -> dict[str, Any]:
         """What a run has made for a stage, once it is there."""
         selector = f"app.kubernetes.io/instance={run},app.kubernetes.io/component={stage}"
 
@@ -163,7 +163,7 @@ class Played:
         made: dict[str, Any] = await self.until(look, f"{kind.kind} of {run} for {stage}", timeout_s=timeout_s)
         return made
 
-    async def train(self, name: str, result: ResultDocument, *, base: str = "", timeout_s: float = 20) -> None:
+    async def train(self, name: str, result: ResultDocument, *, base: str = "", timeout_s: float = 60) -> None:
         """The first attempt of a resource runs and succeeds; base: what the names of its PyTorchJobs begin with."""
 
         async def look() -> dict[str, Any] | None:
@@ -242,7 +242,7 @@ class Played:
         found: dict[str, Any] = await self.until(look, f"{name}-{attempt} to be launched")
         return found
 
-    async def until(self, look: Callable[[], Awaitable[Any]], what: str, *, timeout_s: float = 20) -> Any:
+    async def until(self, look: Callable[[], Awaitable[Any]], what: str, *, timeout_s: float = 60) -> Any:
         """The first answer that is true; fails after the time, saying what did not happen."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -253,7 +253,7 @@ class Played:
                 pytest.fail(f"not within {timeout_s:g} s: {what}")
             await asyncio.sleep(0.02)
 
-    async def phase(self, name: str, *phases: str, kind: Kind = FINE_TUNE_JOB, timeout_s: float = 20) -> dict[str, Any]:
+    async def phase(self, name: str, *phases: str, kind: Kind = FINE_TUNE_JOB, timeout_s: float = 60) -> dict[str, Any]:
         """The status, once it is in one of the phases."""
 
         async def look() -> dict[str, Any] | None:

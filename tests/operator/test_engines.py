@@ -13,7 +13,7 @@ import pytest
 
 from alidade_crds.modelserve import ModelServeSpec
 from alidade_operator.resources.engines.choice import engine_of, engine_pod
-from alidade_operator.resources.engines.server import AdapterPlace, ServedModel, Server
+from alidade_operator.resources.engines.server import AdapterPlace, ServedModel, Server, loads_while_running
 from tests.operator.builders import CONFIG, UID
 
 CPU_POOL, GPU_POOL = CONFIG.node_pools
@@ -145,6 +145,25 @@ def test_how_a_written_folder_is_quantized_is_left_to_its_config(engine: str, me
     assert not flags(server(engine, quantization={"method": method})) & {"--quantize", "--quantization", "--dtype"}
 
 
+def test_the_real_vllm_parses_what_it_is_told() -> None:
+    reason = "vllm is not installed; docs/how-to/serve-on-gpus.md says how to run this"
+    arguments = pytest.importorskip("vllm.entrypoints.launchers.cli_args", reason=reason)
+    parsers = pytest.importorskip("vllm.utils.argparse_utils", reason=reason)
+    parser = arguments.make_arg_parser(parsers.FlexibleArgumentParser())
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    assert known >= VLLM_FLAGS
+    told = command(replace(server("vllm", model="hf://org/name@v2"), adapters=ADAPTERS))
+    parsed = parser.parse_args([*told[2:], "--api-key", "one", "two"])
+    assert (parsed.model_tag, parsed.revision, parsed.served_model_name) == ("org/name", "v2", ["chat"])
+    assert (parsed.tensor_parallel_size, parsed.max_model_len, parsed.max_num_queued_reqs) == (2, 300, 700)
+    assert [(one.name, one.path) for one in parsed.lora_modules] == [
+        ("law", "/volumes/data/law/adapter"),
+        ("tax", "/volumes/other/tax/adapter"),
+    ]
+    assert parsed.api_key == ["one", "two"]
+    assert (parsed.shutdown_timeout, parsed.max_lora_rank) == (50, 16)
+
+
 # Their pods
 
 
@@ -212,10 +231,62 @@ def test_every_volume_is_mounted_once_and_read_only() -> None:
     assert mounts["adapters-1"] == {"name": "adapters-1", "mountPath": "/volumes/other", "readOnly": True}
 
 
+# Adapters that come and go
+
+
+RUNTIME = CONFIG.model_copy(update={"runtime_adapters": True})
+
+
+def loading(*adapters: AdapterPlace, **fields: Any) -> Server:
+    """A server that loads adapters while it runs."""
+    return replace(server("vllm", **fields), config=RUNTIME, adapters=adapters)
+
+
+def test_a_pod_that_loads_adapters_while_it_runs_is_the_same_whichever_they_are() -> None:
+    more = AdapterPlace("more", "pvc://other/more/adapter", rank=16)
+    one, other = engine_pod(loading(*ADAPTERS)), engine_pod(loading(*ADAPTERS, more))
+    assert one == other
+    assert {"name": "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "value": "true"} in one.container["env"]
+    assert {"name": "adapters", "configMap": {"name": "chat-adapters"}} in one.volumes
+    assert {"--max-loras=8", "--max-cpu-loras=64"} <= set(one.container["command"])
+
+
+def test_it_changes_for_a_volume_or_a_rank_that_it_has_no_room_for() -> None:
+    first = engine_pod(loading(ADAPTERS[0]))
+    assert engine_pod(loading(*ADAPTERS)) != first, "on another volume"
+    assert engine_pod(loading(ADAPTERS[0], AdapterPlace("wide", "pvc://data/wide", rank=100))) != first
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        loading(),
+        loading(*ADAPTERS, auth={"secretName": "keys"}),
+        replace(loading(*ADAPTERS), engine="tgi"),
+        replace(loading(*ADAPTERS), config=CONFIG),
+    ],
+    ids=["no adapters", "keys", "another engine", "not allowed"],
+)
+def test_nobody_else_is_let_load_adapters(one: Server) -> None:
+    assert not loads_while_running(one)
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in {item["name"] for item in engine_pod(one).container["env"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("law=/a\ntax=/b\n", "'--lora-modules', 'law=/a', 'tax=/b'"), ("", "'--max-cpu-loras=64'")]
+)
+def test_a_new_replica_has_the_adapters_of_its_list_from_the_start(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "list").write_text(text)
+    ended = played(loading(*ADAPTERS), {}, tmp_path, {"/etc/alidade/adapters": str(tmp_path)})
+    assert ended.stdout.endswith(f"{told}] None\n"), ended.stderr
+
+
 # Keys
 
 
-def played(one: Server, keys: dict[str, str], tmp_path: Path) -> subprocess.CompletedProcess[str]:
+def played(
+    one: Server, keys: dict[str, str], tmp_path: Path, folders: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Runs the container's command with a Secret of those files. A script that prints what it got plays the server."""
     folder, programs = tmp_path / "keys", tmp_path / "bin"
     folder.mkdir()
@@ -226,7 +297,9 @@ def played(one: Server, keys: dict[str, str], tmp_path: Path) -> subprocess.Comp
         path = programs / name
         path.write_text(f"#!{sys.executable}\nimport os, sys\nprint(sys.argv[1:], os.environ.get('API_KEY'))\n")
         path.chmod(0o755)
-    told = [part.replace("/etc/alidade/keys", str(folder)) for part in command(one)]
+    told = command(one)
+    for path, place in ({"/etc/alidade/keys": str(folder)} | (folders or {})).items():
+        told = [part.replace(path, place) for part in told]
     environment = {"PATH": f"{programs}{os.pathsep}{os.defpath}"}
     return subprocess.run(told, capture_output=True, text=True, env=environment, check=False)
 

@@ -9,14 +9,19 @@ import pytest
 
 from alidade_crds.contract import QuantizationDocument, ResultDocument
 from alidade_crds.modelserve import ModelServeSpec, ModelServeStatus, QuantizationReport
-from alidade_operator.api import CONFIG_MAP, DEPLOYMENT, JOB, SERVICE
+from alidade_operator.api import CONFIG_MAP, DEPLOYMENT, FINE_TUNE_JOB, JOB, MODEL_SERVE, SERVICE
 from alidade_operator.cache import Key, references
+from alidade_operator.config import OperatorConfig
+from alidade_operator.observe import Sight
+from alidade_operator.observeserve import observe_serve
 from alidade_operator.reconcile.modelserve import plan_model_serve
-from alidade_operator.reconcile.plan import Plan
+from alidade_operator.reconcile.plan import AdapterTarget, Plan
 from alidade_operator.reconcile.serve import ModelServe, ServeObserved, child_view, quantization_job
-from alidade_operator.resources.adapters import AdapterView, adapter_view
+from alidade_operator.resources.adapterlist import AdapterListView, adapter_list_view
+from alidade_operator.resources.adapters import AdapterView, LoadedAdapters, adapter_view
 from alidade_operator.resources.observation import SourceView
-from tests.operator.builders import CONFIG, MODEL, NOW, UID, condition, ended_pod, observed, training_job
+from tests.operator.builders import CONFIG, MODEL, NOW, UID, condition, ended_pod, observed, pod, training_job
+from tests.operator.memory import MemoryCluster, drive
 
 FOLDER = {"uri": "pvc://data/model"}
 ON_GPU = {"nodePool": "a100-80gb", "gpusPerWorker": 1}
@@ -45,9 +50,9 @@ def look(**values: Any) -> ServeObserved:
     return ServeObserved(**({"claims": CLAIMS, "quantization": observed()} | values))
 
 
-def plan(resource: ModelServe, seen: ServeObserved | None = None) -> Plan:
+def plan(resource: ModelServe, seen: ServeObserved | None = None, config: OperatorConfig = CONFIG) -> Plan:
     """The plan for a ModelServe."""
-    return plan_model_serve(resource, seen or look(), CONFIG, NOW)
+    return plan_model_serve(resource, seen or look(), config, NOW)
 
 
 def status_of(made: Plan) -> ModelServeStatus:
@@ -58,7 +63,8 @@ def status_of(made: Plan) -> ModelServeStatus:
 
 def container(made: Plan) -> dict[str, Any]:
     """The server's container in the Deployment that a plan makes."""
-    (body,) = [child.body for child in made.children if child.kind is DEPLOYMENT]
+    deployments = [child.body for child in made.children if child.kind is DEPLOYMENT]
+    (body,) = [one for one in deployments if one["metadata"]["name"] == "chat"]
     found: dict[str, Any] = body["spec"]["template"]["spec"]["containers"][0]
     return found
 
@@ -294,10 +300,13 @@ def test_adapters_of_a_resource_and_of_an_address_are_served(compute: dict[str, 
 
 
 def running(made: Plan) -> dict[str, Any]:
-    """Deployment and Service as a plan has applied them, every replica ready."""
+    """Deployment and Service as far as a plan has applied them, every replica ready."""
     views = {}
+    applied = {child.kind: child.body for child in made.children}
     for name, kind in (("deployment", DEPLOYMENT), ("service", SERVICE)):
-        (content,) = [child.body for child in made.children if child.kind is kind]
+        if kind not in applied:
+            continue
+        content = applied[kind]
         count = content["spec"].get("replicas", 0)
         status = {f"{word}Replicas": count for word in ("updated", "ready", "available")}
         status |= {"observedGeneration": 1, "replicas": count}
@@ -315,9 +324,7 @@ def test_the_status_names_the_adapters_that_every_replica_serves() -> None:
     assert condition(done, "Progressing")[2] == "Every replica serves pvc://data/model and law."
     without = replace(serve(), status=status_of(done))
     rolled = plan(without, look(**running(first)))
-    assert [child.kind.kind for child in rolled.children] == ["Deployment"], (
-        "it is rolled: llama.cpp loads them at start"
-    )
+    assert DEPLOYMENT in [child.kind for child in rolled.children], "it is rolled: llama.cpp loads them at start"
     assert status_of(rolled).adapters == ["law"], "until every replica is without"
 
 
@@ -326,7 +333,7 @@ def test_an_adapter_that_is_made_anew_at_its_place_is_rolled_out() -> None:
     first = plan(resource, look(adapters={"law": LORA}))
     newer = trained(digest="sha256:newer")
     again = plan(replace(resource, status=status_of(first)), look(adapters={"law": newer}, **running(first)))
-    assert [child.kind.kind for child in again.children] == ["Deployment"]
+    assert DEPLOYMENT in [child.kind for child in again.children]
 
 
 REFUSED_ADAPTERS: list[tuple[dict[str, Any], AdapterView, str, str]] = [
@@ -403,3 +410,154 @@ def test_a_model_serve_is_looked_at_again_when_an_adapter_of_it_has_changed() ->
     spec = {"model": FOLDER, "adapters": [LAW, {"name": "tax", "model": FOLDER}]}
     resource = {"kind": "ModelServe", "metadata": {"namespace": "team-a", "name": "chat"}, "spec": spec}
     assert references(resource) == [Key("FineTuneJob", "team-a", "law")]
+
+
+# Adapters that come and go while replicas run
+
+
+RUNTIME = CONFIG.model_copy(update={"runtime_adapters": True})
+LAW_FOLDER = "/volumes/alidade-workspace/law/adapter"
+TAX = {"name": "tax", "model": {"uri": "pvc://alidade-workspace/tax"}}
+TAX_FOLDER = "/volumes/alidade-workspace/tax"
+REPLICA = pod(1, name="chat-1", uid="pod-1", ip="10.0.0.1")
+
+
+def asked(*adapters: dict[str, Any], status: ModelServeStatus | None = None, **fields: Any) -> ModelServe:
+    """A ModelServe on a GPU with adapters."""
+    return serve(adapters=list(adapters), compute=ON_GPU, status=status, **fields)
+
+
+def kinds(made: Plan) -> set[str]:
+    """What a plan makes, policies aside."""
+    return {child.kind.kind for child in made.children} & {"Deployment", "ConfigMap"}
+
+
+def there(made: Plan, law: AdapterView = LORA, **values: Any) -> ServeObserved:
+    """Everything as a plan has applied it, with one replica that runs."""
+    lists = [child.body for child in made.children if child.kind is CONFIG_MAP]
+    known = {"adapters": {"law": law}, "pods": (REPLICA,), "adapter_list": adapter_list_view(lists[0], UID)}
+    return look(**(known | running(made) | values))
+
+
+def loaded(**folders: str) -> dict[str, LoadedAdapters]:
+    """What the replica has."""
+    return {"pod-1": LoadedAdapters(folders)}
+
+
+def begun(*adapters: dict[str, Any]) -> tuple[ModelServe, Plan]:
+    """A ModelServe whose first plan has been carried out."""
+    resource = asked(*adapters)
+    first = plan(resource, look(adapters={"law": LORA}), RUNTIME)
+    return replace(resource, status=status_of(first)), first
+
+
+def test_replicas_that_load_adapters_read_the_first_ones_from_a_list() -> None:
+    _, first = begun(LAW)
+    assert kinds(first) == {"Deployment", "ConfigMap"}
+    (body,) = [child.body for child in first.children if child.kind is CONFIG_MAP]
+    assert body["metadata"]["name"] == "chat-adapters"
+    assert body["data"]["list"] == f"law={LAW_FOLDER}\n"
+    assert not any("--lora-modules" in part and "law" in part for part in container(first)["command"])
+
+
+def test_every_replica_is_brought_to_the_adapters_and_the_status_says_once_it_is() -> None:
+    resource, first = begun(LAW)
+    made = plan(resource, there(first), RUNTIME)
+    assert kinds(made) == set()
+    assert made.loading == (AdapterTarget("pod-1", "10.0.0.1", adapters=(("law", LAW_FOLDER),)),)
+    assert condition(made, "Progressing")[:2] == ("True", "RollingOut")
+    assert condition(made, "Progressing")[2] == "Running replicas are brought to the adapters law."
+    assert status_of(made).adapters == []
+    done = plan(resource, there(first, loaded=loaded(law=LAW_FOLDER)), RUNTIME)
+    assert done.loading == made.loading, "a container that starts anew has to be brought there again"
+    assert condition(done, "Progressing")[2] == "Every replica serves pvc://data/model and law."
+    assert status_of(done).adapters == ["law"]
+
+
+@pytest.mark.parametrize(
+    ("adapters", "wanted"),
+    [
+        ((LAW, TAX), (("law", LAW_FOLDER), ("tax", TAX_FOLDER))),
+        ((TAX,), (("tax", TAX_FOLDER),)),
+    ],
+)
+def test_an_adapter_comes_or_goes_without_a_replica_being_replaced(adapters: Any, wanted: Any) -> None:
+    tax = {**TAX, "model": {"from": {"kind": "FineTuneJob", "name": "tax"}}}
+    views = {"law": LORA, "tax": trained(uri="pvc://alidade-workspace/tax/model")}
+    change = [one if one is LAW else tax for one in adapters]
+    folders = tuple((name, folder if name == "law" else f"{folder}/adapter") for name, folder in wanted)
+    resource, first = begun(LAW)
+    now = replace(resource, spec=asked(*change).spec)
+    seen = there(first, loaded=loaded(law=LAW_FOLDER))
+    made = plan(now, replace(seen, adapters=views), RUNTIME)
+    assert kinds(made) == {"ConfigMap"}
+    assert [target.adapters for target in made.loading] == [folders]
+    assert status_of(made).adapters == [name for name, _ in folders if name == "law"]
+
+
+def test_what_a_replica_refuses_is_said_in_its_words() -> None:
+    resource, first = begun(LAW)
+    refused = {"pod-1": LoadedAdapters({}, "law: 404 No adapter found.")}
+    message = condition(plan(resource, there(first, loaded=refused), RUNTIME), "Progressing")[2]
+    assert message == "Running replicas are brought to the adapters law. Pod chat-1 refuses law: 404 No adapter found."
+
+
+def test_an_adapter_that_is_made_anew_at_its_place_replaces_the_replicas_and_stays() -> None:
+    resource, first = begun(LAW)
+    newer = trained(digest="sha256:newer")
+    made = plan(resource, there(first, newer, loaded=loaded(law=LAW_FOLDER)), RUNTIME)
+    assert kinds(made) == {"Deployment", "ConfigMap"}, "what was computed under the one before is kept by its place"
+    assert made.loading == ()
+    done = there(made, newer, service=running(first)["service"], loaded=loaded(law=LAW_FOLDER))
+    assert kinds(plan(resource, done, RUNTIME)) == set()
+
+
+def test_replicas_that_are_being_replaced_are_left_alone() -> None:
+    resource, first = begun(LAW)
+    views = running(first)
+    rolling = there(first, deployment=replace(views["deployment"], updated=0))
+    assert plan(resource, rolling, RUNTIME).loading == ()
+
+
+def test_a_list_that_is_not_ours_is_left_alone() -> None:
+    resource, _ = begun(LAW)
+    theirs = AdapterListView(owned=False, applied=None, digests={})
+    made = plan(resource, look(adapters={"law": LORA}, adapter_list=theirs), RUNTIME)
+    assert kinds(made) == set()
+    assert condition(made, "Accepted")[1:] == (
+        "NameTaken", "ConfigMap chat-adapters belongs to something else. Delete it, or choose another name.",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fields", [{"auth": {"secretName": "keys"}}, {"rollout": {"canaryPercent": 10}}, {"engine": "tgi"}], ids=str
+)
+def test_with_keys_a_canary_or_another_engine_adapters_are_rolled_out(fields: dict[str, Any]) -> None:
+    made = plan(asked(LAW, **fields), look(adapters={"law": LORA}), RUNTIME)
+    assert "ConfigMap" not in kinds(made)
+    assert any("law=" in part for part in container(made)["command"])
+
+
+# What is observed of them
+
+
+def test_adapters_are_observed_with_their_jobs_volumes_list_and_what_replicas_have() -> None:
+    cluster = MemoryCluster(RUNTIME)
+    cluster.put(FINE_TUNE_JOB, "law", **body({"type": "lora", "rank": 16}))
+    spec = {"model": FOLDER, "adapters": [LAW, {"name": "tax", "model": {"uri": "pvc://lost/tax"}}], "compute": ON_GPU}
+    cluster.put(MODEL_SERVE, "chat", spec=spec)
+    resource = ModelServe.parse(cluster.api.objects["ModelServe", "chat"])
+    sight = Sight(cluster.cache, cluster.api, RUNTIME, {}, {}, loaded(law=LAW_FOLDER))
+    seen = drive(observe_serve(resource, sight))
+    assert (seen.adapters["law"].uri, seen.adapters["law"].rank) == ("pvc://alidade-workspace/law/adapter", 16)
+    assert seen.claims == CLAIMS, "the claim `lost` does not exist"
+    assert seen.adapter_list is None
+    assert seen.loaded == {}, "of pods that are not there nothing is said"
+    first = plan(asked(LAW), look(adapters={"law": LORA}), RUNTIME)
+    (made,) = [child.body for child in first.children if child.kind is CONFIG_MAP]
+    cluster.put(CONFIG_MAP, "chat-adapters", data=made["data"])
+    again = drive(observe_serve(resource, sight)).adapter_list
+    assert again is not None
+    assert not again.owned
+    assert again.digests == {"law=pvc://alidade-workspace/law/adapter": MODEL.digest}
+    assert drive(observe_serve(resource, replace(sight, config=CONFIG))).adapter_list is None, "nobody asks for it"

@@ -360,6 +360,8 @@ def test_a_served_model_is_asked_at_its_address() -> None:
     endpoint = document_of(made).endpoint
     assert endpoint is not None
     assert (endpoint.name, endpoint.url) == ("served", "http://chat.team-a:8000")
+    told = {"name": "ALIDADE_ENDPOINT_URL", "value": "http://chat.team-a:8000"}
+    assert told in made.children[1].body["spec"]["template"]["spec"]["containers"][0]["env"]
     assert condition(made, "Fits")[0] == "True"
 
 

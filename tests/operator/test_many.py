@@ -32,4 +32,4 @@ async def test_five_hundred_resources_at_once_all_get_their_child_and_their_stat
         jobs, _ = await played.api.list(FINE_TUNE_JOB, namespace=played.namespace)
         return all((job.get("status") or {}).get("phase") == "Starting" for job in jobs)
 
-    await played.until(all_told, "500 statuses", timeout_s=60)
+    await played.until(all_told, "500 statuses", timeout_s=200)

@@ -203,7 +203,7 @@ async def test_metrics_and_health_are_served(operator: Process, played: Played) 
     port = json.loads(line)["port"]
 
     def get(path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
             assert answer.status == 200
             return str(answer.read().decode())
 

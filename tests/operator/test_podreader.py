@@ -31,7 +31,7 @@ class Reports:
         self.queue: asyncio.Queue[str] = asyncio.Queue()
 
     async def next(self) -> str:
-        return await asyncio.wait_for(self.queue.get(), 10)
+        return await asyncio.wait_for(self.queue.get(), 60)
 
 
 @asynccontextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
 from aiohttp import web
 
-from alidade_operator.api import CLAIM, FINE_TUNE_JOB, PYTORCH_JOB
+from alidade_operator.api import CLAIM, FINE_TUNE_JOB, PYTORCH_JOB, Api, ApiError
 from alidade_operator.cache import Cache, Key
 from alidade_operator.resync import WATCHED_KINDS, resync
 from tests.operator.test_api import serving
@@ -29,6 +30,13 @@ def listing(content: dict[str, list[dict[str, Any]]]) -> Any:
     return answer
 
 
+async def found(cache: Cache, api: Api) -> list[str]:
+    """Names of what a listing tells of."""
+    told = list[str]()
+    await resync(cache, api, [], lambda kind, body: told.append(body["metadata"]["name"]))
+    return told
+
+
 async def test_what_is_new_changed_or_lost_is_returned_and_the_rest_is_not() -> None:
     cache = Cache()
     for name, version in (("same", 1), ("changed", 2), ("lost", 3)):
@@ -36,15 +44,31 @@ async def test_what_is_new_changed_or_lost_is_returned_and_the_rest_is_not() -> 
     content: dict[str, list[dict[str, Any]]] = {kind.plural: [] for kind in WATCHED_KINDS}
     content["finetunejobs"] = [thing("same", 1), thing("changed", 9), thing("new", 8)]
     async with serving(listing(content)) as (api, _):
-        changed = await resync(cache, api, [])
-        assert {body["metadata"]["name"] for _, body in changed} == {"changed", "new", "lost"}
+        assert set(await found(cache, api)) == {"changed", "new", "lost"}
         assert cache.get(Key("FineTuneJob", "n", "lost")) is None
-        assert await resync(cache, api, []) == [], "a second one finds nothing"
+        assert await found(cache, api) == [], "a second one finds nothing"
+
+
+async def test_what_was_found_before_a_listing_failed_is_told_of() -> None:
+    """The next try finds it in the cache, and would say nothing."""
+    content: dict[str, list[dict[str, Any]]] = {kind.plural: [] for kind in WATCHED_KINDS}
+    content["finetunejobs"] = [thing("new", 8)]
+
+    def answer(request: web.Request, body: Any) -> tuple[int, Any]:
+        return (500, {}) if request.path.endswith("/pods") else listing(content)(request, body)
+
+    async with serving(answer) as (api, server):
+        cache, told = Cache(), list[str]()
+        with pytest.raises(ApiError):
+            await resync(cache, api, [], lambda kind, body: told.append(body["metadata"]["name"]))
+        assert told == ["new"]
+        server.answer = listing(content)
+        assert await found(cache, api) == []
 
 
 async def test_only_children_are_selected_by_label() -> None:
     async with serving(listing({kind.plural: [] for kind in WATCHED_KINDS})) as (api, server):
-        await resync(Cache(), api, [])
+        await found(Cache(), api)
     asked = [urlsplit(path) for _, path in server.asked]
     selector = "app.kubernetes.io/managed-by=alidade"
     selected = {url.path.rsplit("/", 1)[-1] for url in asked if parse_qs(url.query).get("labelSelector") == [selector]}
@@ -56,7 +80,7 @@ async def test_only_children_are_selected_by_label() -> None:
 
 async def test_each_namespace_is_listed_when_some_are_named() -> None:
     async with serving(listing({kind.plural: [] for kind in WATCHED_KINDS})) as (api, server):
-        await resync(Cache(), api, ["a", "b"])
+        await resync(Cache(), api, ["a", "b"], lambda kind, body: None)
     assert len(server.asked) == 2 * len(WATCHED_KINDS)
     assert all("/namespaces/a/" in path or "/namespaces/b/" in path for _, path in server.asked)
 
@@ -65,10 +89,10 @@ async def test_a_kind_that_is_not_installed_is_noted_until_it_is() -> None:
     content: dict[str, list[dict[str, Any]]] = {kind.plural: [] for kind in WATCHED_KINDS if kind is not PYTORCH_JOB}
     cache = Cache()
     async with serving(listing(content)) as (api, server):
-        await resync(cache, api, [])
+        await found(cache, api)
         assert cache.missing_kinds == {"PyTorchJob"}
         content["pytorchjobs"] = []
         server.answer = listing(content)
-        await resync(cache, api, [])
+        await found(cache, api)
         assert not cache.missing_kinds
     assert CLAIM in WATCHED_KINDS

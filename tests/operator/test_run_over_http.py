@@ -178,7 +178,7 @@ async def test_a_failed_stage_is_made_anew_at_once_when_the_spec_changes(operato
         found, _ = await played.api.list(FINE_TUNE_JOB, namespace=played.namespace)
         return [body["metadata"]["uid"] for body in found] not in ([], [first["metadata"]["uid"]])
 
-    await played.until(anew, "the stage to be made anew", timeout_s=10)
+    await played.until(anew, "the stage to be made anew")
 
 
 async def test_a_reward_model_goes_from_apply_to_its_accuracy(operator: Process, played: Played) -> None:

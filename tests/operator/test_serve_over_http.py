@@ -6,7 +6,15 @@ from typing import Any
 
 from alidade_crds.contract import ResultDocument
 from alidade_crds.modelserve import QuantizationReport
-from alidade_operator.api import DEPLOYMENT, JOB, MODEL_SERVE, SERVICE
+from alidade_operator.api import (
+    AUTOSCALER,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    JOB,
+    MODEL_SERVE,
+    NETWORK_POLICY,
+    SERVICE,
+)
 from tests.operator.conftest import Process
 from tests.operator.played import Played, send
 
@@ -91,6 +99,53 @@ async def test_kubectl_scale_reaches_the_deployment(operator: Process, played: P
     answer = await played.api.get(MODEL_SERVE, played.namespace, "scaled/scale")
     assert answer["status"]["replicas"] == 3
     assert "app.kubernetes.io/instance=scaled" in answer["status"]["selector"]
+
+
+async def test_the_api_server_takes_what_is_made_around_replicas(operator: Process, played: Played) -> None:
+    scaling = {"min": 1, "max": 3, "provider": "hpa"}
+    spec = {"model": {"uri": "pvc://data/one"}, "autoscaling": scaling, "gateway": {"replicas": 2}}
+    await played.apply_kind(MODEL_SERVE, "around", spec)
+    await played.roll_out("around")
+    await played.phase("around", "Updating", kind=MODEL_SERVE)
+    await played.roll_out("around-gateway")
+    status = await played.phase("around", "Serving", kind=MODEL_SERVE)
+    assert status["gatewayReadyReplicas"] == 2
+    told = {one["type"]: (one["status"], one["reason"]) for one in status["conditions"]}
+    assert told["Scaling"] == ("True", "Autoscaled")
+    for kind, names in (
+        (DISRUPTION_BUDGET, {"around", "around-gateway"}),
+        (NETWORK_POLICY, {"around", "around-gateway"}),
+        (AUTOSCALER, {"around"}),
+        (SERVICE, {"around", "around-stable", "around-canary"}),
+    ):
+        found, _ = await played.api.list(kind, namespace=played.namespace)
+        assert names <= {body["metadata"]["name"] for body in found}
+    front = await played.api.get(SERVICE, played.namespace, "around")
+    assert front["spec"]["selector"]["app.kubernetes.io/component"] == "gateway"
+
+    # A cluster's autoscaler sets another number, and an apply of ours leaves it.
+    path = DEPLOYMENT.path(played.namespace, "around")
+    scaled = {"spec": {"replicas": 3}}
+    await send(played.api, "PATCH", DEPLOYMENT, path, scaled, content_type="application/merge-patch+json")
+    await played.apply_kind(MODEL_SERVE, "around", spec | {"model": {"uri": "pvc://data/two"}})
+
+    async def rolled() -> bool:
+        body = await played.api.get(DEPLOYMENT, played.namespace, "around")
+        return bool(body["metadata"]["annotations"]["alidade.dev/served-model"] == "pvc://data/two")
+
+    await played.until(rolled, "the other model")
+    assert (await played.api.get(DEPLOYMENT, played.namespace, "around"))["spec"]["replicas"] == 3
+    # What is asked for no more goes.
+    path = MODEL_SERVE.path(played.namespace, "around")
+    bare = {"spec": {"autoscaling": None, "gateway": None, "replicas": 1}}
+    await send(played.api, "PATCH", MODEL_SERVE, path, bare, content_type="application/merge-patch+json")
+
+    async def gone() -> bool:
+        found, _ = await played.api.list(AUTOSCALER, namespace=played.namespace)
+        services, _ = await played.api.list(SERVICE, namespace=played.namespace)
+        return not found and [body["metadata"]["name"] for body in services] == ["around"]
+
+    await played.until(gone, "autoscaler and the Services of the sides to go")
 
 
 async def test_a_deployment_of_somebody_else_is_never_taken_over(operator: Process, played: Played) -> None:

@@ -16,6 +16,7 @@ from alidade_operator.reconcile.modelserve import plan_model_serve
 from alidade_operator.reconcile.serve import ModelServe, ServeObserved
 from alidade_operator.resources.adapters import AdapterView
 from alidade_operator.resources.engines.gpu import DRAIN_TIMEOUT_S
+from alidade_operator.resources.engines.server import adapters_name
 from alidade_operator.resources.observation import SourceView
 from tests.crds.schemas import errors
 from tests.operator.builders import CONFIG, MODEL, NOW, UID, condition, observed
@@ -81,4 +82,7 @@ def test_the_page_about_gpus_names_images_and_times_as_they_are() -> None:
     assert f"`{CONFIG.vllm_image}`" in text
     assert f"`{CONFIG.tgi_image}`" in text
     assert f"have {DRAIN_TIMEOUT_S} seconds" in text
+    assert f"ConfigMap `{adapters_name('NAME')}`" in text
+    assert OperatorConfig.model_validate({"runtimeAdapters": True}).runtime_adapters
+    assert not OperatorConfig().runtime_adapters, "the page says that it is off"
     assert f"`{CONFIG.quantization_image}`" in (HOW_TO / "quantize.md").read_text()

@@ -113,7 +113,7 @@ async def test_a_task_that_should_run_for_ever_takes_the_process_with_it(caplog:
     try:
         task = asyncio.create_task(fail(), name="alidade example")
         task.add_done_callback(end_with)
-        await asyncio.wait_for(stopped.wait(), 5)
+        await asyncio.wait_for(stopped.wait(), 60)
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
     assert "a mistake of ours" in caplog.text

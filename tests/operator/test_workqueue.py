@@ -56,11 +56,11 @@ async def test_the_earliest_of_several_delays_counts() -> None:
     work = queue()
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    work.add_after("a", 30)
+    work.add_after("a", 600)
     work.add_after("a", 0.02)
-    work.add_after("a", 10)
+    work.add_after("a", 300)
     assert await work.take() == "a"
-    assert 0.02 <= loop.time() - begun < 5
+    assert 0.02 <= loop.time() - begun < 60
     work.close()
 
 

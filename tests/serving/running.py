@@ -89,8 +89,8 @@ class HttpProcess:
         )
 
     def await_metric(self, name: str, value: float, **labels: str) -> None:
-        """Waits until a metric has a value; fails after 20 seconds."""
-        until = time.monotonic() + 20
+        """Waits until a metric has a value; fails after 60 seconds."""
+        until = time.monotonic() + 60
         while self.metric(name, **labels) != value:
             assert time.monotonic() < until, f"{name} is {self.metric(name, **labels)}, not {value}"
             time.sleep(0.01)
@@ -100,7 +100,7 @@ class HttpProcess:
         address = urlsplit(self.url)
         assert address.hostname is not None
         connection = socket.socket()
-        connection.settimeout(30)
+        connection.settimeout(60)
         if receive_bytes is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         connection.connect((address.hostname, address.port or 80))

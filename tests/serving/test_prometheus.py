@@ -42,7 +42,7 @@ def queried(prometheus: str, expression: str) -> float | None:
     """The value of an expression over the samples there are; None while there are none."""
     query = urllib.parse.urlencode({"query": expression})
     try:
-        with urllib.request.urlopen(f"{prometheus}/api/v1/query?{query}", timeout=5) as answer:
+        with urllib.request.urlopen(f"{prometheus}/api/v1/query?{query}", timeout=30) as answer:
             found = json.load(answer)["data"]["result"]
     except OSError:  # it has not started yet
         return None

@@ -102,7 +102,7 @@ def test_a_job_runs_shows_its_progress_and_ends_with_code_0_and_a_result(
 
 
 def fetch(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return answer.read().decode()
 
 
@@ -135,7 +135,7 @@ def test_a_job_that_is_not_valid_ends_with_1_and_the_field(
     make_job: MakeJob, start: Start, termination_log: Path
 ) -> None:
     process = start(make_job({"training": {"learningRate": "fast"}}))
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
 
     assert process.returncode == 1
     failure = message(termination_log).failure
@@ -148,7 +148,7 @@ def test_a_job_that_is_not_valid_ends_with_1_and_the_field(
 
 def test_without_a_job_the_command_says_which_variable_is_missing(start: Start, termination_log: Path) -> None:
     process = start(Path(""), ALIDADE_JOB="")
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
 
     assert process.returncode == 1
     assert "ALIDADE_JOB is not set" in termination_log.read_text()
@@ -162,7 +162,7 @@ def test_a_training_process_that_is_killed_is_a_retryable_failure(
 
     read_until(process, r"step 1/60000 ")
     os.kill(only_child(process.pid), signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
 
     assert process.returncode == 75
     failure = message(termination_log).failure

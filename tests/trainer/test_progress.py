@@ -27,7 +27,7 @@ def server(progress: Progress) -> Iterator[ProgressServer]:
 
 
 def get(server: ProgressServer, path: str) -> str:
-    with urllib.request.urlopen(server.url + path, timeout=10) as answer:
+    with urllib.request.urlopen(server.url + path, timeout=60) as answer:
         return answer.read().decode()
 
 

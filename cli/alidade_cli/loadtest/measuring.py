@@ -17,7 +17,7 @@ from alidade_cli.loadtest.lengths import Lengths
 from alidade_cli.loadtest.load import Bounds, Load, Outcome, Tick, session_for
 from alidade_cli.loadtest.prompts import Message, Question, Scale, questions_of, random_questions, random_text
 from alidade_cli.loadtest.records import Record
-from alidade_cli.loadtest.sending import ask
+from alidade_cli.loadtest.sending import ask, why_not_connected
 from alidade_cli.loadtest.summary import Summary, summarize
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ async def _get(session: "aiohttp.ClientSession", url: str) -> tuple[int, Any]:
                 return answer.status, json.loads(text)
             except ValueError:
                 return answer.status, None
+    except aiohttp.ClientConnectorError as error:
+        raise CommandFailed(f"{url} does not answer: {why_not_connected(error)}") from error
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise CommandFailed(f"{url} does not answer: {error or 'timeout'}") from error
 

@@ -46,9 +46,14 @@ async def ask(
     except aiohttp.ClientPayloadError:
         record.end("failed", clock(), *_CUT_SHORT)
     except aiohttp.ClientConnectorError as error:
-        record.end("failed", clock(), "no connection", str(error))
+        record.end("failed", clock(), "no connection", why_not_connected(error))
     except (aiohttp.ClientError, OSError) as error:
         record.end("failed", clock(), "connection broken", str(error) or type(error).__name__)
+
+
+def why_not_connected(error: "aiohttp.ClientConnectorError") -> str:
+    """The sentence of a connection that was not made."""
+    return f"cannot connect to {error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
 
 
 async def _listen(answer: "aiohttp.ClientResponse", api: Api, record: Record, clock: Clock) -> None:

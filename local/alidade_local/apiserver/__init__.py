@@ -5,7 +5,8 @@ Where it differs from kube-apiserver 1.34, on purpose or for lack of need:
 - Resources: those of `builtin` and whatever CRDs define; no CronJob, DaemonSet, StatefulSet, metrics or aggregation.
 - Stored, but without effect: admission webhooks, NetworkPolicy, ResourceQuota, LimitRange, PriorityClass.
 - Bodies are JSON or YAML; protobuf only where kubectl insists on it (`protobuf`). Answers are JSON or YAML.
-- Pods offer log, binding, eviction and proxy; exec, attach and port-forward are refused with a sentence.
+- Pods offer log, binding, eviction, proxy and, over WebSockets only, port-forward; exec and attach are refused with a
+  sentence.
 - A CRD has one schema for its storage; versions differ in what they prune and default, there is no conversion webhook.
 - CEL rules: no optional field syntax (`a.?b`), no cost budget, no type check of rules against the schema, and `size()`
   of text counts bytes.

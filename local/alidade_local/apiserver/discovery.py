@@ -115,6 +115,8 @@ def subresources(resource: Resource) -> list[tuple[str, Json, list[str]]]:
         found.append(("log", own, ["get"]))
         found.append(("binding", {"group": "", "version": "v1", "kind": "Binding"}, ["create"]))
         found.append(("eviction", {"group": "policy", "version": "v1", "kind": "Eviction"}, ["create"]))
+        kind = {"group": "", "version": "v1", "kind": "PodPortForwardOptions"}
+        found.append(("portforward", kind, ["create", "get"]))
     if resource.key in ("pods.", "services."):
         kind = {"group": "", "version": "v1", "kind": f"{resource.kind}ProxyOptions"}
         found.append(("proxy", kind, ["create", "delete", "get", "patch", "update"]))

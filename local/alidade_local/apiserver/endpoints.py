@@ -70,6 +70,7 @@ class Endpoints:
         """End all watches, and the connections to pods."""
         for watch in list(self._watches):
             watch.close()
+        await self._pods.close()
         await self._proxy.close()
 
     async def answer(self, request: web.BaseRequest, path: ResourcePath, user: UserInfo) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""Subresources that only pods have: log, binding and eviction."""
+"""Subresources that only pods have: log, binding, eviction and portforward."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from alidade_local.apiserver.errors import ApiError, bad_request, conflict, meth
 from alidade_local.apiserver.logs import LogOptions, PodLog
 from alidade_local.apiserver.options import delete_options, write_options
 from alidade_local.apiserver.paths import ResourcePath
+from alidade_local.apiserver.port_forward import PortForwards
 from alidade_local.apiserver.requests import json_response, read_object
 from alidade_local.apiserver.rest import Objects, Target
 from alidade_local.apiserver.settings import ApiServerSettings
@@ -23,6 +24,11 @@ class PodEndpoints:
     def __init__(self, objects: Objects, settings: ApiServerSettings) -> None:
         self._objects = objects
         self._settings = settings
+        self._forwards = PortForwards()
+
+    async def close(self) -> None:
+        """End what goes on between clients and pods."""
+        await self._forwards.close()
 
     async def answer(self, request: web.BaseRequest, target: Target, path: ResourcePath) -> web.StreamResponse:
         """The answer to a request on a pod's subresource."""
@@ -34,9 +40,11 @@ class PodEndpoints:
                 return await self._bind(request, plain)
             case "eviction", "POST":
                 return await self._evict(request, plain)
-            case (("log" | "binding" | "eviction"), _):
+            case "portforward", ("GET" | "POST"):
+                return await self._forward_ports(request, plain)
+            case (("log" | "binding" | "eviction" | "portforward"), _):
                 raise method_not_allowed(target.resource, request.method.lower())
-            case (("exec" | "attach" | "portforward" | "ephemeralcontainers"), _):
+            case (("exec" | "attach" | "ephemeralcontainers"), _):
                 raise ApiError(
                     501,
                     "NotImplemented",
@@ -44,6 +52,14 @@ class PodEndpoints:
                     f"and {target.name} listens on its own address (kubectl get pod {target.name} -o wide)",
                 )
         raise no_such_resource()
+
+    async def _forward_ports(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
+        status = self._objects.get(target).obj.get("status") or {}
+        if status.get("phase") != "Running" or not status.get("podIP"):
+            raise bad_request(
+                f"unable to forward port because pod is not running. Current status={status.get('phase')}"
+            )
+        return await self._forwards.answer(request, target.name, status["podIP"])
 
     async def _bind(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
         binding = await read_object(request, self._settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Callable
 
@@ -20,7 +21,8 @@ class PortChooser:
     def __init__(self, in_use: Callable[[], set[int]]) -> None:
         self._in_use = in_use
         self._chosen: dict[str, int] = {}
-        self._next = FIRST_PORT
+        # Two clusters on one machine that both began with the first would give it out at the same time.
+        self._next = random.randint(FIRST_PORT, LAST_PORT)
 
     def choose(self, owner: Object) -> int:
         """The owner's port; raises OSError when all ports of the range are in use."""

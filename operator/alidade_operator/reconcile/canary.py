@@ -11,25 +11,16 @@ Nothing of it is remembered but when a canary began and which one was taken back
 With another model C in the middle the canary is rolled to C and gets nothing until that is done; with A again it goes.
 """
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Literal
 
-from alidade_crds.contract import BackendCounts, GatewayDocument
-from alidade_crds.modelserve import CanaryAnalysis, CanaryReport, ReturnedCanary, Rollout
+from alidade_crds.contract import BackendCounts
+from alidade_crds.modelserve import CanaryReport, ReturnedCanary, Rollout
+from alidade_operator.reconcile.canaryjudge import Sides, judge
 from alidade_operator.reconcile.run import inputs_hash
 from alidade_operator.reconcile.serve import ChildView
 from alidade_operator.resources.engines.server import ServedModel
-
-# The counts are looked at again and again, so that chance has many tries. Of 600 played canaries of 300 requests each,
-# beside 1200 to a model with the same share of errors, looked at after every fifth request, this takes back 1 percent
-# at a share of 0.01 or 0.02, and 2 percent at 0.05; at a significance of 0.05 it would be 11 to 17 percent.
-SIGNIFICANCE = 0.005
-# The 95th percentile of fewer is hardly more than the slowest of them.
-_FEWEST_FOR_P95 = 20
 
 
 class Stage(StrEnum):
@@ -41,14 +32,6 @@ class Stage(StrEnum):
     ASKED = "asked"
     TAKING_OVER = "taking over"
     RETURNED = "returned"
-
-
-@dataclass(frozen=True)
-class Sides:
-    """What both sides have been given since the gateway knows of the canary."""
-
-    stable: BackendCounts
-    canary: BackendCounts
 
 
 @dataclass(frozen=True)
@@ -169,90 +152,3 @@ def _report(trial: Trial, target: ServedModel) -> CanaryReport:
         seconds_p95=sides.canary.seconds_p95,
         stable_seconds_p95=sides.stable.seconds_p95,
     )
-
-
-# The judge
-
-
-def counted(documents: Iterable[GatewayDocument]) -> Sides | None:
-    """Both sides over all gateways; None when none has told of a canary.
-
-    Of percentiles the mean weighted by requests is taken: gateways share the requests at random, so that theirs differ
-    by chance only.
-    """
-    told = [(one.backends.stable, one.backends.canary) for one in documents if one.backends.canary is not None]
-    if not told:
-        return None
-    return Sides(_sum(stable for stable, _ in told), _sum(canary for _, canary in told if canary is not None))
-
-
-def _sum(counts: Iterable[BackendCounts]) -> BackendCounts:
-    parts = list(counts)
-    timed = [(one.requests, one.seconds_p95) for one in parts if one.requests and one.seconds_p95 is not None]
-    weight = sum(requests for requests, _ in timed)
-    return BackendCounts(
-        requests=sum(one.requests for one in parts),
-        errors=sum(one.errors for one in parts),
-        seconds_p95=sum(requests * seconds for requests, seconds in timed) / weight if weight else None,
-    )
-
-
-def judge(sides: Sides, analysis: CanaryAnalysis) -> tuple[Literal["worse", "well", "open"], str]:
-    """Whether a canary is worse than the model before, and by what numbers.
-
-    worse: its share of errors is higher by more than maxErrorIncrease and that is no chance, or after minRequests its
-    answers take longer than maxLatencyRatio allows. well: neither, after minRequests. Before, or while errors are too
-    many and may be chance, it is open.
-    """
-    canary, stable = sides.canary, sides.stable
-    increase = _share(canary) - _share(stable)
-    if increase > analysis.max_error_increase:
-        if chance_of_as_many_errors(canary, stable) < SIGNIFICANCE:
-            return "worse", (
-                f"{canary.errors} of {canary.requests} requests ended in errors, {stable.errors} of {stable.requests} "
-                f"of the model before; rollout.analysis.maxErrorIncrease is {analysis.max_error_increase:g}"
-            )
-        return "open", ""
-    if canary.requests < analysis.min_requests:
-        return "open", ""
-    ratio = _latency_ratio(canary, stable)
-    if ratio is not None and ratio > analysis.max_latency_ratio:
-        return "worse", (
-            f"95 percent of its answers took up to {canary.seconds_p95:.3g} s, {stable.seconds_p95:.3g} s of the model "
-            f"before; rollout.analysis.maxLatencyRatio is {analysis.max_latency_ratio:g}"
-        )
-    return "well", ""
-
-
-def _share(counts: BackendCounts) -> float:
-    return counts.errors / counts.requests if counts.requests else 0.0
-
-
-def _latency_ratio(canary: BackendCounts, stable: BackendCounts) -> float | None:
-    """How many times longer the canary's 95th percentile is; None where there are too few requests to tell."""
-    if min(canary.requests, stable.requests) < _FEWEST_FOR_P95:
-        return None
-    if canary.seconds_p95 is None or not stable.seconds_p95:
-        return None
-    return canary.seconds_p95 / stable.seconds_p95
-
-
-def chance_of_as_many_errors(canary: BackendCounts, stable: BackendCounts) -> float:
-    """Fisher's exact test, one-sided: the chance that of all errors at least as many fall to the canary, if errors do
-    not care whom they fall to.
-
-    Of the ways to choose errors among requests it is the share with k >= canary.errors of them among the canary's:
-    sum over k of C(canary, k) C(stable, errors - k) / C(canary + stable, errors).
-    """
-    errors = canary.errors + stable.errors
-    whole = _log_ways(canary.requests + stable.requests, errors)
-    return math.fsum(
-        math.exp(_log_ways(canary.requests, k) + _log_ways(stable.requests, errors - k) - whole)
-        for k in range(canary.errors, min(errors, canary.requests) + 1)
-        if errors - k <= stable.requests
-    )
-
-
-def _log_ways(total: int, chosen: int) -> float:
-    """The logarithm of math.comb(total, chosen), which itself has thousands of digits for a busy day's requests."""
-    return math.lgamma(total + 1) - math.lgamma(chosen + 1) - math.lgamma(total - chosen + 1)

@@ -8,6 +8,7 @@ from typing import Any
 from alidade_crds.blocks import Model
 from alidade_crds.contract import (
     ENDPOINT_KEY_ENV,
+    ENDPOINT_URL_ENV,
     JUDGE_KEY_ENV,
     EvaluationDocument,
     JobEndpoint,
@@ -79,7 +80,9 @@ class Evaluating:
     def body(self, launch: Launch, attempt: Attempt, document: Document) -> JsonObject:
         """As `Craft.body`."""
         spec, config = of_evaluation(launch.spec), launch.config
-        program = Program(EVALUATION_CONTAINER, ("alidade-eval", "run"), config.eval_image, tuple(_keys(spec)))
+        program = Program(
+            EVALUATION_CONTAINER, ("alidade-eval", "run"), config.eval_image, tuple(_environment(spec, launch.observed))
+        )
         return batch_job(
             attempt,
             program,
@@ -153,8 +156,12 @@ def _endpoint(spec: EvaluationSpec, observed: Observed) -> JobEndpoint | None:
     )
 
 
-def _keys(spec: EvaluationSpec) -> Iterator[dict[str, Any]]:
-    """Environment that takes bearer tokens from Secrets, which the operator itself never reads."""
+def _environment(spec: EvaluationSpec, observed: Observed) -> Iterator[dict[str, Any]]:
+    """Where a ModelServe is, and bearer tokens from Secrets, which the operator itself never reads."""
+    if spec.endpoint is not None and spec.endpoint.model_serve is not None:
+        endpoint = _endpoint(spec, observed)
+        assert endpoint is not None, "just asked for"
+        yield {"name": ENDPOINT_URL_ENV, "value": endpoint.url}
     if spec.endpoint is not None and spec.endpoint.secret_name is not None:
         yield _secret(ENDPOINT_KEY_ENV, spec.endpoint.secret_name)
     for place, suite in enumerate(spec.suites):

@@ -177,6 +177,14 @@ class ProgressTarget(PodTarget):
 
 
 @dataclass(frozen=True)
+class AdapterTarget(PodTarget):
+    """A replica, and the adapters that it is to have: name and folder of each."""
+
+    path: str = "/v1/models"
+    adapters: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is to be done about a resource now. The order is: children, then status, then deletions, then notices."""
 
@@ -194,6 +202,8 @@ class Plan:
     progress: ProgressTarget | None = None
     readings: tuple[PodTarget, ...] = ()
     """Pods of a ModelServe that are asked for what they count."""
+    loading: tuple[AdapterTarget, ...] = ()
+    """Replicas of a ModelServe that load adapters while they run."""
 
 
 def seconds_until(then: datetime, now: datetime) -> float:

@@ -5,7 +5,9 @@ import math
 from alidade_crds.modelserve import CanaryReport, Rollout
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_operator.api import DEPLOYMENT
-from alidade_operator.reconcile.canary import Stage, Step, Trial, counted, next_step, trial_key
+from alidade_operator.reconcile.canary import Stage, Step, Trial, next_step, trial_key
+from alidade_operator.reconcile.canaryjudge import counted
+from alidade_operator.reconcile.loadingadapters import keep_adapters, with_list
 from alidade_operator.reconcile.plan import Apply, Notice, Plan
 from alidade_operator.reconcile.rolloutwords import Outcome, tell
 from alidade_operator.reconcile.run import inputs_hash
@@ -34,11 +36,12 @@ def roll_out(situation: Situation, draft: ServeDraft, model: ServedModel, number
             draft.conditions.set(ConditionType.PROGRESSING, "True", Reason.WAITING, message)
             return draft.finish("Waiting", "wait", message)
     draft.has_not_failed()
-    server = _server(situation, model)
+    server = with_list(situation, _server(situation, model))
     is_told = _is_told(situation, server)
     step = next_step(_trial(situation, draft, server, number, is_told=is_told))
     draft.look_again_in(step.look_again_s)
     _remember(draft, step)
+    keep_adapters(situation, draft, server, is_told=is_told)
     _stable(situation, draft, server, number, step, is_told=is_told)
     if step.runs:
         _canary(situation, draft, server, number)

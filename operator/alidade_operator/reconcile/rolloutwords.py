@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_operator.reconcile.canary import Stage, Step
+from alidade_operator.reconcile.loadingadapters import is_loaded, refusal_words, served_adapters
 from alidade_operator.reconcile.plan import Notice, Plan
 from alidade_operator.reconcile.servedraft import ServeDraft, Situation, owned, pod_words, still
 from alidade_operator.reconcile.servingfront import Front
@@ -99,7 +100,7 @@ def _rolling(outcome: Outcome, draft: ServeDraft) -> Plan:
 
 def _rolled(outcome: Outcome, draft: ServeDraft) -> Plan:
     spec, own = outcome.situation.spec, owned(outcome.situation.seen.deployment)
-    draft.state(adapters=[one.name for one in outcome.server.adapters])
+    draft.state(adapters=served_adapters(outcome.situation, outcome.server))
     if outcome.front.is_wanted and not (outcome.front.is_settled and draft.stated("gateway_ready_replicas")):
         return _starting_gateway(outcome, draft)
     if not outcome.number.replicas and not scales_to_zero(spec):
@@ -108,6 +109,11 @@ def _rolled(outcome: Outcome, draft: ServeDraft) -> Plan:
         draft.conditions.set(ConditionType.AVAILABLE, "False", Reason.STOPPED, message)
         draft.conditions.set(ConditionType.PROGRESSING, "False", Reason.STOPPED, message)
         return draft.finish("Stopped", "stop", message)
+    if not is_loaded(outcome.situation, outcome.server):
+        names = ", ".join(one.name for one in outcome.server.adapters)
+        message = f"Running replicas are brought to the adapters {names}.{refusal_words(outcome.situation)}"
+        draft.conditions.set(ConditionType.PROGRESSING, "True", Reason.ROLLING_OUT, message)
+        return draft.finish("Updating", "load adapters", message)
     told = f"very replica serves {outcome.served}"
     draft.conditions.set(ConditionType.PROGRESSING, "False", Reason.COMPLETED, f"E{told}.")
     is_idle = own is not None and not own.wanted

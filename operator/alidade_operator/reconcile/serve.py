@@ -20,7 +20,8 @@ from alidade_operator.config import OperatorConfig
 from alidade_operator.jobspecs import QuantizationJobSpec
 from alidade_operator.reconcile.plan import TrainingJob, identity, parse_spec, parse_status
 from alidade_operator.reconcile.run import inputs_hash
-from alidade_operator.resources.adapters import AdapterView
+from alidade_operator.resources.adapterlist import AdapterListView
+from alidade_operator.resources.adapters import AdapterView, LoadedAdapters
 from alidade_operator.resources.engines.server import ServedModel
 from alidade_operator.resources.labels import is_owned_by
 from alidade_operator.resources.observation import Observed, PodView, ReplicaLoad, SourceView, TrainingJobView
@@ -93,6 +94,9 @@ class ServeObserved:
     circle: tuple[str, ...] = ()
     adapters: Mapping[str, AdapterView] = field(default_factory=dict)
     """By name, those of spec.adapters that name a resource."""
+    adapter_list: AdapterListView | None = None
+    loaded: Mapping[str, LoadedAdapters] = field(default_factory=dict)
+    """By the pod's uid, what replicas have that load adapters while they run."""
     claims: frozenset[str] = frozenset()
     deployment: ChildView | None = None
     service: ChildView | None = None

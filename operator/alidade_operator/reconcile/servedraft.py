@@ -12,7 +12,7 @@ from alidade_operator.api import Kind
 from alidade_operator.conditions import Conditions
 from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile.draft import transitions
-from alidade_operator.reconcile.plan import Child, Decision, Delete, Notice, Plan, PodTarget
+from alidade_operator.reconcile.plan import AdapterTarget, Child, Decision, Delete, Notice, Plan, PodTarget
 from alidade_operator.reconcile.serve import ChildView, ModelServe, ServeObserved
 from alidade_operator.resources.observation import PodView
 
@@ -59,6 +59,7 @@ class ServeDraft:
         self.deletions: list[Delete] = []
         self.remarks: list[Notice] = []
         self.readings: tuple[PodTarget, ...] = ()
+        self.loading: tuple[AdapterTarget, ...] = ()
         self._look_again_s: float | None = None
         self._generation = serve.generation
         self._fields: dict[str, Any] = {}
@@ -114,6 +115,7 @@ class ServeDraft:
             decisions=(Decision(action, why),) if decided else (),
             look_again_s=self._look_again_s,
             readings=self.readings,
+            loading=self.loading,
         )
 
 

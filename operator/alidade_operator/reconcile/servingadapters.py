@@ -11,7 +11,7 @@ from alidade_operator.reconcile import acceptance
 from alidade_operator.reconcile.acceptance import Refusal
 from alidade_operator.reconcile.serve import ModelServe, ServeObserved, gguf_type, model_address
 from alidade_operator.resources.adapters import AdapterView
-from alidade_operator.resources.engines.server import EMBEDDED, VLLM, AdapterPlace
+from alidade_operator.resources.engines.server import EMBEDDED, VLLM, AdapterPlace, adapters_name
 from alidade_operator.resources.engines.vllm import LORA_RANKS
 from alidade_operator.resources.observation import Observed
 
@@ -42,6 +42,11 @@ def adapters_refusal(
             f"spec.adapters is set and spec.quantization.method is {spec.quantization.method}; the embedded server "
             "adds adapters to the folder that they were trained on, not to a GGUF file. Set the method to none, or "
             "leave the adapters out.",
+        )
+    if seen.adapter_list is not None and not seen.adapter_list.owned:
+        name = adapters_name(serve.name)
+        return Refusal(
+            Reason.NAME_TAKEN, f"ConfigMap {name} belongs to something else. Delete it, or choose another name."
         )
     names = [one.name for one in spec.adapters]
     for index, adapter in enumerate(spec.adapters):

@@ -1,7 +1,7 @@
 """LoRA adapters as they are observed: what a resource of this namespace has trained, and where that lies."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,6 +28,14 @@ class AdapterView:
         if model is None or self.rank is None or not model.uri.endswith(_MODEL):
             return None
         return model.uri.removesuffix(_MODEL) + _ADAPTER
+
+
+@dataclass(frozen=True)
+class LoadedAdapters:
+    """What a replica has: folders by adapter. refused: its words about the first that it would not take or give up."""
+
+    folders: Mapping[str, str] = field(default_factory=dict)
+    refused: str = ""
 
 
 def adapter_view(body: Mapping[str, Any] | None) -> AdapterView:

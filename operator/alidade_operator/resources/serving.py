@@ -10,7 +10,7 @@ from alidade_crds.modelserve import ModelServeSpec
 from alidade_operator.api import DEPLOYMENT, MODEL_SERVE, SERVICE, JsonObject
 from alidade_operator.cache import PARENT_KIND_LABEL, PARENT_NAME_LABEL
 from alidade_operator.resources.engines.choice import engine_pod
-from alidade_operator.resources.engines.server import Server
+from alidade_operator.resources.engines.server import Server, loads_while_running
 from alidade_operator.resources.labels import child_labels, owner_reference
 from alidade_operator.resources.trainingpod import pod_around
 
@@ -137,6 +137,8 @@ def applied_hash(body: Mapping[str, Any]) -> str:
 
 
 def _adapter_digests(server: Server) -> dict[str, str]:
+    if loads_while_running(server):
+        return {ADAPTER_DIGESTS: server.made_anew} if server.made_anew else {}
     known = [f"{one.name}={one.digest}" for one in server.adapters if one.digest is not None]
     return {ADAPTER_DIGESTS: ",".join(known)} if known else {}
 

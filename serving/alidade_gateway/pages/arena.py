@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from threading import Lock
 from typing import Any
 
 from aiohttp import web
@@ -43,8 +44,8 @@ class Arena:
         self._rate = Rate(per_minute=PER_MINUTE)
         self._votes = VoteFolder(settings.votes)
         self._standings = Standings(side.player for side in self._sides())
-        self._ranked: tuple[int, list[Standing]] | None = None
-        self._reading = asyncio.Lock()
+        self._ranked = 0, self._standings.ranked()  # after how many votes
+        self._reading = Lock()
 
     async def compare(self, request: web.Request) -> web.StreamResponse:
         """POST {"message", "after"?}: events with the identifier, pieces of both answers, and how they ended."""
@@ -70,28 +71,39 @@ class Arena:
             except ValueError:
                 raise invalid(f"vote is one of {', '.join(Verdict)}.", "vote") from None
             comparison = self._comparisons.find(request.match_info["id"])
-            try:
-                with comparison.voted(verdict) as vote:
-                    await asyncio.to_thread(self._votes.add, vote)
-            except OSError as error:
-                raise _disk_trouble("The vote could not be kept", error) from error
-            self._gateway.voted()
+            # A client that leaves now has voted all the same.
+            await asyncio.shield(self._keep(comparison, verdict))
             return web.json_response(
                 {"vote": verdict.value, **{name: _named(getattr(comparison, name).player) for name in _SIDES}}
             )
 
     async def ratings(self, request: web.Request) -> web.StreamResponse:  # noqa: ARG002
         """GET: every model's rating, by all votes that are kept."""
-        async with self._reading:
-            try:
-                self._standings.add(await asyncio.to_thread(self._votes.new_games))
-            except OSError as error:
-                raise _disk_trouble("The votes cannot be read", error) from error
-            votes = self._standings.votes
-            if self._ranked is None or self._ranked[0] != votes:
-                self._ranked = votes, await asyncio.to_thread(self._standings.ranked)
-            ranked = self._ranked[1]
+        try:
+            votes, ranked = await asyncio.to_thread(self._read_ratings)
+        except OSError as error:
+            raise _disk_trouble("The votes cannot be read", error) from error
         return web.json_response({"votes": votes, "ratings": [_shown(standing) for standing in ranked]})
+
+    async def close(self, application: web.Application) -> None:  # noqa: ARG002
+        """To be called at the end."""
+        self._votes.close()
+
+    async def _keep(self, comparison: Comparison, verdict: Verdict) -> None:
+        try:
+            with comparison.voted(verdict) as vote:
+                await asyncio.to_thread(self._votes.add, vote)
+        except OSError as error:
+            raise _disk_trouble("The vote could not be kept", error) from error
+        self._gateway.voted()
+
+    def _read_ratings(self) -> tuple[int, list[Standing]]:
+        """Votes and ratings. It ends also where the client has left, so that no vote is read and not counted."""
+        with self._reading:
+            self._standings.add(self._votes.new_games())
+            if self._ranked[0] != self._standings.votes:
+                self._ranked = self._standings.votes, self._standings.ranked()
+            return self._ranked
 
     async def _document(self, request: web.Request, fields: tuple[str, ...]) -> dict[str, Any]:
         """The body. Raises Refusal: 415 for what another site's form could send, 422 for unknown fields."""

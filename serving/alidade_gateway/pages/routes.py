@@ -40,6 +40,7 @@ def _add_arena(application: web.Application, forwarder: web.AppKey[Forwarder]) -
     from alidade_gateway.pages.arena import Arena
 
     arena = Arena(application[GATEWAY], forwarder)
+    application.on_cleanup.append(arena.close)
     application.add_routes(
         [
             web.post("/arena/api/comparisons", arena.compare),

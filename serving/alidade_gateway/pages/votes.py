@@ -93,6 +93,7 @@ class VoteFolder:
         self._lock = Lock()
         self._own: dict[str, _Appended] = {}
         self._read_up_to: dict[Path, int] = {}
+        self._unseen: list[Game] = []
 
     def add(self, vote: Vote) -> None:
         """Keeps a vote. Raises OSError when it could not be kept; there is then nothing left of it."""
@@ -109,34 +110,49 @@ class VoteFolder:
                 raise
 
     def new_games(self) -> list[Game]:
-        """What was voted since the last call, by anybody; all of it at the first. Raises OSError."""
+        """What was voted since the last call, by anybody; all of it at the first.
+
+        Raises OSError; what was read till then is part of the next answer.
+        """
         with self._lock:
-            games: list[Game] = []
             for kind in (_PREFERENCES, _TIES):
                 for path in sorted(self._place(kind).glob(f"{kind}-*.jsonl")):
-                    games += self._read(path)
+                    self._read(path)
+            games, self._unseen = self._unseen, []
             return games
+
+    def close(self) -> None:
+        """Lets go of the files; the next vote would begin others."""
+        with self._lock:
+            while self._own:
+                self._own.popitem()[1].close()
 
     def _place(self, kind: str) -> Path:
         return self._folder if kind == _PREFERENCES else self._folder / _TIES_FOLDER
 
-    def _read(self, path: Path) -> Iterator[Game]:
-        start = self._read_up_to.get(path, 0)
-        if path.stat().st_size == start:
+    def _read(self, path: Path) -> None:
+        place = self._read_up_to.get(path, 0)
+        if path.stat().st_size == place:
             return
         with path.open("rb") as opened:
-            opened.seek(start)
-            found = opened.read()
-        whole = found[: found.rfind(b"\n") + 1]
-        self._read_up_to[path] = start + len(whole)
-        if len(whole) < len(found) and all(path != own.path for own in self._own.values()):
-            _mend(path)
-        for line in whole.splitlines():
-            game = _game(line)
-            if game is None:
-                _log.warning("votes: %s has a line that is no vote; it is passed over: %r", path.name, line[:100])
+            opened.seek(place)
+            for line in opened:
+                if not line.endswith(b"\n"):
+                    break
+                place += len(line)
+                self._take(line, path)
+                self._read_up_to[path] = place
             else:
-                yield game
+                return
+        if all(path != own.path for own in self._own.values()):
+            _mend(path, place)
+
+    def _take(self, line: bytes, path: Path) -> None:
+        game = _game(line)
+        if game is None:
+            _log.warning("votes: %s has a line that is no vote; it is passed over: %r", path.name, line[:100])
+        else:
+            self._unseen.append(game)
 
 
 class _Appended:
@@ -146,7 +162,7 @@ class _Appended:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{name}.jsonl"
         self._descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY, 0o644)
-        # A volume without locks has no second gateway that would mend this file either, but for one that follows.
+        # On a volume without locks nobody mends what others left half written.
         with suppress(OSError):
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with _opened(folder, os.O_RDONLY) as directory:
@@ -180,23 +196,30 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _mend(path: Path) -> None:
-    """Cuts off a last line that was never finished, unless its writer is still there."""
+def _mend(path: Path, end: int) -> None:
+    """Cuts off a last line that was never finished, unless its writer is still there. end: of what was read."""
     with _opened(path, os.O_RDWR) as descriptor:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        content = path.read_bytes()
-        end = content.rfind(b"\n") + 1
-        if end == len(content):
+        except OSError as error:  # locks are not for every volume; what may still be written is not cut off
+            _log.warning(
+                "votes: the last line of %s is not finished, and no lock tells whether it is being written (%s); if no "
+                "gateway runs, delete that line: a reward model cannot read past it",
+                path.name,
+                error.strerror,
+            )
+            return
+        torn = os.pread(descriptor, os.fstat(descriptor).st_size - end, end)
+        if b"\n" in torn:
             return  # it was finished meanwhile
         os.ftruncate(descriptor, end)
         os.fsync(descriptor)
         _log.warning(
             "votes: the last line of %s was never finished; its %d bytes were cut off and that vote is lost",
             path.name,
-            len(content) - end,
+            len(torn),
         )
 
 

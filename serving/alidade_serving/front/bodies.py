@@ -6,8 +6,17 @@ from http import HTTPStatus
 from typing import Any, NoReturn
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from alidade_serving.front.refusals import Refusal, malformed
+
+NOT_HTTP = (HttpProcessingError, web.RequestPayloadError)
+"""What aiohttp raises, and logs, when a client does not say what HTTP lets it say."""
+
+
+def not_http(error: BaseException) -> str:
+    """What was wrong, without the bytes that were: they may be someone's prompt."""
+    return str(error).strip().removeprefix("400, message:").strip().partition(":")[0]
 
 
 async def read_json(request: web.Request, *, max_bytes: int, timeout_s: float) -> dict[str, Any]:
@@ -16,7 +25,7 @@ async def read_json(request: web.Request, *, max_bytes: int, timeout_s: float) -
 
 
 async def read_body(request: web.Request, *, max_bytes: int, timeout_s: float) -> bytes:
-    """The body whole. Raises Refusal: 413 too long, 408 too slow."""
+    """The body whole. Raises Refusal: 413 too long, 408 too slow, 400 not framed or compressed as its head says."""
     too_long = Refusal(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "payload_too_large",
@@ -35,6 +44,8 @@ async def read_body(request: web.Request, *, max_bytes: int, timeout_s: float) -
         raise Refusal(
             HTTPStatus.REQUEST_TIMEOUT, "timeout", f"The body did not arrive within {timeout_s:g} seconds."
         ) from None
+    except NOT_HTTP as error:
+        raise malformed(f"The body cannot be read: {not_http(error)}.") from None
     return bytes(body)
 
 

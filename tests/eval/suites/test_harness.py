@@ -307,5 +307,5 @@ def test_data_that_would_have_to_be_fetched_is_refused_in_seconds(evaluate: Eval
     begun = time.monotonic()
     with pytest.raises(JobFailure, match="set HF_HOME in the node pool's env to a cache on a volume"):
         make_suites(evaluate(suite_of(folder, "away")), Locations.from_environment())
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     assert not huggingface_hub.constants.HF_HUB_OFFLINE, "settings of the whole process are as they were"

@@ -81,7 +81,7 @@ class Api:
         query = f"?fieldManager={manager}" + ("&force=true" if force else "")
         return await self.call("PATCH", path + query, config, headers={"Content-Type": "application/apply-patch+yaml"})
 
-    async def until(self, holds: Callable[[], Awaitable[bool]], timeout_s: float = 5.0) -> None:
+    async def until(self, holds: Callable[[], Awaitable[bool]], timeout_s: float = 60.0) -> None:
         """Wait for what the server does in the background."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         while not await holds():

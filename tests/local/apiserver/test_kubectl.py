@@ -60,16 +60,16 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
 
     def run(*arguments: str, stdin: str = "", fails: bool = False) -> str:
         done = subprocess.run(
-            [str(KUBECTL), *arguments], input=stdin, capture_output=True, text=True, env=environment, timeout=60
+            [str(KUBECTL), *arguments], input=stdin, capture_output=True, text=True, env=environment, timeout=120
         )
         assert (done.returncode != 0) is fails, f"kubectl {' '.join(arguments)}: {done.stdout}{done.stderr}"
         return done.stderr if fails else done.stdout
 
     run("apply", "-f", str(ROOT / "crds" / "finetunejobs.alidade.dev.yaml"))
-    run("wait", "--for=condition=Established", "--timeout=10s", "crd/finetunejobs.alidade.dev")
+    run("wait", "--for=condition=Established", "--timeout=60s", "crd/finetunejobs.alidade.dev")
     yield run
     process.terminate()
-    process.wait(timeout=10)
+    process.wait(timeout=60)
     process.stdout.close()
 
 
@@ -205,9 +205,9 @@ def test_wait_sees_conditions_and_deletions(kubectl: Kubectl) -> None:
     status = {"conditions": [{**condition, "lastTransitionTime": "2026-01-01T00:00:00Z"}]}
     patch = json.dumps({"status": status})
     kubectl("patch", "ftj", "tune", "--subresource=status", "--type=merge", "-p", patch)
-    assert "condition met" in kubectl("wait", "ftj/tune", "--for=condition=Succeeded", "--timeout=10s")
+    assert "condition met" in kubectl("wait", "ftj/tune", "--for=condition=Succeeded", "--timeout=60s")
     kubectl("delete", "ftj", "tune", "--wait=false")
-    kubectl("wait", "ftj/tune", "--for=delete", "--timeout=10s")
+    kubectl("wait", "ftj/tune", "--for=delete", "--timeout=60s")
 
 
 def test_run_and_delete_a_pod(kubectl: Kubectl) -> None:

@@ -196,7 +196,7 @@ def test_kill_9_in_the_middle_of_writes_loses_none_that_was_acknowledged(tmp_pat
                 assert process.poll() is None
                 time.sleep(0.005)
             os.kill(process.pid, signal.SIGKILL)
-        process.wait(timeout=10)
+        process.wait(timeout=60)
         assert process.stdout is not None
         process.stdout.close()
     assert len(set(acknowledged.values())) == len(acknowledged), "a resource version was given twice"
@@ -217,12 +217,12 @@ def test_two_servers_do_not_share_their_objects(tmp_path: Path) -> None:
         [sys.executable, "-m", "alidade_local.apiserver", "--data-dir", str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert second.returncode == 1
     assert second.stderr.splitlines()[-1] == f"{tmp_path}/state.db is in use by another server; stop that one first"
     process.terminate()
-    assert process.wait(timeout=10) == 0
+    assert process.wait(timeout=60) == 0
     assert process.stdout is not None
     process.stdout.close()
 
@@ -240,7 +240,7 @@ def _caller(data_dir: Path) -> Callable[..., Json]:
             headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
         )
         try:
-            with urlopen(request, context=context, timeout=10) as answer:
+            with urlopen(request, context=context, timeout=60) as answer:
                 result: Json = orjson.loads(answer.read())
                 return result
         except URLError as error:

@@ -32,7 +32,7 @@ class Stream:
         self.answer = answer
 
     async def next(self) -> Json:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             line = await self.answer.content.readline()
         event: Json = orjson.loads(line)
         return event
@@ -43,7 +43,7 @@ class Stream:
         return [(event["type"], event["object"]["metadata"]["name"]) for event in events]
 
     async def ended(self) -> bool:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.answer.content.readline() == b""
 
 

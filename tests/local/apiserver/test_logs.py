@@ -65,7 +65,7 @@ async def test_following_ends_with_the_container(api: Api) -> None:
     with path.open("a") as file:
         file.write("two\n")
     await report(api, "main", state={"terminated": {"exitCode": 0}})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await following == "one\ntwo\n"
 
 

@@ -42,11 +42,11 @@ async def kopf_operator(
             clusterwide=True,
         )
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await ready.wait()
     yield
     stop.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await task
 
 
@@ -65,7 +65,7 @@ async def test_kopf_sees_creations_changes_and_deletions(api: Api, certificates:
         async def all_seen() -> bool:
             return set(entries) <= set(seen)
 
-        await api.until(all_seen, timeout_s=20)
+        await api.until(all_seen, timeout_s=60)
 
     async with kopf_operator(api, certificates, register):
         await saw((None, "early"))
@@ -100,10 +100,10 @@ async def test_kopf_handlers_with_finalizers_progress_and_status_work(api: Api, 
             status = obj.get("status", {})
             return bool(status.get("phase") == "Created" and status.get("create") == {"handled": True})
 
-        await api.until(handled, timeout_s=20)
+        await api.until(handled, timeout_s=60)
         assert (await api.get(f"{WIDGETS}/w"))["metadata"]["finalizers"] == ["kopf.zalando.org/KopfFinalizerMarker"]
         await api.delete(f"{WIDGETS}/w")
-        await api.until(lambda: api.gone(f"{WIDGETS}/w"), timeout_s=20)
+        await api.until(lambda: api.gone(f"{WIDGETS}/w"), timeout_s=60)
         assert deleted == ["w"]
 
 

@@ -46,3 +46,8 @@ def test_the_port_of_a_deleted_job_is_given_again(monkeypatch: pytest.MonkeyPatc
     chooser.choose(job("a"))
     chooser.forget(job("a"))
     assert chooser.choose(job("b")) == port
+
+
+def test_two_clusters_of_one_machine_begin_in_different_places() -> None:
+    # Neither sees what the other has given out and nothing listens on yet; 8 equal draws of 10,000 are no chance.
+    assert len({PortChooser(set).choose(job("a")) for _ in range(8)}) > 1

@@ -78,7 +78,7 @@ def test_leftover_processes_are_ended_and_recycled_ids_spared(tmp_path: Path) ->
             (tmp_path / "pods" / pod / "main").mkdir(parents=True)
             identity.save(tmp_path / "pods" / pod / "main" / "process.json")
         assert end_leftover_processes(settings) == 1
-        assert leftover.wait(timeout=10) == -9
+        assert leftover.wait(timeout=60) == -9
         assert stranger.poll() is None
         stranger.kill()
 

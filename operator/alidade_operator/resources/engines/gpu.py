@@ -6,7 +6,6 @@ from typing import Any
 
 from alidade_crds.uris import parse_uri
 from alidade_operator.resources.engines.server import (
-    KEYS_FOLDER,
     SERVER_PORT,
     EnginePod,
     Server,
@@ -45,15 +44,15 @@ _HOME = {
 class Program:
     """What runs in the container.
 
-    env: beside what every server on GPUs is told. keys: a shell script that runs the command, "$@", with the keys in
-    KEYS_FOLDER; it is used where the spec asks for keys.
+    env: beside what every server on GPUs is told. script: a shell script that runs the command, "$@", with more; empty
+    where that is run as it is.
     """
 
     image: str
     command: tuple[str, ...]
     flags: Sequence[str]
     env: dict[str, str]
-    keys: str
+    script: str = ""
 
 
 def gpu_pod(server: Server, program: Program) -> EnginePod:
@@ -89,8 +88,8 @@ def _container(server: Server, program: Program) -> dict[str, Any]:
     if parse_uri(server.model.uri).scheme != "hf":
         told |= {"HF_HUB_OFFLINE": "1"}
     command = list(program.command)
-    if server.spec.auth is not None:
-        command = ["/bin/sh", "-ec", program.keys.replace("KEYS_FOLDER", KEYS_FOLDER), "sh", *command]
+    if program.script:
+        command = ["/bin/sh", "-ec", program.script, "sh", *command]
     return {
         "name": SERVER_CONTAINER,
         "image": compute.image or program.image,

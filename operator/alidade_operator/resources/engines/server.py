@@ -16,6 +16,9 @@ TGI = "tgi"
 
 SERVER_PORT = 8080
 KEYS_FOLDER = "/etc/alidade/keys"
+ADAPTERS_FOLDER = "/etc/alidade/adapters"
+ADAPTERS_FILE = "list"
+"""In ADAPTERS_FOLDER: `NAME=FOLDER` of each adapter, one a line."""
 
 METRICS_PATH = "/metrics"
 QUEUE_METRICS = {EMBEDDED: "tgi_queue_size", VLLM: "vllm:num_requests_waiting", TGI: "tgi_queue_size"}
@@ -54,6 +57,8 @@ class Server:
     config: OperatorConfig
     engine: str = EMBEDDED
     adapters: tuple[AdapterPlace, ...] = ()
+    made_anew: str = ""
+    """Where adapters are loaded while the server runs: what changes when one is made anew at its place."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,21 @@ class EnginePod:
     container: dict[str, Any]
     grace_s: int
     volumes: list[dict[str, Any]] = field(default_factory=list)
+
+
+def loads_while_running(server: Server) -> bool:
+    """Whether adapters come and go while the server runs.
+
+    vLLM can, for all who reach it, and so without keys only. Not with canaries: two models do not share adapters.
+    """
+    has_canaries = 0 < server.spec.rollout.canary_percent < 100
+    may = server.config.runtime_adapters and server.spec.auth is None and not has_canaries
+    return may and server.engine == VLLM and bool(server.adapters)
+
+
+def adapters_name(serve: str) -> str:
+    """Name of the ConfigMap of a ModelServe's adapters."""
+    return f"{serve}-adapters"
 
 
 def path_in_pod(location: Location) -> str:
@@ -82,6 +102,9 @@ def read_volumes(server: Server) -> tuple[list[dict[str, Any]], list[dict[str, A
         name = "model" if claim == parse_uri(server.model.uri).root else f"adapters-{index}"
         volumes.append({"name": name, "persistentVolumeClaim": {"claimName": claim}})
         mounts.append({"name": name, "mountPath": f"{VOLUMES_FOLDER}/{claim}", "readOnly": True})
+    if loads_while_running(server):
+        volumes.append({"name": "adapters", "configMap": {"name": adapters_name(server.name)}})
+        mounts.append({"name": "adapters", "mountPath": ADAPTERS_FOLDER, "readOnly": True})
     if server.spec.auth is not None:
         volumes.append({"name": "keys", "secret": {"secretName": server.spec.auth.secret_name}})
         mounts.append({"name": "keys", "mountPath": KEYS_FOLDER, "readOnly": True})

@@ -3,11 +3,11 @@
 from alidade_crds import contract
 from alidade_crds.modelserve import QuantizationMethod
 from alidade_operator.resources.engines.gpu import Program, gpu_pod, model_flags
-from alidade_operator.resources.engines.server import SERVER_PORT, EnginePod, Server, adapter_paths
+from alidade_operator.resources.engines.server import KEYS_FOLDER, SERVER_PORT, EnginePod, Server, adapter_paths
 
 # It takes one key, and by its environment, so that it stands in no list of processes.
 _KEYS = (
-    'count=0; for file in KEYS_FOLDER/*; do while read -r key || [ -n "$key" ]; do '
+    f'count=0; for file in {KEYS_FOLDER}/*; do while read -r key || [ -n "$key" ]; do '
     'if [ -n "$key" ]; then API_KEY="$key"; count=$((count + 1)); fi; done < "$file"; done; '
     'if [ "$count" -ne 1 ]; then '
     'echo "text-generation-inference takes one key, and the Secret of spec.auth holds $count; leave one." >&2; '
@@ -24,7 +24,7 @@ def tgi_pod(server: Server) -> EnginePod:
             command=("text-generation-launcher",),
             flags=tgi_flags(server),
             env={},
-            keys=_KEYS,
+            script=_KEYS if server.spec.auth is not None else "",
         ),
     )
 

@@ -2,7 +2,16 @@
 
 from alidade_crds import contract
 from alidade_operator.resources.engines.gpu import DRAIN_TIMEOUT_S, Program, gpu_pod, model_flags
-from alidade_operator.resources.engines.server import SERVER_PORT, EnginePod, Server, adapter_paths
+from alidade_operator.resources.engines.server import (
+    ADAPTERS_FILE,
+    ADAPTERS_FOLDER,
+    KEYS_FOLDER,
+    SERVER_PORT,
+    EnginePod,
+    Server,
+    adapter_paths,
+    loads_while_running,
+)
 
 # Sequences that are generated at once, vLLM's own default on most GPUs; the others wait.
 _MOST_SEQUENCES = 256
@@ -11,27 +20,31 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _UNKNOWN_RANK = 64
 # Adapters that a batch may mix; each takes GPU memory, whether it is asked for or not.
 _MOST_LORAS_AT_ONCE = 8
+# As many as a spec may name: a server that loads them while it runs has to have room from the start.
+_MOST_LORAS = 64
 # Every line is a key, as for the embedded server; the flag takes any number of them. Without any vLLM would let all in.
 _KEYS = (
-    'set -- "$@" --api-key; count=0; for file in KEYS_FOLDER/*; do while read -r key || [ -n "$key" ]; do '
+    f'set -- "$@" --api-key; count=0; for file in {KEYS_FOLDER}/*; do while read -r key || [ -n "$key" ]; do '
     'if [ -n "$key" ]; then set -- "$@" "$key"; count=$((count + 1)); fi; done < "$file"; done; '
     'if [ "$count" -eq 0 ]; then echo "The Secret of spec.auth holds no key; write one a line." >&2; exit 1; fi; '
     'exec "$@"'
+)
+# Read at the start, so that a new replica has them before it is asked; later the operator loads what comes and goes.
+_LIST = f"{ADAPTERS_FOLDER}/{ADAPTERS_FILE}"
+_ADAPTERS = (
+    f'if [ -s {_LIST} ]; then set -- "$@" --lora-modules; '
+    f'while read -r one; do set -- "$@" "$one"; done < {_LIST}; fi; exec "$@"'
 )
 
 
 def vllm_pod(server: Server) -> EnginePod:
     """The pod of `vllm serve`."""
-    return gpu_pod(
-        server,
-        Program(
-            image=server.config.vllm_image,
-            command=("vllm", "serve"),
-            flags=vllm_flags(server),
-            env={"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"},
-            keys=_KEYS,
-        ),
-    )
+    env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    script = _KEYS if server.spec.auth is not None else ""
+    if loads_while_running(server):
+        env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "true"
+        script = _ADAPTERS
+    return gpu_pod(server, Program(server.config.vllm_image, ("vllm", "serve"), vllm_flags(server), env, script))
 
 
 def vllm_flags(server: Server) -> list[str]:
@@ -57,9 +70,12 @@ def vllm_flags(server: Server) -> list[str]:
 
 def _adapter_flags(server: Server) -> list[str]:
     rank = max(one.rank or _UNKNOWN_RANK for one in server.adapters)
+    room = ["--enable-lora", f"--max-lora-rank={next(size for size in LORA_RANKS if size >= rank)}"]
+    if loads_while_running(server):
+        # None of it says how many there are now: a flag that changes replaces every replica.
+        return [*room, f"--max-loras={_MOST_LORAS_AT_ONCE}", f"--max-cpu-loras={_MOST_LORAS}"]
     return [
-        "--enable-lora",
-        f"--max-lora-rank={next(size for size in LORA_RANKS if size >= rank)}",
+        *room,
         f"--max-loras={min(_MOST_LORAS_AT_ONCE, len(server.adapters))}",
         f"--max-cpu-loras={len(server.adapters)}",
         "--lora-modules",

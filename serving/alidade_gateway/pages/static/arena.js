@@ -1,6 +1,6 @@
-import { composer, element, events, find, following, notice, request, said, turn } from "/pages/common.js";
+import { composer, element, events, find, following, notice, request, said, turn } from "./common.js";
 
-const API = "/arena/api";
+const API = "arena/api";
 const KEYS = {
   1: "left", 2: "right", 3: "tie", 4: "both_bad", ArrowLeft: "left", ArrowRight: "right", ArrowUp: "tie", ArrowDown: "both_bad",
 };
@@ -170,17 +170,16 @@ function row({ name, model, rating, low, high, votes }, place) {
     const interval = document.createElement("i");
     interval.style.left = place(low);
     interval.style.right = `calc(100% - ${place(high)})`;
-    track.append(interval);
+    const point = document.createElement("b");
+    point.style.left = place(rating);
+    track.append(interval, point);
   }
-  const point = document.createElement("b");
-  point.style.left = place(rating);
-  track.append(point);
   bar.append(track);
-  const interval = low === null ? "–" : `${Math.round(low)} to ${Math.round(high)}`;
+  const between = low === null ? "–" : `${Math.round(low)} to ${Math.round(high)}`;
   made.append(
     named,
     element("td", "number", low === null ? "–" : String(Math.round(rating))),
-    element("td", "number", interval),
+    element("td", "number", between),
     element("td", "number", String(votes)),
     bar,
   );

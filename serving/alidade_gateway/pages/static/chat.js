@@ -1,4 +1,4 @@
-import { composer, element, events, find, following, notice, request, said, turn } from "/pages/common.js";
+import { composer, element, events, find, following, notice, request, said, turn } from "./common.js";
 
 const SETTINGS = "alidade-chat-settings";
 const NUMBERS = ["temperature", "top_p", "max_tokens", "seed"];
@@ -52,7 +52,7 @@ async function send() {
 
 /** Fills in the answer as it comes. Throws when it does not come whole. */
 async function receive(body, answer, shown, signal) {
-  const response = await request("/v1/chat/completions", { body, signal });
+  const response = await request("v1/chat/completions", { body, signal });
   let ended = false;
   for await (const data of events(response)) {
     if (data === "[DONE]") {
@@ -112,7 +112,7 @@ find("settings").addEventListener("input", () => {
 });
 
 try {
-  const { data } = await (await request("/v1/models")).json();
+  const { data } = await (await request("v1/models")).json();
   const names = data.map((model) => model.id).filter((name) => name !== document.body.dataset.name);
   for (const name of [document.body.dataset.name, ...names]) {
     const option = element("option", "", name);

@@ -12,7 +12,7 @@ export class Refused extends Error {
   }
 }
 
-/** A request to where the page came from. Asks for the key where one is needed, unless the request is a quiet one. */
+/** A request beside the page, wherever a proxy has put both. Asks for the key where one is needed, unless the request is a quiet one. */
 export async function request(path, { body, signal, quiet } = {}) {
   for (;;) {
     const headers = {};
@@ -154,7 +154,8 @@ export function composer({ onSend, onStop }) {
   return {
     get text() { return field.value; },
     set text(value) { field.value = value; grow(); },
-    focus: () => field.focus(),
+    // On a phone the focus would bring up the keyboard, over what has just been answered.
+    focus: () => { if (matchMedia("(pointer: fine)").matches) field.focus(); },
     busy(is) {
       find("send").hidden = is;
       find("stop").hidden = !is;
