@@ -54,7 +54,6 @@ SCENARIOS: tuple[Scenario, ...] = (
     runs.test_a_run_goes_from_apply_to_a_served_model,
     runs.test_a_change_reaches_the_stage_that_runs_and_leaves_what_is_frozen,
     served.test_from_apply_to_answers_to_another_model,
-    served.test_kubectl_scale_reaches_the_deployment,
     what_is_around_served_pods_comes_and_goes,
 )
 TEAMS = [f"team-{number}" for number in range(len(SCENARIOS))]

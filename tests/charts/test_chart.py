@@ -105,7 +105,18 @@ def test_the_operator_reads_the_configuration_that_is_rendered(name: str) -> Non
 def test_what_the_chart_sets_are_fields_of_the_operator() -> None:
     text = the(_config_maps(render({})), "ConfigMap")["data"]["operator.yaml"]
     rendered = {name for name, field in OperatorConfig.model_fields.items() if field.alias in yaml.safe_load(text)}
-    assert rendered == SET_BY_CHART & set(OperatorConfig.model_fields)
+    assert rendered == SET_BY_CHART | {"lease_duration_s"}
+
+
+def test_a_silent_leader_is_replaced_within_15_seconds_unless_the_values_say_otherwise() -> None:
+    """Its last sign may have been seen a sixth of the lease late, and it is looked for every sixth of the lease."""
+
+    def lease_s(values: Json) -> float:
+        text = the(_config_maps(render(values)), "ConfigMap")["data"]["operator.yaml"]
+        return OperatorConfig.model_validate(yaml.safe_load(text)).lease_duration_s
+
+    assert lease_s({}) * (1 + 2 / 6) <= 15
+    assert lease_s({"config": {"leaseDurationS": 60}}) == 60
 
 
 def test_prices_and_pools_reach_the_operator_unchanged() -> None:

@@ -166,10 +166,10 @@ def test_a_single_replica_keeps_no_node_from_being_drained() -> None:
 def test_monitors_find_the_pods_that_the_operator_makes() -> None:
     """By their labels, and by the names of the ports that answer /metrics."""
     objects = render({"monitoring": {"enabled": True}})
-    components = {
+    components: dict[str, set[str]] = {
         "alidade-trainers": {TRAINING.component},
         "alidade-evaluations": {EVALUATING.component},
-        "alidade-servers": {COMPONENT, CANARY, GATEWAY},
+        "alidade-servers": {str(COMPONENT), str(CANARY), str(GATEWAY)},
     }
     ports = pod_spec(
         trainer(OperatorConfig()),

@@ -117,7 +117,7 @@ def gateway_text() -> Callable[[], bytes]:
     metrics = GatewayMetrics("chat")
 
     def text() -> bytes:
-        for backend, code in (("stable", "200"), ("stable", "200"), ("canary", "200"), ("canary", "502")):
+        for backend, code in (("stable", 200), ("stable", 200), ("canary", 200), ("canary", 502)):
             metrics.answered(backend, code)
             metrics.first_byte(backend, 0.1)
             metrics.whole(backend, 0.4)

@@ -354,6 +354,7 @@ def unit_test(case: Case) -> Json:
 
 
 @promtool
+@pytest.mark.slow
 def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
     passed(tmp_path, [unit_test(case) for case in CASES])
 
