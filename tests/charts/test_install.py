@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -92,6 +93,33 @@ def test_without_keep_everything_goes(bare_cluster: Cluster) -> None:
     bare_cluster.run("helm", "uninstall", "alidade", "--namespace", NAMESPACE)
     bare_cluster.kubectl("wait", "--for=delete", "crd/finetunejobs.alidade.dev", "--timeout=30s")
     assert own_kinds(bare_cluster) == []
+
+
+def test_a_release_with_all_that_there_is_fits_into_its_secret(bare_cluster: Cluster) -> None:
+    """helm keeps chart and objects in a Secret, which has 1 MiB."""
+    for kind in ("PodMonitor", "ServiceMonitor", "PrometheusRule"):
+        bare_cluster.kubectl("create", "--filename", "-", stdin=json.dumps(monitoring_kind(kind)))
+    bare_cluster.helm("install", values={"monitoring": {"enabled": True}})
+    (secret,) = [one for one in bare_cluster.read("secrets", "-n", NAMESPACE)["items"] if "release" in one["data"]]
+    assert len(base64.b64decode(secret["data"]["release"])) < 800_000
+    assert len(bare_cluster.read("podmonitors", "-n", NAMESPACE)["items"]) == 3
+
+
+def monitoring_kind(kind: str) -> Json:
+    """A kind of the Prometheus operator, whatever is in it."""
+    plural = f"{kind.lower()}s"
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.monitoring.coreos.com"},
+        "spec": {
+            "group": "monitoring.coreos.com",
+            "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural},
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+        },
+    }
 
 
 def test_notes_say_what_is_missing_and_what_to_do_next(bare_cluster: Cluster) -> None:
