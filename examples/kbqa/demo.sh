@@ -11,7 +11,8 @@ started=$SECONDS
 stop() {
     status=$?
     trap - EXIT
-    kill "${watcher:-}" 2>/dev/null || true
+    kill "${watcher:-}" "${forwarder:-}" 2>/dev/null || true
+    rm -f "${forwarded:-}"
     if [ -z "${KEEP:-}" ]; then
         run alidade down --name demo
     else
@@ -62,7 +63,15 @@ run alidade chat ar/kbqa \
 say "7. Served: quantized, measured before and after, behind an address"
 run kubectl get modelserve kbqa
 kubectl get modelserve kbqa --output jsonpath='{.status.quantization.type}, {.status.quantization.sizeBytes} bytes: perplexity {.status.quantization.perplexityBefore} before, {.status.quantization.perplexityAfter} after{"\n"}'
-address="http://$(kubectl get service kbqa --output jsonpath='{.spec.clusterIP}')"
+forwarded="$(mktemp)"
+printf '\033[36m$ kubectl port-forward service/kbqa :80\033[0m\n'
+kubectl port-forward service/kbqa :80 >"$forwarded" &
+forwarder=$!
+until port="$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\) .*/\1/p' "$forwarded")" && [ -n "$port" ]; do
+    kill -0 "$forwarder"
+    sleep 0.2
+done
+address="http://127.0.0.1:$port"
 question="Tell me who the author of Anna Karenina is."
 if command -v curl >/dev/null; then
     run curl --silent --show-error "$address/generate" --header "Content-Type: application/json" \

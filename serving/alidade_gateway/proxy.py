@@ -17,6 +17,8 @@ from alidade_serving.front.refusals import malformed
 # A short answer that is there whole goes out with its head in one write. Longer ones may have to wait for their reader:
 # asyncio takes 64 KiB before it says so.
 _SENT_AT_ONCE_BYTES = 32768
+# vLLM takes these from whoever reaches it; the operator asks the replicas themselves.
+_NOT_FOR_CLIENTS = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
 
 
 class Proxy:
@@ -42,6 +44,8 @@ class Proxy:
         target = request.rel_url.raw_path_qs
         if not target.startswith("/"):
             raise malformed(f"{request.method} {target[:100]}: the target of a request begins with a slash.")
+        if request.path.rstrip("/") in _NOT_FOR_CLIENTS:
+            raise web.HTTPNotFound
         async with self._bodies.held(request) as body:
             order = Order(request.method, target, forwarded(request), body, counted=request.method == "POST")
             request["order"] = order

@@ -22,6 +22,7 @@ class Script:
     stalls: (from, to) in seconds since the first question, in which no token is written. places: questions at once,
     more get 429. cut_after: tokens after which the connection is dropped. error_after: tokens after which an error is
     sent. key: asked for. says_usage: whether tokens are counted. stop_after: longest answer, whatever is asked for.
+    written: of each answer when it was asked for and when each token was written, in seconds.
     most_words: of a prompt, longer ones get 422. counts_letters: every letter is a token, in place of half a word.
     """
 
@@ -40,6 +41,7 @@ class Script:
     asked: list[Json] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    written: list[list[float]] = field(default_factory=list)
     hung_up: int = 0
     _busy: int = 0
 
@@ -95,7 +97,7 @@ class Script:
             self._busy -= 1
 
     async def _stream_openai(self, request: web.Request, body: Json) -> web.StreamResponse:
-        is_chat = "messages" in body
+        is_chat, written = "messages" in body, self._begin_to_write()
         response = await self._begin(request)
         if is_chat:
             await _event(response, {"choices": [{"delta": {"role": "assistant", "content": ""}}]})
@@ -104,6 +106,7 @@ class Script:
             if not await self._pause(request, response, number, {"error": {"message": "it broke"}}):
                 return response
             said = {"delta": {"content": self.text}} if is_chat else {"text": self.text}
+            written.append(asyncio.get_running_loop().time())
             await _event(response, {"choices": [{**said, "finish_reason": None}]})
         reason = "stop" if tokens < body["max_tokens"] else "length"
         await _event(response, {"choices": [{"delta": {}, "text": "", "finish_reason": reason}]})
@@ -114,17 +117,22 @@ class Script:
         return response
 
     async def _stream_tgi(self, request: web.Request, body: Json) -> web.StreamResponse:
-        response = await self._begin(request)
+        response, written = await self._begin(request), self._begin_to_write()
         tokens = min(body["parameters"]["max_new_tokens"], self.stop_after)
         for number in range(tokens):
             if not await self._pause(request, response, number, {"error": "it broke", "error_type": "generation"}):
                 return response
+            written.append(asyncio.get_running_loop().time())
             event: Json = {"token": {"text": self.text, "special": False}, "generated_text": None, "details": None}
             if number == tokens - 1:
                 counts = {"generated_tokens": tokens, "input_length": self._count(body["inputs"])}
                 event |= {"generated_text": self.text * tokens, "details": counts}
             await _event(response, event)
         return response
+
+    def _begin_to_write(self) -> list[float]:
+        self.written.append([asyncio.get_running_loop().time()])
+        return self.written[-1]
 
     def _count(self, prompt: str) -> int:
         words = prompt.split()

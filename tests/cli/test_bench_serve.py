@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -16,8 +17,8 @@ from click.testing import CliRunner, Result
 from alidade_cli.main import alidade
 from tests.cli.fake_server import Script, serving
 
-# What a busy machine with two cores adds to a delay, in seconds, in the median.
-SLACK_S = 0.1
+# Between the server and the one who asks, on a busy machine with two cores, in seconds, in the mean.
+SLACK_S = 0.25
 
 
 def bench(url: str, *arguments: object, **environment: str) -> Result:
@@ -35,13 +36,17 @@ def numbers(url: str, *arguments: object, **environment: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("api", ["chat", "completions", "tgi"])
 def test_measured_times_are_the_servers(api: str) -> None:
-    with serving(Script(first_s=0.3, each_s=0.04)) as url:
+    script = Script(first_s=0.3, each_s=0.04)
+    with serving(script) as url:
         run = numbers(url, "--api", api, "--rate", 8, "--duration", 2, "--answer-tokens", 11)
     assert run["offered"] == run["answered"] > 5
-    assert run["ttftSeconds"]["p50"] == pytest.approx(0.3, abs=SLACK_S)
-    assert run["tpotSeconds"]["p50"] == pytest.approx(0.04, abs=0.02)
-    assert run["gapSeconds"]["p50"] == pytest.approx(0.04, abs=0.02)
-    assert run["e2eSeconds"]["p50"] == pytest.approx(0.7, abs=2 * SLACK_S)
+    # As the server's own clock has them, of answers of eleven tokens: a busy machine makes both longer.
+    written = [times for times in script.written if len(times) == 12]
+    assert run["ttftSeconds"]["mean"] == pytest.approx(fmean(at[1] - at[0] for at in written), abs=SLACK_S)
+    assert run["e2eSeconds"]["mean"] == pytest.approx(fmean(at[11] - at[0] for at in written), abs=SLACK_S)
+    each_s = fmean((at[11] - at[1]) / 10 for at in written)
+    assert run["tpotSeconds"]["mean"] == pytest.approx(each_s, abs=0.02)
+    assert run["gapSeconds"]["mean"] == pytest.approx(each_s, abs=0.02)
     # Eleven tokens an answer and prompts of 64, each as the server counts them: it has 7 tokens more than 2 a word.
     assert run["answerTokens"] == 11 * run["answered"]
     assert run["promptTokens"] == pytest.approx(64 * run["answered"], abs=run["answered"])

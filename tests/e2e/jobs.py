@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from alidade_local.service_ports import cluster_address, listening_ports
 from tests.cluster_fixtures import RunningCluster as Cluster
 from tests.cluster_fixtures import wait_until
 
@@ -156,6 +157,12 @@ def message(resource: dict[str, Any], condition_type: str) -> str:
     """The sentence of a condition."""
     entries = resource.get("status", {}).get("conditions", [])
     return next((str(entry["message"]) for entry in entries if entry["type"] == condition_type), "")
+
+
+def service_address(cluster: Cluster, name: str) -> tuple[str, int]:
+    """Where a Service is listened on."""
+    service = read(cluster, name, "service")
+    return cluster_address(service), listening_ports(service)[80]
 
 
 def finished(

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster_fixtures import RunningCluster as Cluster
 from tests.cluster_fixtures import wait_until
-from tests.e2e.jobs import PAIRS, TRAINING, apply, finetune_job, finished, read
+from tests.e2e.jobs import PAIRS, TRAINING, apply, finetune_job, finished, read, service_address
 from tests.e2e.test_modelserve import is_serving, model_serve
 
 pytestmark = pytest.mark.slow
@@ -18,11 +18,11 @@ VOTES = 16
 class Arena:
     """What the arena's page does."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
 
     def _ask(self, method: str, path: str, body: object | None = None) -> str:
-        connection = http.client.HTTPConnection(self._address, 80, timeout=60)
+        connection = http.client.HTTPConnection(*self._address, timeout=60)
         try:
             data = None if body is None else json.dumps(body)
             connection.request(method, path, data, {"Content-Type": "application/json"})
@@ -74,7 +74,7 @@ def test_votes_for_served_models_move_ratings_and_train_a_reward_model(trained_o
     wait_until(
         lambda: read(cluster, "judged", "modelserve")["status"]["gatewayReadyReplicas"] == 1, "the gateway is ready"
     )
-    arena = Arena(read(cluster, "judged", "service")["spec"]["clusterIP"])
+    arena = Arena(service_address(cluster, "judged"))
     cast = 0
     for pair in PAIRS:
         made = arena.compare(pair["input"])

@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster_fixtures import RunningCluster as Cluster
 from tests.cluster_fixtures import wait_until
-from tests.e2e.jobs import apply, finetune_job, read
+from tests.e2e.jobs import apply, finetune_job, read, service_address
 from tests.e2e.test_faults import processes
 from tests.e2e.test_modelserve import is_serving, model_serve
 
@@ -23,7 +23,7 @@ STREAMS = 6
 class Stream(threading.Thread):
     """Asks the Service without a pause, each time on a connection of its own, as clients behind a balancer do."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: tuple[str, int]) -> None:
         super().__init__(daemon=True)
         self.address = address
         self.stopped = threading.Event()
@@ -36,7 +36,7 @@ class Stream(threading.Thread):
         """Asks until stopped."""
         body = json.dumps({"inputs": "What is 1 plus 2?", "parameters": {"max_new_tokens": 20}})
         while not self.stopped.is_set():
-            connection = http.client.HTTPConnection(self.address, 80, timeout=60)
+            connection = http.client.HTTPConnection(*self.address, timeout=60)
             try:
                 connection.request("POST", "/generate", body, {"Content-Type": "application/json"})
                 answer = connection.getresponse()
@@ -63,7 +63,7 @@ def test_kill_9_of_a_replica_loses_its_own_requests_and_no_others(trained_on_sum
     wait_until(
         lambda: is_serving(cluster, "doubled", 1), lambda: str(read(cluster, "doubled", "modelserve")), timeout_s=240
     )
-    address = read(cluster, "doubled", "service")["spec"]["clusterIP"]
+    address = service_address(cluster, "doubled")
     running = servers("doubled")
     assert len(running) == 2, [process.cmdline() for process in running]
     streams = [Stream(address) for _ in range(STREAMS)]

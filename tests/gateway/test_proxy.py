@@ -258,3 +258,11 @@ def resident_mib(gateway: Gateway) -> float:
     with open(f"/proc/{gateway.process.pid}/status") as status:
         (line,) = (line for line in status if line.startswith("VmRSS"))
     return int(line.split()[1]) / 1024
+
+
+@pytest.mark.parametrize("path", ["/v1/load_lora_adapter", "/v1/%75nload_lora_adapter", "/v1/load_lora_adapter/?a=b"])
+def test_what_changes_a_replica_is_not_for_clients(gateway: Gateway, path: str) -> None:
+    # A stand-in would answer each with its own 404, which names itself as the backend.
+    reply = ask(gateway.url, path)
+    assert (reply.status, reply.headers["X-Alidade-Backend"]) == (404, None)
+    assert ask(gateway.url, "/v1/models").headers["X-Alidade-Backend"] == "stable"

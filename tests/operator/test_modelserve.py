@@ -211,6 +211,14 @@ def test_a_model_serve_whose_replicas_all_answer_is_left_alone() -> None:
     assert (again.status, again.children, again.notices) == (None, (), ())
 
 
+def test_another_number_of_replicas_is_told_with_the_plan_that_asks_for_it() -> None:
+    before = plan(serve())
+    made = plan(serve(replicas=3), look(**running(before)))
+    assert body_of(made, DEPLOYMENT)["spec"]["replicas"] == 3
+    assert (status_of(made).phase, condition(made, "Progressing")[:2]) == ("Updating", ("True", "RollingOut"))
+    assert condition(made, "Available")[0] == "True"
+
+
 def test_what_the_digest_says_is_new_is_rolled_out_although_its_address_is_the_same() -> None:
     first = plan(serve(model=FROM_SFT), look(source=READY))
     newer = replace(READY, model=MODEL.model_copy(update={"digest": "sha256:newer"}))

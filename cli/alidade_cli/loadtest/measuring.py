@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 _PROBE_WORDS = 4
+# In a vocabulary of little more than letters. First prompts that are longer than what is measured may be refused.
+_TOKENS_OF_LONG_WORDS = 10
 _PROBES, _ROUNDS = 4, 4
 _CLOSE = 0.03
 _PROBE_TIMEOUT_S = 120.0
@@ -143,7 +145,8 @@ async def _scale(session: "aiohttp.ClientSession", door: Door, api: Api, plan: P
     """
     generator = random.Random(f"probes {plan.seed}")
     target = plan.prompt_lengths.median
-    words, points, scale = _PROBE_WORDS, list[tuple[int, int]](), Scale(0.0, 1.0)
+    fewest = words = max(1, min(_PROBE_WORDS, round(target / _TOKENS_OF_LONG_WORDS)))
+    points, scale = list[tuple[int, int]](), Scale(0.0, 1.0)
     for _ in range(_ROUNDS):
         counts = [await _probe(session, door, api, _random_question(generator, words)) for _ in range(_PROBES)]
         known = [count for count in counts if count is not None]
@@ -156,7 +159,7 @@ async def _scale(session: "aiohttp.ClientSession", door: Door, api: Api, plan: P
         scale = Scale.fitted(points)
         is_close = abs(sum(known) / len(known) - target) <= _CLOSE * target
         words = scale.words(round(target))
-        if is_close or words <= _PROBE_WORDS:
+        if is_close or words <= fewest:
             break
     return scale
 

@@ -25,6 +25,13 @@ class Outcome:
     is_told: bool
 
     @property
+    def is_resized(self) -> bool:
+        """Whether this plan asks for more or fewer replicas than there are told to be: no event need tell of that."""
+        own = owned(self.situation.seen.deployment)
+        asked = self.number.replicas if self.number.is_ours else 0
+        return own is not None and bool(asked) and own.wanted != asked
+
+    @property
     def served(self) -> str:
         """The model and its adapters."""
         names = [one.name for one in self.server.adapters]
@@ -40,7 +47,7 @@ def tell(outcome: Outcome, draft: ServeDraft) -> Plan:
         return _asked(outcome, draft)
     if stage is Stage.RETURNED:
         return _returned(outcome, draft)
-    if own is None or not outcome.is_told or not own.is_rolled_out:
+    if own is None or not outcome.is_told or not own.is_rolled_out or outcome.is_resized:
         return _rolling(outcome, draft)
     return _rolled(outcome, draft)
 
