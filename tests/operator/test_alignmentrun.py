@@ -1058,6 +1058,18 @@ def test_a_model_serve_is_made_of_the_aligned_model_only() -> None:
     assert cluster.of(MODEL_SERVE)["spec"]["model"]["uri"] == ALIGNED.uri
 
 
+def test_a_model_that_cannot_be_served_ends_the_run_in_the_words_of_its_model_serve() -> None:
+    cluster = aligned(serve={"template": {"replicas": 2}})
+    failed = {"type": "Failed", "status": "True", "reason": "PerplexityTooHigh", "message": "Perplexity rose by 9 %."}
+    cluster.write_status(
+        MODEL_SERVE, cluster.of(MODEL_SERVE)["metadata"]["name"], conditions=[failed], observedGeneration=1
+    )
+    cluster.settle()
+    assert cluster.condition("Failed") == ("True", "StageFailed", "ModelServe demo has failed: Perplexity rose by 9 %.")
+    assert cluster.condition("Served")[:2] == ("False", "StageFailed")
+    assert cluster.status()["model"]["uri"] == ALIGNED.uri
+
+
 def test_the_model_of_a_deleted_sft_is_found_on_a_claim_that_nothing_else_names() -> None:
     cluster = MemoryCluster()
     cluster.put(CLAIM, "elsewhere")

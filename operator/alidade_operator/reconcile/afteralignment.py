@@ -249,6 +249,11 @@ def _serve(run: AlignmentRun, seen: RunObserved, draft: RunDraft, model: ModelIn
         message = f"ModelServe {run.name} answers with the aligned model."
         draft.conditions.set(ConditionType.SERVED, "True", Reason.COMPLETED, message)
         return None
+    if view is not None and is_told and view.is_current and view.has("Failed"):
+        draft.add_stage(_entry(SERVE_STAGE, "ModelServe", run.name, "Failed"))
+        message = f"ModelServe {run.name} has failed: {view.conditions['Failed'][1]}"
+        draft.conditions.set(ConditionType.SERVED, "False", Reason.STAGE_FAILED, message)
+        return end_failed(draft, Reason.STAGE_FAILED, message)
     draft.add_stage(_entry(SERVE_STAGE, "ModelServe", run.name, "Starting"))
     message = f"ModelServe {run.name} does not answer with the aligned model yet.{_stuck(view) if view else ''}"
     draft.conditions.set(ConditionType.SERVED, "False", Reason.STAGE_RUNNING, message)
