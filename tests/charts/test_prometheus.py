@@ -245,6 +245,8 @@ def ask(address: str, path: str, **query: str) -> Json | None:
             found: Json = json.load(answer)["data"]
             return found
     except urllib.error.HTTPError as error:
+        if error.code == 503:  # it has not started yet
+            return None
         raise AssertionError(f"{query}: {error.read().decode()}") from error
     except OSError:
         return None
