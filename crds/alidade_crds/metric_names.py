@@ -55,6 +55,25 @@ class RunMetric(Word):
     ALIGNMENT = "alidade_run_alignment", "Gauge (namespace, name, step, metric): newest value of a step's metric."
 
 
+class ResourceMetric(Word):
+    """Gauges of what the resources' statuses say; every replica of the operator tells the same: take the maximum.
+
+    GPU hours and costs are those of resources that no other one has made: an AlignmentRun's are those of its stages.
+    """
+
+    PROBLEM = (
+        "alidade_resource_problem",
+        "Gauge (namespace, name, kind, condition, reason): 1 while a condition says why the resource is in trouble: it "
+        "has failed, waits for something to be mended, was stopped by a guard rail or by its gate.",
+    )
+    QUEUED = (
+        "alidade_resource_queued_seconds",
+        "Gauge (namespace, name, kind): how long the resource has been held back by its queue, in seconds.",
+    )
+    GPU_HOURS = "alidade_resource_gpu_hours", "Gauge (namespace, name, kind): GPUs times hours held so far."
+    COST = "alidade_resource_cost", "Gauge (namespace, name, kind, currency): those at the node pool's price."
+
+
 class TrainerMetric(Word):
     """What rank 0 of a training job exports at /metrics."""
 

@@ -15,6 +15,7 @@ from typing import Any
 from alidade_crds.contract import GatewayDocument, ProgressDocument
 from alidade_crds.evaluation import EvaluationStatus
 from alidade_crds.status import JobStatus
+from alidade_operator import resourcegauges
 from alidade_operator.adapterloader import AdapterLoader
 from alidade_operator.api import (
     ALIGNMENT_RUN,
@@ -317,6 +318,7 @@ class Controller:
             phases = Counter((body.get("status") or {}).get("phase") or "New" for body in self._cache.all(kind))
             for phase, count in phases.items():
                 RESOURCES.labels(kind.kind, phase).set(count)
+        resourcegauges.refresh((body for kind in PARENT_KINDS for body in self._cache.all(kind)), self._clock())
 
 
 def kind_named(name: str) -> Kind:
