@@ -44,6 +44,8 @@ class AdmissionServer:
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._loaded: tuple[bytes, bytes] | None = None
         self._task: asyncio.Task[None] | None = None
+        self.port: int | None = None
+        """Where it listens; None before it does."""
         app = web.Application(client_max_size=_MOST_BYTES)
         app.add_routes([web.post(PATH, self._validate)])
         self._runner = web.AppRunner(app, access_log=None)
@@ -90,8 +92,8 @@ class AdmissionServer:
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._settings.host, self._settings.port, ssl_context=self._context)
         await site.start()
-        host, port = self._runner.addresses[0][:2]
-        _log.info("serving admission", extra={"action": "listen", "host": host, "port": port})
+        host, self.port = self._runner.addresses[0][:2]
+        _log.info("serving admission", extra={"action": "listen", "host": host, "port": self.port})
 
     async def _validate(self, request: web.Request) -> web.Response:
         if not self._is_ready():

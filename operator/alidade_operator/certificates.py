@@ -20,7 +20,9 @@ CERTIFICATE, KEY, AUTHORITY, AUTHORITY_KEY = "tls.crt", "tls.key", "ca.crt", "ca
 class Source(Protocol):
     """Where the certificate comes from."""
 
-    look_again_s: float
+    @property
+    def look_again_s(self) -> float:
+        """Seconds to the next look whether it has changed."""
 
     async def read(self) -> tuple[bytes, bytes]:
         """Certificate and key in PEM, as they are now; raises CertificateError."""
@@ -59,13 +61,16 @@ class SelfSigned:
     know.
     """
 
-    look_again_s = 30.0
-
     def __init__(self, api: Api, config: OperatorConfig) -> None:
         self._api = api
         self._namespace = config.operator_namespace
         self._names = config.admission
-        self._told_of_absence = False
+        self._is_absent = False
+
+    @property
+    def look_again_s(self) -> float:
+        """As `Source.look_again_s`: soon while the configuration is still to come."""
+        return 2.0 if self._is_absent else 30.0
 
     async def read(self) -> tuple[bytes, bytes]:
         """As `Source.read`."""
@@ -123,30 +128,35 @@ class SelfSigned:
         await self._api.create(SECRET, self._namespace, body)
 
     async def _tell(self, authority: bytes) -> None:
+        """Brings caBundle in step."""
         bundle = base64.b64encode(authority).decode()
+        while (configuration := await self._configuration()) is not None:
+            hooks = configuration.get("webhooks") or []
+            if all(hook["clientConfig"].get("caBundle") == bundle for hook in hooks):
+                return
+            for hook in hooks:
+                hook["clientConfig"]["caBundle"] = bundle
+            try:
+                await self._api.replace(WEBHOOK_CONFIGURATION, None, configuration)
+            except ApiError as error:
+                if not error.conflict:
+                    raise
+                continue  # somebody else has written it, maybe another replica the same
+            _log.info("authority told", extra={"action": "sign", "why": "caBundle was another one"})
+
+    async def _configuration(self) -> JsonObject | None:
         try:
-            configuration = await self._api.get(WEBHOOK_CONFIGURATION, None, self._names.configuration)
+            found = await self._api.get(WEBHOOK_CONFIGURATION, None, self._names.configuration)
         except ApiError as error:
             if not error.not_found:
                 raise
-            if not self._told_of_absence:
+            if not self._is_absent:
                 why = f"there is no {WEBHOOK_CONFIGURATION.kind} {self._names.configuration}"
-                _log.warning("nobody will ask the webhook", extra={"action": "sign", "why": why})
-            self._told_of_absence = True
-            return
-        self._told_of_absence = False
-        hooks = configuration.get("webhooks") or []
-        if all(hook["clientConfig"].get("caBundle") == bundle for hook in hooks):
-            return
-        for hook in hooks:
-            hook["clientConfig"]["caBundle"] = bundle
-        try:
-            await self._api.replace(WEBHOOK_CONFIGURATION, None, configuration)
-        except ApiError as error:
-            if not error.conflict:
-                raise
-            raise CertificateError("the webhook's configuration has changed meanwhile; told again at once") from error
-        _log.info("authority told", extra={"action": "sign", "why": "caBundle was another one"})
+                _log.warning("nobody asks the webhook", extra={"action": "sign", "why": why})
+            self._is_absent = True
+            return None
+        self._is_absent = False
+        return found
 
 
 def _signed_of(secret: JsonObject) -> Signed | None:

@@ -70,7 +70,8 @@ class Place:
         } | request  # fmt: skip
         answer = asyncio.run(review({"request": asked}, self.controller))
         assert answer["response"]["uid"] == "a-review"
-        return answer["response"]
+        response: JsonObject = answer["response"]
+        return response
 
     def outcome(self, new: JsonObject, old: JsonObject | None = None, **request: Any) -> tuple[str, str]:
         """allowed, warned or denied, and the words."""
