@@ -44,4 +44,8 @@ def spec_config(*cel: tuple[str, str]) -> ConfigDict:
     return ConfigDict(json_schema_extra=rules(*cel))
 
 
-__all__ = ["Field", "Name", "Quantity", "Report", "Spec", "Text", "Uri", "rules", "spec_config"]
+NO_CLIMBING = r"!self.uri.matches('(^|/)[.][.](/|$)')", "uri must not climb out of its volume with '..'"
+"""The rule of blocks whose uri is set."""
+
+
+__all__ = ["NO_CLIMBING", "Field", "Name", "Quantity", "Report", "Spec", "Text", "Uri", "rules", "spec_config"]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from alidade_crds.base import Name, Quantity, Spec, Text, Uri, rules, spec_config
+from alidade_crds.base import NO_CLIMBING, Name, Quantity, Spec, Text, Uri, rules, spec_config
 
 
 class ModelSource(StrEnum):
@@ -64,6 +64,7 @@ class Model(Spec):
             "!has(self.uri) || self.uri.matches('^(hf|s3|gs|pvc|file)://.+')",
             "uri must start with hf://, s3://, gs://, pvc:// or file://",
         ),
+        (f"!has(self.uri) || {NO_CLIMBING[0]}", NO_CLIMBING[1]),
     )
 
     uri: Uri | None = Field(
@@ -131,7 +132,8 @@ class Dataset(Spec):
         (
             "self.uri.matches('^(hf|s3|gs|pvc|configmap|arena|file)://.+')",
             "uri must start with hf://, s3://, gs://, pvc://, configmap://, arena:// or file://",
-        )
+        ),
+        NO_CLIMBING,
     )
 
     uri: Uri = Field(
@@ -269,6 +271,13 @@ class DeepSpeed(Spec):
 class Compute(Spec):
     """Where the job runs and what it gets there."""
 
+    model_config = spec_config(
+        (
+            "!has(self.processesPerWorker) || self.gpusPerWorker == 0 || self.processesPerWorker <= self.gpusPerWorker",
+            "processesPerWorker must not be greater than gpusPerWorker: a process trains on a GPU of its own",
+        )
+    )
+
     node_pool: Name | None = Field(None, description="A pool of the operator's configuration; default: its first.")
     workers: int = Field(1, ge=1, le=1024, description="Pods.")
     gpus_per_worker: int = Field(0, ge=0, le=64, description="GPUs of each pod; 0 trains on the CPU.")
@@ -295,7 +304,12 @@ class Output(Spec):
     """Where the model goes."""
 
     model_config = spec_config(
-        ("self.uri.matches('^(s3|gs|pvc|file)://.+')", "uri must start with s3://, gs://, pvc:// or file://")
+        ("self.uri.matches('^(s3|gs|pvc|file)://.+')", "uri must start with s3://, gs://, pvc:// or file://"),
+        NO_CLIMBING,
+        (
+            "!self.uri.matches('^pvc://[^/]+/*$')",
+            "uri must not be the root of a volume: name a folder of its own, pvc://CLAIM/PATH",
+        ),
     )
 
     uri: Uri = Field(description="A folder: pvc://CLAIM/PATH, s3://…, gs://…, or file:///PATH (local cluster only).")

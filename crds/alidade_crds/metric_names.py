@@ -31,6 +31,14 @@ class OperatorMetric(Word):
         "alidade_operator_serving_reads_total",
         "Counter (outcome): reads of gateways' and replicas' counts; outcome is read, unreachable or malformed.",
     )
+    ADMISSIONS = (
+        "alidade_operator_admissions_total",
+        "Counter (kind, outcome): reviews of resources that are applied; outcome is allowed, warned, denied or error.",
+    )
+    ADMISSION_DURATION = (
+        "alidade_operator_admission_duration_seconds",
+        "Histogram (kind): time from a review's arrival to its answer, in seconds.",
+    )
     LEADER = "alidade_operator_leader", "Gauge: 1 while this replica holds the lease, else 0."
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from alidade_crds.base import Name, Quantity, Spec
+from alidade_operator.hosts import HostPolicy, entry_error
 
 CONFIG_ENV = "ALIDADE_CONFIG"
 
@@ -38,6 +39,30 @@ class NodePool(Spec):
     runtime_class_name: str | None = Field(None, description="RuntimeClass of the pods.")
 
 
+class Admission(Spec):
+    """The webhook that tells whoever applies a resource what its condition Accepted would say."""
+
+    enabled: bool = Field(False, description="Whether every replica of the operator answers admission reviews.")
+    host: str = Field("0.0.0.0", description="Address of the webhook.")
+    port: int = Field(9443, ge=0, le=65535, description="Its port; 0 takes a free one and logs it.")
+    certificate_folder: str | None = Field(
+        None,
+        max_length=1024,
+        description="Folder with tls.crt and tls.key, such as a Secret of cert-manager's, taken up again when they "
+        "change; without, the operator signs a certificate itself.",
+    )
+    service: Name = Field(
+        "alidade-webhook", description="Service in operatorNamespace that leads to it: the name that it signs for."
+    )
+    secret: Name = Field(
+        "alidade-webhook-certificate",
+        description="Secret in operatorNamespace through which replicas share the certificate that they have signed.",
+    )
+    configuration: Name = Field(
+        "alidade", description="ValidatingWebhookConfiguration whose caBundle it keeps in step with that certificate."
+    )
+
+
 class OperatorConfig(Spec):
     """All that can be set; every field has a default that works."""
 
@@ -63,6 +88,17 @@ class OperatorConfig(Spec):
     image_pull_secrets: list[Name] = Field([], description="Secrets of the job's namespace that pull the image.")
     workspace_claim: Name = Field("alidade-workspace", description="Claim that takes outputs without an address.")
     allow_file_uris: bool = Field(False, description="Whether file:// addresses are accepted (local cluster only).")
+    allow_private_hosts: bool = Field(
+        False,
+        description="Whether addresses may point to loopback, private networks and names of the cluster; link-local "
+        "hosts and the metadata services of clouds only by allowedHosts.",
+    )
+    allowed_hosts: list[str] = Field(
+        [],
+        max_length=256,
+        description="Private hosts that addresses may point to all the same: names, *.DOMAIN, addresses, and networks "
+        "such as 10.1.0.0/16.",
+    )
     run_as_user: int = Field(1000, ge=1, description="User and group of the training processes.")
     termination_grace_s: int = Field(
         120, ge=1, le=3600, description="Seconds a stopped worker has to save its checkpoint."
@@ -92,10 +128,27 @@ class OperatorConfig(Spec):
     )
     metrics_host: str = Field("0.0.0.0", description="Address of /metrics, /healthz and /readyz.")
     metrics_port: int = Field(9090, ge=0, le=65535, description="Its port; 0 takes a free one and logs it.")
+    admission: Admission = Field(
+        default_factory=Admission, description="The webhook that tells whoever applies a resource what is wrong."
+    )
     leader_election: bool = Field(False, description="Whether replicas take turns by a Lease; one replica needs none.")
     leader_namespace: Name = Field("alidade-system", description="Namespace of the Lease.")
     lease_duration_s: int = Field(15, ge=3, description="Seconds after which a silent leader is replaced.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line.")
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, entries: list[str]) -> list[str]:
+        wrong = [found for entry in entries if (found := entry_error(entry)) is not None]
+        if wrong:
+            raise ValueError(wrong[0])
+        return entries
+
+    @property
+    def hosts(self) -> HostPolicy:
+        """Where addresses may point to."""
+        known = frozenset((self.operator_namespace, self.monitoring_namespace))
+        return HostPolicy(self.allow_private_hosts, tuple(self.allowed_hosts), known)
 
     def pool(self, name: str | None) -> NodePool | None:
         """The pool of a name, the first one for None, or None when there is no such pool."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from alidade_crds.contract import GatewayDocument, ProgressDocument
 from alidade_crds.evaluation import EvaluationStatus
-from alidade_crds.status import JobStatus
+from alidade_crds.status import Condition, JobStatus
 from alidade_operator import resourcegauges
 from alidade_operator.adapterloader import AdapterLoader
 from alidade_operator.api import (
@@ -271,10 +271,18 @@ class Controller:
         self._after(key, plan)
         return "changed" if plan.status is not None or plan.children or plan.deletions else "unchanged"
 
-    async def _plan(self, kind: Kind, body: JsonObject) -> tuple[Plan, datetime]:
+    async def foresee(self, kind: Kind, body: JsonObject, *, alone: bool = False) -> list[Condition]:
+        """The conditions that a resource would have if it were as proposed; nothing is done about it.
+
+        They come from the very plan that a reconcile makes. alone: as if there were no other resource of ours.
+        """
+        plan, _ = await self._plan(kind, body, self._cache.proposing(kind, body, alone=alone))
+        return (plan.status or parse_status(STATUSES.get(kind.kind, JobStatus), body)).conditions
+
+    async def _plan(self, kind: Kind, body: JsonObject, cache: Cache | None = None) -> tuple[Plan, datetime]:
         """What is to be done, and the time as of which."""
         told = (self._progress.documents, self._serving.documents, self._adapters.loaded)
-        seen = Sight(self._cache, self._api, self.config, *told)
+        seen = Sight(cache or self._cache, self._api, self.config, *told)
         body = with_arenas_resolved(body, self.config)
         if kind is ALIGNMENT_RUN:
             run = AlignmentRun.parse(body)

@@ -371,3 +371,10 @@ def test_a_reward_model_that_is_referred_to_gives_the_estimate_its_size() -> Non
     cluster.apply(sft=start, rewardModels=[HELPFULNESS], compute=gpu, adapter={"type": "lora"})
     cluster.settle()
     assert "reference and reward models 1.9" in cluster.condition("Fits")[2]
+
+
+def test_a_judge_at_a_private_host_is_refused_before_any_gpu_is_taken() -> None:
+    suite = {"type": "arena", "dataset": "pvc://data/a.json", "judge": {"url": "http://169.254.169.254/v1"}}
+    reason, message = refused(evaluation(suite))
+    assert reason == "HostNotAllowed"
+    assert message.startswith("spec.evaluation.template.suites[0].judge.url points to 169.254.169.254, the metadata")

@@ -30,8 +30,8 @@ class Candidate:
 
 
 def refusal(candidate: Candidate) -> Refusal | None:
-    """The first objection to launching, or None."""
-    return next((found for check in _CHECKS if (found := check(candidate)) is not None), None)
+    """The foremost objection to launching, or None."""
+    return acceptance.foremost(check(candidate) for check in _CHECKS)
 
 
 def _name(candidate: Candidate) -> Refusal | None:
