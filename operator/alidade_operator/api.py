@@ -64,6 +64,11 @@ POD_MONITOR = Kind("monitoring.coreos.com", "v1", "podmonitors", "PodMonitor")
 CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
 CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 EVENT = Kind("", "v1", "events", "Event")
+WORKLOADS = (
+    Kind("kueue.x-k8s.io", "v1beta2", "workloads", "Workload"),
+    Kind("kueue.x-k8s.io", "v1beta1", "workloads", "Workload"),
+)
+"""Kueue's, the newest version first: 0.14 and older have the other one only."""
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 POLICY_KINDS = (DISRUPTION_BUDGET, NETWORK_POLICY, AUTOSCALER, SCALED_OBJECT, POD_MONITOR)
 """What a served model's pods have around them."""
