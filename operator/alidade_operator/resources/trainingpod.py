@@ -151,6 +151,9 @@ def _environment(pool: NodePool) -> list[dict[str, Any]]:
         "TMPDIR": SCRATCH_FOLDER,
         "TRITON_CACHE_DIR": f"{SCRATCH_FOLDER}/triton",
         "TORCH_EXTENSIONS_DIR": f"{SCRATCH_FOLDER}/torch_extensions",
+        "TORCHINDUCTOR_CACHE_DIR": f"{SCRATCH_FOLDER}/inductor",
+        # Images need not know the pod's user by name, for which torch's compiler asks.
+        "USER": "alidade",
     }
     environment: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in told.items()]
     environment.append({"name": contract.POD_IP_ENV, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
