@@ -95,7 +95,8 @@ def rendered(body: dict[str, Any], config: OperatorConfig) -> list[dict[str, Any
 def _plan(kind: Kind, body: dict[str, Any], config: OperatorConfig) -> Plan:
     if kind is MODEL_SERVE:
         # Its pods' policies come with the first plan, too.
-        seen = ServeObserved(source=_trained(body), claims=_claims(body))
+        claims = _claims(body)
+        seen = ServeObserved(source=_trained(body), claims=claims, quantization=Observed(claims=claims))
         return plan_model_serve(ModelServe.parse(body), seen, config, NOW)
     sources = {reference: _trained(body) for reference in _references(body)}
     observed = Observed(

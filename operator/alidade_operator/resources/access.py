@@ -80,9 +80,10 @@ def _add(credential: Credential, volume: str, found: Access) -> None:
     secret = credential.secret_name
     if credential.files:
         folder = f"{CREDENTIALS_FOLDER}/{secret}"
-        # Readable by the pod's group, which fsGroup makes its own, and by nobody else.
-        found.volumes.append({"name": volume, "secret": {"secretName": secret, "defaultMode": 0o440}})
-        found.mounts.append({"name": volume, "mountPath": folder, "readOnly": True})
+        if folder not in {mount["mountPath"] for mount in found.mounts}:
+            # Readable by the pod's group, which fsGroup makes its own, and by nobody else.
+            found.volumes.append({"name": volume, "secret": {"secretName": secret, "defaultMode": 0o440}})
+            found.mounts.append({"name": volume, "mountPath": folder, "readOnly": True})
         found.environment.extend({"name": one.name, "value": f"{folder}/{one.key}"} for one in credential.variables)
     elif credential.variables:
         found.environment.extend(
