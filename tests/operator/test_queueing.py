@@ -38,7 +38,7 @@ PENDING = workload(
 @pytest.mark.parametrize(
     ("workloads", "reason", "message"),
     [
-        ([], "", ""),
+        ([], "NoWorkload", "Kueue has not taken it up; if that stays so, its integrations lack this kind"),
         ([workload()], "", ""),
         (
             [PENDING],

@@ -349,7 +349,10 @@ def queue_view(workloads: Sequence[Mapping[str, Any]]) -> QueueView:
             return QueueView(str(reserved.get("reason", "")), str(reserved.get("message", "")))
         if evicted.get("status") == "True":
             return QueueView(str(evicted.get("reason", "")), str(evicted.get("message", "")))
-    return QueueView()
+    if workloads:
+        return QueueView()
+    # Kueue takes up only the kinds that its configuration lists, and PyTorchJob is not among its defaults.
+    return QueueView("NoWorkload", "Kueue has not taken it up; if that stays so, its integrations lack this kind")
 
 
 def _checks(status: Mapping[str, Any]) -> str:
