@@ -136,10 +136,10 @@ def _of_run(body: dict[str, Any], config: OperatorConfig) -> Iterator[dict[str, 
         for word, name in made:
             child = {name: value for name, value in cluster.api.objects[word, name].items() if name != "status"}
             yield _as_sent(child)
-            kind = next((kind for kind in PARENT_KINDS if kind.kind == word), None)
-            if kind is not None:
-                yield from _children(_plan(kind, child, config))
-                cluster.train(name, kind=kind)
+            parent = next((kind for kind in PARENT_KINDS if kind.kind == word), None)
+            if parent is not None:
+                yield from _children(_plan(parent, child, config))
+                cluster.train(name, kind=parent)
 
 
 def _as_sent(body: dict[str, Any]) -> dict[str, Any]:
@@ -162,18 +162,15 @@ def _trained(body: dict[str, Any]) -> SourceView:
     return SourceView(exists=True, succeeded=True, model=model)
 
 
-def _references(body: dict[str, Any]) -> set[tuple[str, str]]:
-    found = set()
-    if isinstance(body, dict):
-        source = body.get("from")
-        if isinstance(source, dict):
-            found.add((source["kind"], source["name"]))
-        values: list[Any] = list(body.values())
-    else:
-        values = list(body) if isinstance(body, list) else []
-    for value in values:
-        found |= _references(value) if isinstance(value, dict | list) else set()
-    return found
+def _references(value: Any) -> set[tuple[str, str]]:
+    """Kind and name of every `from` in a resource."""
+    if isinstance(value, list):
+        return {found for item in value for found in _references(item)}
+    if not isinstance(value, dict):
+        return set()
+    source = value.get("from")
+    own = {(source["kind"], source["name"])} if isinstance(source, dict) else set()
+    return own | {found for item in value.values() for found in _references(item)}
 
 
 def _claims(body: dict[str, Any]) -> frozenset[str]:

@@ -65,7 +65,7 @@ class Pods:
         def source(volume: dict[str, Any]) -> Path:
             if "persistentVolumeClaim" in volume:
                 return self.workspace
-            made = folder / volume["name"]
+            made = folder / str(volume["name"])
             if volume.get("configMap", {}).get("name") == "sums":
                 return self.data
             made.mkdir(exist_ok=True)

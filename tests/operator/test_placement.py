@@ -78,7 +78,9 @@ def test_scheduler_plugins_schedule_a_jobs_pods_one_by_one() -> None:
 
 
 def test_workers_of_a_job_prefer_to_be_near_one_another_beside_what_the_administrator_wants() -> None:
-    wanted = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}
+    wanted: dict[str, Any] = {
+        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
+    }
     for template in templates(pytorch_job(pool(topology_key="rack", affinity=wanted))):
         affinity = template["spec"]["affinity"]
         assert affinity["nodeAffinity"] == wanted["nodeAffinity"]
