@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from alidade_crds.base import NO_CLIMBING, Name, Quantity, Spec, Text, Uri, rules, spec_config
+from alidade_crds.base import NO_CLIMBING, Name, Quantity, Spec, Text, Uri, VariableName, rules, spec_config
 
 
 class ModelSource(StrEnum):
@@ -268,6 +268,32 @@ class DeepSpeed(Spec):
     config: dict[str, Any] = Field({}, description="Raw DeepSpeed configuration, merged last.")
 
 
+class CredentialVariable(Spec):
+    """An environment variable that is made of a key of a Secret."""
+
+    name: VariableName = Field(description="The variable.")
+    key: str = Field(
+        min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="The Secret's key that it takes."
+    )
+
+
+class Credential(Spec):
+    """A Secret of the same namespace that pods need to reach models and data, such as a token of the hub."""
+
+    secret_name: Name = Field(description="The Secret; the operator itself never reads it.")
+    variables: list[CredentialVariable] = Field(
+        [],
+        max_length=32,
+        description="Environment variables that are made of keys; default: every key is one of its own name, or none "
+        "where the keys are files.",
+    )
+    files: bool = Field(
+        False,
+        description="Whether the keys are mounted as files, in /etc/alidade/credentials/SECRET; a variable is then the "
+        "path of its key's file.",
+    )
+
+
 class Compute(Spec):
     """Where the job runs and what it gets there."""
 
@@ -289,8 +315,14 @@ class Compute(Spec):
     image: str | None = Field(
         None, max_length=512, description="Container image; default: the release's trainer image."
     )
-    queue: Name | None = Field(None, description="Kueue local queue that admits the job.")
+    queue: Name | None = Field(None, description="Kueue local queue that admits the job, or a ModelServe's replicas.")
     priority_class_name: Name | None = Field(None, description="PriorityClass of the pods.")
+    credentials: list[Credential] = Field(
+        [],
+        max_length=8,
+        description="Secrets with which pods reach models and data (HF_TOKEN, AWS_ACCESS_KEY_ID, …), beside those of "
+        "the node pool.",
+    )
 
 
 class Checkpoint(Spec):

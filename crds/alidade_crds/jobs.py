@@ -37,7 +37,11 @@ class RunPolicy(Spec):
         False, description="Whether the job's pods are taken away; training goes on from its checkpoint when unset."
     )
     backoff_limit: int = Field(
-        3, ge=0, le=100, description="Failed attempts that are tried again before the job fails."
+        3,
+        ge=0,
+        le=100,
+        description="Failed attempts that are tried again before the job fails; one that its node was taken from is "
+        "always tried again and not counted.",
     )
     active_deadline_seconds: int | None = Field(
         None, ge=1, description="Seconds from the first launch after which the job fails, suspended time not counted."

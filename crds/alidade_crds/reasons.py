@@ -53,6 +53,7 @@ class Reason(Word):
     LAUNCH_REFUSED = "LaunchRefused", "The API server refused the training job; the message has its words."
     RETRYING = "Retrying", "An attempt failed; the next one starts after a delay."
     PODS_PENDING = "PodsPending", "Pods wait for a node or a volume."
+    INTERRUPTED = "Interrupted", "A pod's node, or its room there, is being taken away; its checkpoint is being saved."
     RUNNING = "Running", "Pods are running."
     NOT_FINISHED = "NotFinished", "The resource is still on its way."
 
@@ -121,6 +122,7 @@ class FailureReason(Word):
     ENTRY_POINT_FAILED = "EntryPointFailed", "A suite's Python function is missing, fails, or returns no numbers."
     CRASHED = "Crashed", "The process ended by an unexpected error; its log has the trace."
     KILLED = "Killed", "The process was killed from outside."
+    INTERRUPTED = "Interrupted", "A node, or the room on it, was taken away; spec.backoffLimit does not count that."
     EVICTED = "Evicted", "The pod was evicted from its node."
     IMAGE_MISSING = "ImageMissing", "The container image cannot be pulled."
     RESULT_LOST = "ResultLost", "The process ended well, but its result could not be read."

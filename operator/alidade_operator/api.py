@@ -68,6 +68,11 @@ SECRET = Kind("", "v1", "secrets", "Secret")
 WEBHOOK_CONFIGURATION = Kind(
     "admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration"
 )
+WORKLOADS = (
+    Kind("kueue.x-k8s.io", "v1beta2", "workloads", "Workload"),
+    Kind("kueue.x-k8s.io", "v1beta1", "workloads", "Workload"),
+)
+"""Kueue's, the newest version first: 0.14 and older have the other one only."""
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 POLICY_KINDS = (DISRUPTION_BUDGET, NETWORK_POLICY, AUTOSCALER, SCALED_OBJECT, POD_MONITOR)
 """What a served model's pods have around them."""

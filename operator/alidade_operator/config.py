@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from alidade_crds.base import Name, Quantity, Spec
+from alidade_crds.blocks import Credential
 from alidade_operator.hosts import HostPolicy, entry_error
 
 CONFIG_ENV = "ALIDADE_CONFIG"
@@ -16,6 +17,49 @@ CONFIG_ENV = "ALIDADE_CONFIG"
 
 class ConfigError(ValueError):
     """The configuration file cannot be used; the message names file, field and what was found."""
+
+
+class GangScheduling(Spec):
+    """A scheduler that starts all pods of a job together or none: Volcano, or scheduler-plugins' coscheduling."""
+
+    scheduler: str = Field(
+        "volcano",
+        min_length=1,
+        max_length=63,
+        description="schedulerName of the pods: volcano, or that of a scheduler with the plugin Coscheduling, such as "
+        "scheduler-plugins-scheduler. The training operator is started with the same --gang-scheduler-name.",
+    )
+    queue: Name | None = Field(None, description="Volcano's queue; default: its own.")
+    timeout_s: int | None = Field(
+        None, ge=1, description="Seconds that scheduler-plugins waits for the last pod of a job; default: its own."
+    )
+
+    @property
+    def is_volcano(self) -> bool:
+        """Whether it is Volcano."""
+        return self.scheduler == "volcano"
+
+
+class Proxy(Spec):
+    """Proxies between the cluster and the outside."""
+
+    http: str | None = Field(None, max_length=1024, description="HTTP_PROXY.")
+    https: str | None = Field(None, max_length=1024, description="HTTPS_PROXY; default: http.")
+    no_proxy: list[str] = Field(
+        [],
+        max_length=128,
+        description="NO_PROXY beside this pod, *.svc, *.cluster.local and the metadata server, which it always holds.",
+    )
+
+
+class CaBundle(Spec):
+    """Certificates that pods trust instead of their images'."""
+
+    config_map: Name = Field(
+        description="ConfigMap of the job's namespace, such as trust-manager keeps one in each. It replaces what "
+        "images trust: it has to hold public authorities, too, where pods reach the internet."
+    )
+    key: str = Field("ca.crt", min_length=1, max_length=253, description="Its key that holds PEM certificates.")
 
 
 class NodePool(Spec):
@@ -37,6 +81,39 @@ class NodePool(Spec):
     peak_tflops: float | None = Field(None, gt=0, description="Peak of one GPU in bf16, for the MFU metric.")
     env: list[dict[str, Any]] = Field([], description="Further environment of the workers, such as NCCL settings.")
     runtime_class_name: str | None = Field(None, description="RuntimeClass of the pods.")
+    extra_resources: dict[str, Quantity] = Field(
+        {},
+        description="Further resources of each worker of a training job of several, such as rdma/hca: what their "
+        "traffic with one another takes.",
+    )
+    affinity: dict[str, Any] = Field({}, description="Affinity of the pods, as a pod's spec.affinity.")
+    topology_key: str | None = Field(
+        None,
+        max_length=316,
+        description="Label of the nodes by which workers of one job prefer to be near one another, such as one for the "
+        "rack.",
+    )
+    pod_annotations: dict[str, str] = Field(
+        {}, description="Annotations of the pods, such as those that keep an autoscaler from moving them."
+    )
+    gang_scheduling: GangScheduling | None = Field(
+        None, description="Scheduler that starts all pods of a job or none; default: the cluster's own."
+    )
+    service_account_name: Name | None = Field(
+        None,
+        description="ServiceAccount of the job's namespace that a cloud takes for an identity; default: the "
+        "namespace's default. No pod gets its Kubernetes token.",
+    )
+    credentials: list[Credential] = Field(
+        [], max_length=8, description="Secrets of the job's namespace with which pods reach models and data."
+    )
+    termination_grace_s: int | None = Field(
+        None,
+        ge=1,
+        le=3600,
+        description="Seconds a stopped worker has to save its checkpoint; on spot nodes not more than their notice. "
+        "Default: that of all pools.",
+    )
 
 
 class Admission(Spec):
@@ -105,6 +182,8 @@ class OperatorConfig(Spec):
     )
     retry_delay_s: float = Field(10, gt=0, description="Seconds before the second attempt; doubles with each.")
     retry_delay_max_s: float = Field(300, gt=0, description="Longest delay between two attempts, in seconds.")
+    proxy: Proxy | None = Field(None, description="Proxies that pods use to fetch models and data.")
+    ca_bundle: CaBundle | None = Field(None, description="Certificates that pods trust when they do; default: images'.")
     network_policies: bool = Field(
         True, description="Whether NetworkPolicies let traffic to served models' pods through on their port only."
     )

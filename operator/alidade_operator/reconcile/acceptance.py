@@ -86,21 +86,19 @@ def _training_operator(candidate: Candidate) -> Refusal | None:
 
 
 def _name(candidate: Candidate) -> Refusal | None:
-    workers, attempts = candidate.spec.compute.workers, candidate.spec.backoff_limit + 1
-    longest = longest_name(workers=workers, attempts=attempts)
-    return name_refusal(candidate.job, longest, workers=workers, attempts=attempts)
+    workers = candidate.spec.compute.workers
+    return name_refusal(candidate.job, longest_name(workers=workers), workers=workers)
 
 
-def name_refusal(job: TrainingJob, longest: int, *, workers: int, attempts: int) -> Refusal | None:
+def name_refusal(job: TrainingJob, longest: int, *, workers: int) -> Refusal | None:
     """The objection to a resource's name, of which names of pods are made. longest: that a base may be."""
     name = job.name
     limit = longest - (len(job.base) - len(name))
     if len(name) > limit:
         return Refusal(
             Reason.NAME_TOO_LONG,
-            f"metadata.name has {len(name)} characters; with {workers} "
-            f"{_plural('worker', workers)} and {attempts} attempts at most {limit} leave "
-            "the pods' names within 63. Apply it under a shorter name.",
+            f"metadata.name has {len(name)} characters; with {workers} {_plural('worker', workers)} at most {limit} "
+            "leave the pods' names within 63. Apply it under a shorter name.",
         )
     if not _DNS_1035.fullmatch(name):
         return Refusal(

@@ -35,9 +35,8 @@ def refusal(candidate: Candidate) -> Refusal | None:
 
 
 def _name(candidate: Candidate) -> Refusal | None:
-    workers, attempts = candidate.spec.compute.workers, candidate.spec.backoff_limit + 1
-    longest = longest_name(workers=workers, attempts=attempts)
-    return acceptance.name_refusal(candidate.job, longest, workers=workers, attempts=attempts)
+    workers = candidate.spec.compute.workers
+    return acceptance.name_refusal(candidate.job, longest_name(workers=workers), workers=workers)
 
 
 def _node_pool(candidate: Candidate) -> Refusal | None:

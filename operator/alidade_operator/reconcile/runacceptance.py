@@ -124,7 +124,7 @@ def _reward_name(run: AlignmentRun, reward: RewardSource, index: int) -> Refusal
     """A reward model's pods are named after the run and the reward."""
     if reward.template is None:
         return None
-    longest = longest_name(workers=reward.template.compute.workers, attempts=reward.template.backoff_limit + 1)
+    longest = longest_name(workers=reward.template.compute.workers)
     limit = longest - len(child_name(run.name, "", "0" * HASH_LENGTH))
     if limit < len(ALIGN) or len(reward.name) <= limit:
         return None  # or the run's own name is too long, which is said by the checks of its parts

@@ -55,14 +55,8 @@ def _not_available(what: str, fix: str) -> Refusal:
 
 
 def _features(candidate: Candidate) -> Refusal | None:
-    spec = candidate.spec
-    asked = (
-        (spec.compute.queue is not None, "compute.queue is set", "Leave it out."),
-        (spec.model.trust_remote_code, "model.trustRemoteCode is true", "Serve a model of a known architecture."),
-    )
-    for refused, what, fix in asked:
-        if refused:
-            return _not_available(f"spec.{what}", fix)
+    if candidate.spec.model.trust_remote_code:
+        return _not_available("spec.model.trustRemoteCode is true", "Serve a model of a known architecture.")
     return None
 
 

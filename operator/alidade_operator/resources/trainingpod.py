@@ -6,7 +6,9 @@ from typing import Any
 from alidade_crds import contract
 from alidade_crds.blocks import Compute
 from alidade_operator.config import NodePool, OperatorConfig
+from alidade_operator.resources.access import access
 from alidade_operator.resources.observation import TRAINING_CONTAINER
+from alidade_operator.resources.placement import placement
 
 JOB_FOLDER = "/etc/alidade/job"
 JOB_KEY = "job.json"
@@ -45,14 +47,15 @@ def pod_spec(
     program: Program, *, mounts: Mounts, compute: Compute, pool: NodePool, config: OperatorConfig
 ) -> dict[str, Any]:
     """The pod template's spec; restart policy and rendezvous are for the workload to add."""
+    outside = access(compute, pool, config)
     container = _container(program, mounts=mounts, compute=compute, pool=pool)
     return pod_around(
-        container,
-        _volumes(mounts, pool),
+        outside.given_to(container),
+        [*_volumes(mounts, pool), *outside.volumes],
         compute=compute,
         pool=pool,
         config=config,
-        grace_s=config.termination_grace_s,
+        grace_s=pool.termination_grace_s or config.termination_grace_s,
     )
 
 
@@ -91,14 +94,9 @@ def pod_around(
         "containers": [container],
         "volumes": volumes,
     }
-    if pool.node_selector:
-        spec["nodeSelector"] = dict(pool.node_selector)
-    if pool.tolerations:
-        spec["tolerations"] = list(pool.tolerations)
-    if pool.runtime_class_name:
-        spec["runtimeClassName"] = pool.runtime_class_name
-    if compute.priority_class_name:
-        spec["priorityClassName"] = compute.priority_class_name
+    spec |= placement(compute, pool)
+    if pool.service_account_name:
+        spec["serviceAccountName"] = pool.service_account_name
     if config.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
     return spec
@@ -123,7 +121,8 @@ def _container(program: Program, *, mounts: Mounts, compute: Compute, pool: Node
 
 
 def worker_resources(compute: Compute, pool: NodePool) -> dict[str, dict[str, str]]:
-    """Requests and limits of a worker: CPU is requested, memory and GPUs are also the limit."""
+    """Requests and limits of a worker: CPU is requested, memory, GPUs and what several workers share are also the
+    limit."""
     requests: dict[str, str] = {}
     limits: dict[str, str] = {}
     cpu, memory = compute.cpu or pool.cpu, compute.memory or pool.memory
@@ -133,6 +132,9 @@ def worker_resources(compute: Compute, pool: NodePool) -> dict[str, dict[str, st
         requests["memory"] = limits["memory"] = memory
     if compute.gpus_per_worker:
         requests[pool.gpu_resource] = limits[pool.gpu_resource] = str(compute.gpus_per_worker)
+    if compute.workers > 1:
+        requests |= pool.extra_resources
+        limits |= pool.extra_resources
     return {name: values for name, values in (("requests", requests), ("limits", limits)) if values}
 
 
@@ -149,6 +151,9 @@ def _environment(pool: NodePool) -> list[dict[str, Any]]:
         "TMPDIR": SCRATCH_FOLDER,
         "TRITON_CACHE_DIR": f"{SCRATCH_FOLDER}/triton",
         "TORCH_EXTENSIONS_DIR": f"{SCRATCH_FOLDER}/torch_extensions",
+        "TORCHINDUCTOR_CACHE_DIR": f"{SCRATCH_FOLDER}/inductor",
+        # Images need not know the pod's user by name, for which torch's compiler asks.
+        "USER": "alidade",
     }
     environment: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in told.items()]
     environment.append({"name": contract.POD_IP_ENV, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
