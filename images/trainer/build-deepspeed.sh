@@ -1,0 +1,31 @@
+#!/bin/sh
+# Builds DeepSpeed's wheel with the kernels that jobs can ask for, so that no pod needs a compiler.
+#   build-deepspeed.sh FLAVOUR CONSTRAINTS FOLDER [SOURCE]
+# FLAVOUR: cpu or cuda. cuda wants CUDA_HOME and TORCH_CUDA_ARCH_LIST, and no GPU.
+# SOURCE: an archive of DeepSpeed's source; without, the index's, of the version in CONSTRAINTS.
+# PYTHON: the interpreter whose torch the kernels are built against (default: /opt/alidade/bin/python).
+set -eu
+flavour=$1 constraints=$2 folder=$3 source=${4:-deepspeed}
+here=$(cd "$(dirname "$0")" && pwd)
+
+# Optimizers on the CPU, page-locked memory and NVMe: what deepspeed.config can offload with.
+export DS_BUILD_OPS=0 DS_BUILD_CPU_ADAM=1 DS_BUILD_PIN_MEMORY=1 DS_BUILD_AIO=1
+export DS_ACCELERATOR="$flavour"
+case $flavour in
+cpu) ;;
+cuda)
+    # ZeRO++'s quantized communication, and the optimizer on the GPU.
+    export DS_BUILD_QUANTIZER=1 DS_BUILD_FUSED_ADAM=1
+    : "${CUDA_HOME:?names the CUDA toolkit}" "${TORCH_CUDA_ARCH_LIST:?names the compute capabilities}"
+    # The driver's library is the node's; here its stub is linked with.
+    export LIBRARY_PATH="$CUDA_HOME/lib64/stubs${LIBRARY_PATH:+:$LIBRARY_PATH}"
+    ;;
+*)
+    echo "build-deepspeed.sh: FLAVOUR is '$flavour'; give cpu or cuda." >&2
+    exit 2
+    ;;
+esac
+# DeepSpeed compiles for the machine it is built on; the nodes may have older processors.
+export CC="$here/portable-g++.sh" CXX="$here/portable-g++.sh"
+"${PYTHON:-/opt/alidade/bin/python}" -m pip wheel --no-deps --no-build-isolation --no-binary deepspeed \
+    --constraint "$constraints" --wheel-dir "$folder" "$source"
