@@ -10,7 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 # Optimizers on the CPU, page-locked memory and NVMe: what deepspeed.config can offload with.
 export DS_BUILD_OPS=0 DS_BUILD_CPU_ADAM=1 DS_BUILD_PIN_MEMORY=1 DS_BUILD_AIO=1
-export DS_ACCELERATOR="$flavour"
+export DS_ACCELERATOR="$flavour" DS_ENABLE_NINJA=1
 case $flavour in
 cpu) ;;
 cuda)
@@ -26,6 +26,18 @@ cuda)
     ;;
 esac
 # DeepSpeed compiles for the machine it is built on; the nodes may have older processors.
-export CC="$here/portable-g++.sh" CXX="$here/portable-g++.sh"
+export CXX="$here/portable-g++.sh" LDFLAGS="-Wl,-s${LDFLAGS:+ $LDFLAGS}"
 "${PYTHON:-/opt/alidade/bin/python}" -m pip wheel --no-deps --no-build-isolation --no-binary deepspeed \
     --constraint "$constraints" --wheel-dir "$folder" "$source"
+# DeepSpeed leaves out what it cannot build, and says so only in a log.
+kernels="cpu_adam pin_memory async_io"
+if [ "$flavour" = cuda ]; then kernels="$kernels quantizer fused_adam"; fi
+"${PYTHON:-/opt/alidade/bin/python}" - "$folder" $kernels <<'END'
+import pathlib, sys, zipfile
+
+(wheel,) = pathlib.Path(sys.argv[1]).glob("deepspeed-*.whl")
+names = zipfile.ZipFile(wheel).namelist()
+missing = [kernel for kernel in sys.argv[2:] if not any(f"/{kernel}_op." in name for name in names)]
+if missing:
+    sys.exit(f"build-deepspeed.sh: {wheel.name} lacks {', '.join(missing)}; pip's log (--verbose) says why.")
+END
