@@ -103,6 +103,14 @@ def test_the_job_for_kind_fits_the_cluster_that_it_is_for() -> None:
     assert f"finetunejob/{job['metadata']['name']}" in script
 
 
+def test_the_init_container_of_workers_is_one_that_restricted_namespaces_admit() -> None:
+    template = (ROOT / "tests" / "kind" / "training-operator" / "initContainer.yaml").read_text()
+    (container,) = yaml.safe_load(re.sub(r"{{\.\w+}}", "filled", template))
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert "pod-security.kubernetes.io/enforce=restricted" in (ROOT / "tests" / "kind" / "run.sh").read_text()
+
+
 @pytest.mark.parametrize("script", [*sorted((ROOT / "images").glob("*/*.sh")), ROOT / "tests" / "kind" / "run.sh"])
 def test_a_script_parses_and_can_be_started(script: Path) -> None:
     assert script.stat().st_mode & 0o111

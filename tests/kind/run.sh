@@ -6,7 +6,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-training_operator=${TRAINING_OPERATOR:-github.com/kubeflow/trainer.git/manifests/overlays/standalone?ref=v1.9.4}
 explain() {
     status=$?
     if [ "$status" -ne 0 ]; then
@@ -19,7 +18,7 @@ explain() {
 trap explain EXIT
 
 kind load docker-image --name "${KIND_CLUSTER:-alidade}" alidade/operator:0.1.0 alidade/trainer:0.1.0-cpu
-kubectl apply --server-side --kustomize "$training_operator"
+kubectl apply --server-side --kustomize tests/kind/training-operator
 kubectl rollout status --namespace kubeflow deployment/training-operator --timeout 300s
 
 for namespace in alidade-system team; do
