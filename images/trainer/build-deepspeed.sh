@@ -30,9 +30,9 @@ export CXX="$here/portable-g++.sh" LDFLAGS="-Wl,-s${LDFLAGS:+ $LDFLAGS}"
 "${PYTHON:-/opt/alidade/bin/python}" -m pip wheel --no-deps --no-build-isolation --no-binary deepspeed \
     --constraint "$constraints" --wheel-dir "$folder" "$source"
 # DeepSpeed leaves out what it cannot build, and says so only in a log.
-kernels="cpu_adam pin_memory async_io"
-if [ "$flavour" = cuda ]; then kernels="$kernels quantizer fused_adam"; fi
-"${PYTHON:-/opt/alidade/bin/python}" - "$folder" $kernels <<'END'
+set -- cpu_adam pin_memory async_io
+if [ "$flavour" = cuda ]; then set -- "$@" quantizer fused_adam; fi
+"${PYTHON:-/opt/alidade/bin/python}" - "$folder" "$@" <<'END'
 import pathlib, sys, zipfile
 
 (wheel,) = pathlib.Path(sys.argv[1]).glob("deepspeed-*.whl")
