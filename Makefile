@@ -28,9 +28,11 @@ lint: $(VENV)/.ready ## Style, types, walls between packages, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python crds/generate.py --check
+	$(BIN)/python -m charts.generate --check
 
-generate: $(VENV)/.ready ## Writes the CRDs and the reference pages from the types
+generate: $(VENV)/.ready ## Writes the CRDs, the chart's values and the reference pages from the types
 	$(BIN)/python crds/generate.py
+	$(BIN)/python -m charts.generate
 
 check: lint test ## What CI runs
 
