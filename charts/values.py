@@ -14,6 +14,7 @@ Duration = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*(s|m|h|d)$")]
 
 SET_BY_CHART = frozenset(
     {
+        "admission",
         "namespaces",
         "leader_election",
         "leader_namespace",
@@ -84,6 +85,34 @@ class Workspace(Spec):
     size: Quantity = Field("500Gi", description="Storage that is asked for.")
 
 
+class Issuer(Spec):
+    """What of cert-manager signs."""
+
+    name: str = Field("", max_length=253, description="Its name; empty for one that the chart makes.")
+    kind: Literal["Issuer", "ClusterIssuer"] = Field("Issuer", description="An Issuer is of the release's namespace.")
+
+
+class CertManager(Spec):
+    """Certificates by cert-manager instead of by the operator itself."""
+
+    enabled: bool = Field(False, description="Whether the certificate is cert-manager's.")
+    issuer: Issuer = Field(Issuer(), description="What of cert-manager signs.")
+
+
+class Webhook(Spec):
+    """The webhook by which `kubectl apply` says at once what the condition Accepted would say."""
+
+    enabled: bool = Field(
+        False, description="Whether there is one; it takes the right to write its own configuration of the cluster."
+    )
+    port: int = Field(9443, ge=1024, le=65535, description="Port of the operator's pods that the API server asks.")
+    failure_policy: Literal["Ignore", "Fail"] = Field(
+        "Ignore", description="What happens while no operator answers: resources are let through, or refused."
+    )
+    timeout_seconds: int = Field(5, ge=1, le=30, description="How long the API server waits for an answer.")
+    cert_manager: CertManager = Field(CertManager(), description="Certificates by cert-manager.")
+
+
 class DisruptionBudget(Spec):
     """Keeps a replica while nodes are drained; made for two replicas or more."""
 
@@ -96,6 +125,10 @@ class NetworkPolicy(Spec):
     enabled: bool = Field(True, description="Whether it is made.")
     api_server_ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(
         [443, 6443], min_length=1, description="Ports of the API server, before and behind its Service."
+    )
+    webhook_cidrs: list[Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]] = Field(
+        [],
+        description="Addresses from which the API server asks the webhook; no other is let in then. Empty for any.",
     )
     extra_egress: list[Object] = Field([], description="Further egress rules, for a proxy for instance.")
 
@@ -192,6 +225,7 @@ class Values(Spec):
     workspace: Workspace = Field(Workspace(), description="Claims that take outputs without an address.")
     service_account: ServiceAccount = Field(ServiceAccount(), description="The operator's account.")
     rbac: Rbac = Field(Rbac(), description="Roles and bindings.")
+    webhook: Webhook = Field(Webhook(), description="What says at once what is wrong with a resource.")
     pod_disruption_budget: DisruptionBudget = Field(DisruptionBudget(), description="Keeps a replica in drains.")
     network_policy: NetworkPolicy = Field(
         NetworkPolicy(), description="What reaches the operator, and what it reaches."

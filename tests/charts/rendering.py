@@ -60,6 +60,12 @@ VALUE_SETS: dict[str, Json] = {
         "crds": {"install": False},
         "monitoring": {"enabled": True},
     },
+    "webhook": {"webhook": {"enabled": True}, "networkPolicy": {"webhookCidrs": ["10.0.0.0/28"]}},
+    "webhook in a namespace, by cert-manager": {
+        "watchNamespaces": ["team-a"],
+        "rbac": {"userRoles": False},
+        "webhook": {"enabled": True, "failurePolicy": "Fail", "certManager": {"enabled": True}},
+    },
     "as little as there is": {
         "replicas": 1,
         "crds": {"install": False, "keep": False},

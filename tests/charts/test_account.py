@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import urllib.request
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ import pytest
 from alidade_operator.api import AUTOSCALER, DISRUPTION_BUDGET, MODEL_SERVE, NETWORK_POLICY, Api, Kind
 from tests.charts.conftest import Cluster, free_port
 from tests.charts.rendering import NAMESPACE
+from tests.e2e.jobs import finetune_job
 from tests.operator import test_over_http as jobs
 from tests.operator import test_run_over_http as runs
 from tests.operator import test_serve_over_http as served
@@ -87,6 +89,44 @@ async def test_the_account_of_the_release_is_enough(bare_cluster: Cluster, tmp_p
         for part in parts:
             await part.close()
         await api.close()
+
+
+@pytest.mark.parametrize("watched", [[], ["team-a"]], ids=["all namespaces", "a namespace"])
+def test_kubectl_says_at_once_what_is_wrong(bare_cluster: Cluster, tmp_path: Path, watched: list[str]) -> None:
+    """The operator signs its certificate and tells the API server, with no right beyond the release's."""
+    bare_cluster.make_namespace("team-a")
+    port, metrics = free_port(), free_port()
+    config = CONFIG | {"metricsPort": metrics}
+    webhook = {"enabled": True, "port": port, "failurePolicy": "Fail"}
+    bare_cluster.helm("install", values={"config": config, "watchNamespaces": watched, "webhook": webhook})
+    process = bare_cluster.operator(tmp_path)
+    process.start()
+    try:
+        process.wait_for("serving admission", timeout_s=60)
+        process.wait_for("listed every kind", timeout_s=60)
+        process.wait_for("authority told", timeout_s=60)
+        # This API server is alone: nobody finds the Service's pods, of which there are none.
+        subset = {"addresses": [{"ip": "127.0.0.1"}], "ports": [{"name": "https", "port": port}]}
+        named = {"name": "alidade-webhook", "namespace": NAMESPACE}
+        endpoints = {"apiVersion": "v1", "kind": "Endpoints", "metadata": named, "subsets": [subset]}
+        bare_cluster.kubectl("create", "--filename", "-", stdin=json.dumps(endpoints))
+        job = finetune_job("wrong", steps=4, compute={"nodePool": "h100"})
+        said = bare_cluster.kubectl(
+            "apply", "--namespace", "team-a", "--filename", "-", stdin=json.dumps(job), check=False
+        )
+        assert 'admission webhook "resources.alidade.dev" denied the request: NodePoolUnknown' in said
+        assert "spec.compute.nodePool is h100" in said
+        # Another upgrade takes neither the authority nor the certificate away.
+        before = bare_cluster.read("validatingwebhookconfiguration", "alidade")["webhooks"]
+        assert before[0]["clientConfig"]["caBundle"]
+        values = {"config": config, "watchNamespaces": watched, "webhook": webhook | {"timeoutSeconds": 6}}
+        bare_cluster.helm("upgrade", values=values)
+        after = bare_cluster.read("validatingwebhookconfiguration", "alidade")["webhooks"]
+        assert after == [before[0] | {"timeoutSeconds": 6}]
+        assert "tls.key" in bare_cluster.read("secret", "alidade-webhook-certificate", "-n", NAMESPACE)["data"]
+        assert refused_calls(metrics) == []
+    finally:
+        process.stop()
 
 
 def refused_calls(port: int) -> list[str]:

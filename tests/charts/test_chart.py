@@ -67,6 +67,10 @@ def test_defaults_of_values_yaml_are_those_of_the_types() -> None:
             "rights may open: 1024 or higher.",
         ),
         (
+            {"webhook": {"enabled": True, "port": 9090}},
+            "webhook.port and config.metricsPort are both 9090; give them different ports.",
+        ),
+        (
             {"serviceAccount": {"create": False}},
             "serviceAccount.create is false and serviceAccount.name is empty; name the account that the operator is "
             "to use.",

@@ -7,10 +7,13 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 
 from alidade_crds.blocks import Compute
 from alidade_crds.crd import manifests
-from alidade_operator.config import NodePool, OperatorConfig
+from alidade_operator.admissionserver import PATH
+from alidade_operator.api import PARENT_KINDS
+from alidade_operator.config import Admission, NodePool, OperatorConfig
 from alidade_operator.reconcile.craft import EVALUATING, TRAINING
 from alidade_operator.resources.engines.server import SERVER_PORT
 from alidade_operator.resources.labels import SELECTOR, child_labels
@@ -19,8 +22,13 @@ from alidade_operator.resources.trainingpod import PROGRESS_PORT, Mounts, pod_sp
 from tests.charts.rendering import NAMESPACE, VALUE_SETS, Json, of_kind, pod_specs, render, the
 
 VERSIONS = [f"1.{minor}" for minor in range(29, 38)]
-CUSTOM = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
-CLUSTER_SCOPED = ("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition")
+CUSTOM = ("ServiceMonitor", "PodMonitor", "PrometheusRule", "Issuer", "Certificate")
+CLUSTER_SCOPED = (
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "ValidatingWebhookConfiguration",
+)
 
 
 def builtin(objects: list[Json]) -> list[Json]:
@@ -108,7 +116,7 @@ def test_pods_ports_probes_and_policies_agree() -> None:
     container = the(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]
     assert container["ports"] == [{"name": "metrics", "containerPort": 9191, "protocol": "TCP"}]
     assert all(container[probe]["httpGet"]["port"] == "metrics" for probe in ("startupProbe", "livenessProbe"))
-    service = the(objects, "Service")
+    service = the(objects, "Service", "alidade-operator")
     assert service["spec"]["ports"][0]["port"] == 9191
     test = the(objects, "Pod")["spec"]["containers"][0]
     assert {"name": "OPERATOR", "value": f"http://alidade-operator.{NAMESPACE}.svc:9191"} in test["env"]
@@ -121,6 +129,59 @@ def test_pods_ports_probes_and_policies_agree() -> None:
     ):
         assert selector.items() <= labels.items()
     assert not service["spec"]["selector"].items() <= the(objects, "Pod")["metadata"]["labels"].items()
+
+
+def test_service_configuration_and_certificate_of_the_webhook_agree() -> None:
+    """The API server connects to the Service's name, which the certificate has to be for."""
+    objects = render({"webhook": {"enabled": True, "port": 10443}, "networkPolicy": {"webhookCidrs": ["10.0.0.0/28"]}})
+    own = the(objects, "Service", "alidade-webhook")
+    (hook,) = the(objects, "ValidatingWebhookConfiguration")["webhooks"]
+    place = hook["clientConfig"]["service"]
+    assert (place["namespace"], place["name"], place["path"]) == (NAMESPACE, "alidade-webhook", PATH)
+    assert [(port["port"], port["targetPort"]) for port in own["spec"]["ports"]] == [(place["port"], "webhook")]
+    assert "caBundle" not in hook["clientConfig"], "an upgrade would take it away"
+    spec = the(objects, "Deployment")["spec"]["template"]["spec"]
+    assert {"name": "webhook", "containerPort": 10443, "protocol": "TCP"} in spec["containers"][0]["ports"]
+    told = admission(objects)
+    assert (told.enabled, told.port, told.certificate_folder) == (True, 10443, None)
+    assert told.service == "alidade-webhook"
+    assert told.configuration == the(objects, "ValidatingWebhookConfiguration")["metadata"]["name"]
+    assert told.secret == the(objects, "Secret")["metadata"]["name"]
+    assert "data" not in the(objects, "Secret"), "an upgrade would take it away"
+    (_, rule) = the(objects, "NetworkPolicy")["spec"]["ingress"]
+    assert rule == {"ports": [{"port": "webhook", "protocol": "TCP"}], "from": [{"ipBlock": {"cidr": "10.0.0.0/28"}}]}
+    (rules,) = hook["rules"]
+    assert rules["resources"] == sorted(kind.plural for kind in PARENT_KINDS)
+
+
+def test_a_certificate_of_cert_manager_is_where_the_operator_looks() -> None:
+    given = {"kind": "ClusterIssuer", "name": "company"}
+    values = {"watchNamespaces": ["team-a"], "webhook": {"enabled": True, "certManager": {"enabled": True}}}
+    objects = render(values)
+    certificate = the(objects, "Certificate")
+    assert certificate["spec"]["dnsNames"][0] == f"alidade-webhook.{NAMESPACE}.svc"
+    assert certificate["spec"]["issuerRef"]["name"] == the(objects, "Issuer")["metadata"]["name"]
+    configuration = the(objects, "ValidatingWebhookConfiguration")
+    source = f"{NAMESPACE}/{certificate['metadata']['name']}"
+    assert configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"] == source
+    (hook,) = configuration["webhooks"]
+    (only,) = hook["namespaceSelector"]["matchExpressions"]
+    assert only == {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["team-a"]}
+    spec = the(objects, "Deployment")["spec"]["template"]["spec"]
+    (volume,) = [one for one in spec["volumes"] if "secret" in one]
+    assert volume["secret"]["secretName"] == certificate["spec"]["secretName"]
+    (mount,) = [one for one in spec["containers"][0]["volumeMounts"] if one["name"] == volume["name"]]
+    assert admission(objects).certificate_folder == mount["mountPath"]
+    values["webhook"] = {"enabled": True, "certManager": {"enabled": True, "issuer": given}}
+    objects = render(values)
+    assert of_kind(objects, "Issuer") == []
+    assert given.items() <= the(objects, "Certificate")["spec"]["issuerRef"].items()
+
+
+def admission(objects: list[Json]) -> Admission:
+    """What the operator is told of the webhook."""
+    (text,) = [one["data"]["operator.yaml"] for one in of_kind(objects, "ConfigMap") if "operator.yaml" in one["data"]]
+    return OperatorConfig.model_validate(yaml.safe_load(text)).admission
 
 
 def test_the_policy_lets_the_operator_read_what_it_reads() -> None:

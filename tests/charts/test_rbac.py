@@ -27,7 +27,10 @@ from alidade_operator.api import (
     POLICY_KINDS,
     PYTORCH_JOB,
     REWARD_MODEL,
+    SECRET,
     SERVICE,
+    WEBHOOK_CONFIGURATION,
+    WORKLOADS,
     Kind,
 )
 from alidade_operator.config import OperatorConfig
@@ -52,6 +55,10 @@ INDIRECT: dict[tuple[str, str], tuple[Kind, ...]] = {
     ("reconcile/servingfront.py", "kind"): SERVED,
     ("reconcile/servedraft.py", "kind"): SERVED,
 }
+# Kinds that are asked for through a variable, by the file and the call.
+ASKED: dict[tuple[str, str], tuple[Kind, ...]] = {("observe.py", "list"): WORKLOADS}
+# What is allowed by a role of its own, by name.
+BY_NAME = (LEASE, SECRET, WEBHOOK_CONFIGURATION)
 # What a plan's words come to in calls: an apply makes what is not there, and what is already there is looked at.
 WORDS = {"Create": {"create", "get"}, "Apply": {"create", "patch"}, "Adjust": {"patch"}, "Delete": {"delete"}}
 CALLS = {"get": {"get"}, "create": {"create"}, "replace": {"update"}, "list": {"list"}, "merge": {"patch"}}
@@ -96,8 +103,9 @@ def verbs_of_the_code() -> Verbs:
                     verbs[kind.group, kind.plural] |= WORDS[call.func.id]
             elif isinstance(call.func, ast.Attribute) and call.func.attr in CALLS and call.args:
                 constant = getattr(api, call.args[0].id, None) if isinstance(call.args[0], ast.Name) else None
-                if isinstance(constant, Kind):
-                    verbs[constant.group, constant.plural] |= CALLS[call.func.attr]
+                asked = (constant,) if isinstance(constant, Kind) else ASKED.get((file, call.func.attr), ())
+                for kind in asked:
+                    verbs[kind.group, kind.plural] |= CALLS[call.func.attr]
     return dict(verbs)
 
 
@@ -113,8 +121,9 @@ def verbs_of_rules(rules: list[Json]) -> Verbs:
     return dict(verbs)
 
 
-def without_lease(verbs: Verbs) -> Verbs:
-    return {place: allowed for place, allowed in verbs.items() if place != (LEASE.group, LEASE.plural)}
+def without_named(verbs: Verbs) -> Verbs:
+    named = {(kind.group, kind.plural) for kind in BY_NAME}
+    return {place: allowed for place, allowed in verbs.items() if place not in named}
 
 
 def test_the_cluster_role_is_what_the_code_does() -> None:
@@ -124,7 +133,7 @@ def test_the_cluster_role_is_what_the_code_does() -> None:
     kopf_glue.configure(settings, OperatorConfig())
     assert not settings.scanning.disabled
     assert allowed.pop(("apiextensions.k8s.io", "customresourcedefinitions")) == {"list", "watch"}
-    assert allowed == without_lease(verbs_of_the_code())
+    assert allowed == without_named(verbs_of_the_code())
 
 
 def test_in_namespaced_mode_nothing_is_allowed_beyond_the_namespaces() -> None:
@@ -132,7 +141,7 @@ def test_in_namespaced_mode_nothing_is_allowed_beyond_the_namespaces() -> None:
     assert of_kind(objects, "ClusterRole", "ClusterRoleBinding") == []
     for namespace in ("team-a", "team-b"):
         (role,) = [one for one in of_kind(objects, "Role") if one["metadata"]["namespace"] == namespace]
-        assert verbs_of_rules(role["rules"]) == without_lease(verbs_of_the_code())
+        assert verbs_of_rules(role["rules"]) == without_named(verbs_of_the_code())
     settings = kopf.OperatorSettings()
     kopf_glue.configure(settings, OperatorConfig(namespaces=["team-a"]))
     assert settings.scanning.disabled, "resource types are cluster-scoped, and are not watched then"
@@ -149,7 +158,28 @@ def test_the_lease_is_the_only_one_of_its_namespace_that_may_be_written() -> Non
     assert {verb for rule in role["rules"] if "resourceNames" not in rule for verb in rule["verbs"]} == {"create"}
 
 
-@pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["team-a"]}])
+def test_the_webhook_may_write_its_own_certificate_and_its_own_configuration() -> None:
+    code = verbs_of_the_code()
+    objects = render({"webhook": {"enabled": True}})
+    for kind, place, name in (
+        (SECRET, "Role", "alidade-webhook-certificate"),
+        (WEBHOOK_CONFIGURATION, "ClusterRole", "alidade"),
+    ):
+        role = the(objects, place, "alidade-webhook")
+        # The chart makes the Secret: the right to make some could not be bound to a name.
+        assert verbs_of_rules(role["rules"]) == {(kind.group, kind.plural): code[kind.group, kind.plural] - {"create"}}
+        assert [rule["resourceNames"] for rule in role["rules"]] == [[name]]
+        assert the(objects, kind.kind, name)
+
+
+@pytest.mark.parametrize("values", [{}, {"webhook": {"certManager": {"enabled": True}, "enabled": True}}])
+def test_without_a_certificate_of_its_own_there_is_no_right_to_one(values: Json) -> None:
+    objects = render(values)
+    assert not [one for one in of_kind(objects, "Role", "ClusterRole") if one["metadata"]["name"] == "alidade-webhook"]
+    assert not of_kind(objects, "Secret")
+
+
+@pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["team-a"]}, {"webhook": {"enabled": True}}])
 def test_every_role_is_bound_to_the_operators_account_alone(values: Json) -> None:
     objects = render(values)
     bound = set()

@@ -47,11 +47,40 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default 9090 .Values.config.metricsPort | int -}}
 {{- end -}}
 
+{{- define "alidade.webhook" -}}
+{{- printf "%s-webhook" (include "alidade.fullname" .) -}}
+{{- end -}}
+
+{{/* Secret of the webhook's certificate. */}}
+{{- define "alidade.webhookSecret" -}}
+{{- printf "%s-certificate" (include "alidade.webhook" .) -}}
+{{- end -}}
+
+{{/* Where cert-manager's Secret is mounted. */}}
+{{- define "alidade.certificateFolder" -}}
+/etc/alidade/certificate
+{{- end -}}
+
+{{- define "alidade.admission" -}}
+{{- $webhook := .Values.webhook -}}
+enabled: {{ $webhook.enabled }}
+{{- if $webhook.enabled }}
+port: {{ $webhook.port }}
+{{- if $webhook.certManager.enabled }}
+certificateFolder: {{ include "alidade.certificateFolder" . }}
+{{- else }}
+service: {{ include "alidade.webhook" . }}
+secret: {{ include "alidade.webhookSecret" . }}
+configuration: {{ include "alidade.fullname" . }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* The operator's configuration: what the values say, and what follows from the release. */}}
 {{- define "alidade.config" -}}
 {{- $namespace := .Release.Namespace -}}
 {{- $own := dict "namespaces" .Values.watchNamespaces "leaderElection" true "leaderNamespace" $namespace -}}
-{{- $around := dict "operatorNamespace" $namespace "monitoringNamespace" .Values.monitoring.namespace -}}
+{{- $around := dict "operatorNamespace" $namespace "monitoringNamespace" .Values.monitoring.namespace "admission" (include "alidade.admission" . | fromYaml) -}}
 {{- /* A silent leader is replaced after its lease and two of the six looks that others take in its time: within 15 s. */ -}}
 {{- $defaults := dict "leaseDurationS" 11 -}}
 {{- merge $own $around (deepCopy .Values.config) $defaults | toYaml -}}

@@ -44,6 +44,10 @@ a failure there, and so is a rule less.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
+# What Kueue says of a job that it holds back.
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [list]
 # Served models, and what is around their pods.
 - apiGroups: [apps]
   resources: [deployments]
