@@ -258,7 +258,8 @@ def _root_schema(kind: Kind) -> dict[str, Any]:
             "kind": {"type": "string", "description": "Name of this type."},
             "metadata": {"type": "object"},
             "spec": spec,
-            "status": structural_schema(kind.status),
+            # Without, a resource that nobody has looked at yet would be as good as finished for kstatus.
+            "status": structural_schema(kind.status) | {"default": {"observedGeneration": -1}},
         },
         "x-kubernetes-validations": [
             {

@@ -4,7 +4,7 @@ from alidade_crds.words import Word
 
 
 class ConditionType(Word):
-    """Facts about a resource. All are positive: True is where a resource is headed, Failed and Suspended apart."""
+    """Facts about a resource. All are positive: True is where a resource is headed, the last four apart."""
 
     ACCEPTED = "Accepted", "The spec makes sense here: its references resolve, its node pool and volumes exist."
     FITS = "Fits", "The memory estimate is within what the node pool's GPUs, or the pod's memory, offer."
@@ -23,6 +23,8 @@ class ConditionType(Word):
     SUCCEEDED = "Succeeded", "The result is complete at its place."
     FAILED = "Failed", "The resource has ended without a result and is not tried again."
     SUSPENDED = "Suspended", "The resource holds no pods because someone asked for that."
+    RECONCILING = "Reconciling", "The resource is on its way; absent otherwise. Flux and kstatus look for it."
+    STALLED = "Stalled", "It does not go on by itself, and why; absent otherwise. Flux and kstatus look for it."
 
 
 class Reason(Word):
@@ -92,6 +94,22 @@ class Reason(Word):
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded", "backoffLimit attempts failed after the first."
     DEADLINE_EXCEEDED = "DeadlineExceeded", "activeDeadlineSeconds passed."
     NOT_FAILED = "NotFailed", "Nothing has failed for good."
+
+
+FINAL = frozenset(
+    {
+        Reason.FEATURE_NOT_AVAILABLE,
+        Reason.INVALID_SPEC,
+        Reason.NAME_TOO_LONG,
+        Reason.NODE_POOL_UNKNOWN,
+        Reason.TOO_MANY_GPUS,
+        Reason.FILE_URI_NOT_ALLOWED,
+        Reason.HOST_NOT_ALLOWED,
+        Reason.METRIC_UNKNOWN,
+        Reason.EXCEEDS_MEMORY,
+    }
+)
+"""Reasons that only another spec answers, or another configuration of the operator."""
 
 
 class FailureReason(Word):

@@ -75,7 +75,7 @@ class ResourceStatus(Report):
     """What every kind reports."""
 
     observed_generation: int | None = Field(
-        None, ge=0, description="Generation of the resource that this status describes."
+        None, ge=-1, description="Generation of the resource that this status describes; -1 before the first look."
     )
     phase: str | None = Field(None, max_length=32, description="Summary for people; programs read the conditions.")
     conditions: list[Condition] = Field(

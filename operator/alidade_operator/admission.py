@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from alidade_crds import GROUP
-from alidade_crds.reasons import ConditionType
+from alidade_crds.reasons import FINAL, ConditionType
 from alidade_crds.status import Condition
 from alidade_operator.api import PARENT_KINDS, ApiError, JsonObject, Kind
 from alidade_operator.config import OperatorConfig
 from alidade_operator.metrics import ADMISSION_DURATION, ADMISSIONS
-from alidade_operator.reconcile.acceptance import FINAL
 
 _log = logging.getLogger(__name__)
 

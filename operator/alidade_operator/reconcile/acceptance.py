@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from alidade_crds.blocks import AdapterType, Compute, Model
 from alidade_crds.jobs import FineTuneJobSpec, JobBlocks, TrainingJobSpec
-from alidade_crds.reasons import Reason
+from alidade_crds.reasons import FINAL, Reason
 from alidade_crds.uris import Location, UriError, parse_uri
 from alidade_operator.conditions import Truth
 from alidade_operator.config import OperatorConfig
@@ -30,22 +30,6 @@ class Refusal:
     def is_final(self) -> bool:
         """Whether nothing that is made beside the resource answers it, as a claim or another resource could."""
         return self.status == "False" and self.reason in FINAL
-
-
-FINAL = frozenset(
-    {
-        Reason.FEATURE_NOT_AVAILABLE,
-        Reason.INVALID_SPEC,
-        Reason.NAME_TOO_LONG,
-        Reason.NODE_POOL_UNKNOWN,
-        Reason.TOO_MANY_GPUS,
-        Reason.FILE_URI_NOT_ALLOWED,
-        Reason.HOST_NOT_ALLOWED,
-        Reason.METRIC_UNKNOWN,
-        Reason.EXCEEDS_MEMORY,
-    }
-)
-"""Reasons that only another spec answers, or another configuration of the operator."""
 
 
 def foremost(found: Iterable[Refusal | None]) -> Refusal | None:

@@ -53,6 +53,7 @@ class StatusDraft:
 
     def _plan(self, phase: str, action: str, why: str) -> Plan:
         """The plan. action and why make the line of the log, if the plan changes anything that is a decision."""
+        self.conditions.summarize(phase)
         conditions = self.conditions.list()
         after = self.before.model_copy(
             update={
