@@ -11,6 +11,7 @@ from alidade_cli import local_cluster
 from alidade_cli.bench_command import bench
 from alidade_cli.chat_command import chat
 from alidade_cli.compare import FORMS, Form, print_results, results_of
+from alidade_cli.doctor_command import doctor
 from alidade_cli.jobs import print_logs, wait_for
 from alidade_cli.kube import Cluster, parse_target
 from alidade_cli.models import save_report
@@ -113,6 +114,7 @@ def compare(target: str, namespace: str | None, form: Form) -> None:
 
 alidade.add_command(bench)
 alidade.add_command(chat)
+alidade.add_command(doctor)
 
 
 def _connect(namespace: str | None) -> Cluster:
