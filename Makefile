@@ -18,9 +18,9 @@ help: ## Says what can be made
 demo: $(VENV)/.ready $(TOOLS) ## Trains a small model on the bundled questions and lets it answer
 	@examples/kbqa/demo.sh
 
-# The quick ones first; whatever fails there fails before the long ones begin.
+# Two processes: one takes what needs a cluster, the other all the rest.
 test: $(VENV)/.ready $(TOOLS) ## Runs the tests
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses 2 --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready ## Style, types, walls between packages, generated files
 	$(BIN)/ruff check .
