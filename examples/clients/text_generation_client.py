@@ -1,8 +1,8 @@
 """Asks a served model with text-generation-inference's own client: text_generation_client.py URL [TEXT].
 
 It has the model go on with a text as it stands: turns of a conversation are to be written out as the model has learnt
-them. Needs the package text-generation, which wants an older huggingface-hub than Alidade does: give it an environment of
-its own.
+them. Needs the package text-generation, which wants an older huggingface-hub than Alidade does: give it an environment
+of its own.
 """
 
 import os
