@@ -10,7 +10,7 @@ PACKAGES := crds operator engine trainer eval serving local cli
 EDITABLE := $(foreach package,$(PACKAGES),--editable ./$(package))
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: demo test lint generate check clean help
+.PHONY: demo test lint generate docs check clean help
 
 help: ## Says what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -18,9 +18,9 @@ help: ## Says what can be made
 demo: $(VENV)/.ready $(TOOLS) ## Trains a small model on the bundled questions and lets it answer
 	@examples/kbqa/demo.sh
 
-# The quick ones first; whatever fails there fails before the long ones begin.
+# Two processes: one takes what needs a cluster, the other all the rest.
 test: $(VENV)/.ready $(TOOLS) ## Runs the tests
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses 2 --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready ## Style, types, walls between packages, generated files
 	$(BIN)/ruff check .
@@ -34,10 +34,14 @@ generate: $(VENV)/.ready ## Writes the CRDs, the chart's values and the referenc
 	$(BIN)/python crds/generate.py
 	$(BIN)/python -m charts.generate
 
+docs: $(VENV)/.ready ## Builds the documents as a site in .site, in an environment of its own
+	NO_MKDOCS_2_WARNING=1 "$$($(BIN)/python tools/environment.py .tools/site mkdocs-material==9.8.2)" -m mkdocs build --quiet
+	@echo .site/index.html
+
 check: lint test ## What CI runs
 
 clean: ## Removes what make made
-	rm -rf $(VENV) .tools .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .tools .site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # DeepSpeed is a source distribution that looks for torch while it is built: it comes after torch, without isolation.
 $(VENV)/.ready: constraints.txt pyproject.toml $(foreach package,$(PACKAGES),$(package)/pyproject.toml)

@@ -74,7 +74,7 @@ def test_links_are_the_sites() -> None:
     assert linked == "[c](https://git.example.com/ml/alidade/blob/main/examples/kbqa)"
 
 
-def test_the_charts_alerts_have_their_places(tmp_path: Path) -> None:
+def test_the_charts_alerts_have_their_places() -> None:
     """Alerts link to headings of a page."""
     rules = yaml.safe_load((ROOT / "charts/alidade/files/rules.yaml").read_text())
     named = {rule["alert"].lower() for group in rules["groups"] for rule in group["rules"] if "alert" in rule}

@@ -12,11 +12,11 @@ ask() {
         curl --silent --show-error --fail-with-body --no-buffer --config - --header 'Content-Type: application/json' "$@"
 }
 
-echo "# text-generation-inference's API, the whole answer"
+echo "# text-generation-inference's API: how the text goes on, all at once"
 ask "$url/generate" --data "{\"inputs\": \"$escaped\", \"parameters\": {\"max_new_tokens\": 32}}"
 echo
 
-echo "# OpenAI's API, as it is written; 'tgi' is whatever model is served"
+echo "# OpenAI's API: an answer in a conversation, as it is written; 'tgi' is whatever model is served"
 ask "$url/v1/chat/completions" --data "{
     \"model\": \"tgi\",
     \"messages\": [{\"role\": \"user\", \"content\": \"$escaped\"}],

@@ -73,16 +73,18 @@ until port="$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\) .*/\1/p' "$forward
 done
 address="http://127.0.0.1:$port"
 question="Tell me who the author of Anna Karenina is."
+# /generate goes on with a text as it stands: the turns are written out as the model has learnt them.
+turns=$'<|im_start|>user\n'"$question"$'<|im_end|>\n<|im_start|>assistant\n'
 if command -v curl >/dev/null; then
     run curl --silent --show-error "$address/generate" --header "Content-Type: application/json" \
-        --data "{\"inputs\": \"$question\", \"parameters\": {\"max_new_tokens\": 24}}"
+        --data "{\"inputs\": \"${turns//$'\n'/\\n}\", \"parameters\": {\"max_new_tokens\": 24}}"
     echo
 fi
 run python examples/clients/hub_client.py "$address" "$question"
 run python examples/clients/openai_client.py "$address" "$question"
 # text-generation-inference's own client wants an older huggingface-hub, so it has an environment of its own.
 if client="$(python tools/environment.py .tools/text-generation text-generation==0.7.0)"; then
-    run "$client" examples/clients/text_generation_client.py "$address" "$question"
+    run "$client" examples/clients/text_generation_client.py "$address" "$turns"
 fi
 
 say "8. What it exports, scraped by a Prometheus"
