@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .tools/.ready
-PACKAGES := crds operator engine trainer eval serving local cli
+PACKAGES := crds operator engine trainer eval serving local sdk cli
 EDITABLE := $(foreach package,$(PACKAGES),--editable ./$(package))
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$(PATH)
 

@@ -201,18 +201,3 @@ def _connection_errors() -> tuple[type[Exception], ...]:
 def _last_cause(error: BaseException) -> str:
     reason = getattr(error, "reason", None) or error
     return str(reason).rsplit(": ", 1)[-1]
-
-
-def condition(resource: Resource, condition_type: str) -> dict[str, Any] | None:
-    """A condition of a resource's status."""
-    for entry in resource.get("status", {}).get("conditions", []):
-        if entry["type"] == condition_type:
-            found: dict[str, Any] = entry
-            return found
-    return None
-
-
-def is_true(resource: Resource, condition_type: str) -> bool:
-    """Whether a condition holds."""
-    found = condition(resource, condition_type)
-    return found is not None and found["status"] == "True"
