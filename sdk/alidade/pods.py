@@ -48,5 +48,6 @@ def present_stage(body: Body) -> tuple[str, str] | None:
     status = body.get("status", {})
     if status.get("jobRef"):
         return None
-    stage = next((one for one in status.get("stages", []) if one["name"] == status.get("stage")), {})
+    stages: list[Body] = status.get("stages", [])
+    stage: Body = next((one for one in stages if one["name"] == status.get("stage")), {})
     return (stage["kind"], stage["ref"]) if stage.get("ref") else None

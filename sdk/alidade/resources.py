@@ -97,8 +97,10 @@ class Resources(Generic[SpecT, StatusT]):
         that somebody else has set. Raises RefusedError with the API server's words, which name the field.
         """
         # Only what was set: the rest stays the cluster's defaults, and others' to set.
-        is_typed = isinstance(spec, BaseModel)
-        written = spec.model_dump(mode="json", by_alias=True, exclude_unset=True) if is_typed else dict(spec)
+        if isinstance(spec, BaseModel):
+            written = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        else:
+            written = dict(spec)
         body = {
             "apiVersion": API_VERSION,
             "kind": self.kind.kind,
