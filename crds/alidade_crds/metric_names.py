@@ -39,6 +39,7 @@ class OperatorMetric(Word):
         "alidade_operator_admission_duration_seconds",
         "Histogram (kind): time from a review's arrival to its answer, in seconds.",
     )
+    MISSING_KINDS = "alidade_operator_missing_kinds", "Gauge (kind): 1 for each kind that the cluster does not know."
     LEADER = "alidade_operator_leader", "Gauge: 1 while this replica holds the lease, else 0."
 
 

@@ -35,6 +35,7 @@ from alidade_operator.cache import Cache, Key, key_of, parent_key
 from alidade_operator.config import ConfigError, OperatorConfig, read_config
 from alidade_operator.executor import Executor, OutdatedPlanError
 from alidade_operator.metrics import (
+    MISSING_KINDS,
     QUEUE_DEPTH,
     QUEUE_WAIT,
     RECONCILE_DURATION,
@@ -321,6 +322,9 @@ class Controller:
     def refresh_gauges(self) -> None:
         """Brings the gauges that count up to date."""
         QUEUE_DEPTH.set(len(self._queue))
+        MISSING_KINDS.clear()
+        for name in self._cache.missing_kinds:
+            MISSING_KINDS.labels(name).set(1)
         RESOURCES.clear()
         for kind in PARENT_KINDS:
             phases = Counter((body.get("status") or {}).get("phase") or "New" for body in self._cache.all(kind))

@@ -28,6 +28,7 @@ QUEUE_WAIT = Histogram(
 )
 API_CALLS = counter(OperatorMetric.API_CALLS, ["verb", "resource", "code"])
 RESOURCES = Gauge(OperatorMetric.RESOURCES, OperatorMetric.RESOURCES.meaning, ["kind", "phase"])
+MISSING_KINDS = Gauge(OperatorMetric.MISSING_KINDS, OperatorMetric.MISSING_KINDS.meaning, ["kind"])
 WATCH_EVENTS = counter(OperatorMetric.WATCH_EVENTS, ["resource"])
 RESYNC_REPAIRS = counter(OperatorMetric.RESYNC_REPAIRS, ["resource"])
 PROGRESS_READS = counter(OperatorMetric.PROGRESS_READS, ["outcome"])
