@@ -164,6 +164,11 @@ class OperatorConfig(Spec):
     )
     image_pull_secrets: list[Name] = Field([], description="Secrets of the job's namespace that pull the image.")
     workspace_claim: Name = Field("alidade-workspace", description="Claim that takes outputs without an address.")
+    cache_claim: Name | None = Field(
+        None,
+        description="Claim of the job's namespace on which models and data of hf://, s3:// and gs:// are kept, so that "
+        "each is fetched once for all jobs; default: every pod fetches for itself.",
+    )
     allow_file_uris: bool = Field(False, description="Whether file:// addresses are accepted (local cluster only).")
     allow_private_hosts: bool = Field(
         False,

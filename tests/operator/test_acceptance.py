@@ -333,3 +333,16 @@ def test_a_foreign_condition_is_neither_lost_nor_ours() -> None:
     settled = made.status.model_copy(update={"conditions": [*made.status.conditions, *status.conditions]})
     seen = observed(jobs=(training_job(state="waiting"),), document_exists=True)
     assert plan(job(status=settled), seen).status is None
+
+
+def test_a_claim_for_what_is_fetched_has_to_be_there() -> None:
+    config = CONFIG.model_copy(update={"cache_claim": "cache"})
+    remote = job(model={"uri": "hf://org/base", "parameters": "1000"}, method="sft")
+    status, reason, message = condition(plan(remote, observed(), config=config), "Accepted")
+    assert (status, reason) == ("False", "VolumeMissing")
+    assert message == (
+        "spec.model.uri is hf://org/base; what is fetched is kept on claim cache, which namespace team-a does not "
+        "have. Create the PersistentVolumeClaim; the job goes on by itself."
+    )
+    there = observed(claims=frozenset({"alidade-workspace", "data", "cache"}))
+    assert condition(plan(remote, there, config=config), "Accepted")[0] == "True"

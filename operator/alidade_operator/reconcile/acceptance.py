@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from alidade_crds.blocks import AdapterType, Compute, Model
 from alidade_crds.jobs import FineTuneJobSpec, JobBlocks, TrainingJobSpec
 from alidade_crds.reasons import FINAL, Reason
-from alidade_crds.uris import Location, UriError, parse_uri
+from alidade_crds.uris import REMOTE, Location, UriError, parse_uri
 from alidade_operator.conditions import Truth
 from alidade_operator.config import OperatorConfig
 from alidade_operator.jobspecs import addresses, urls
@@ -200,7 +200,24 @@ def uri_refusal(
     location = location_of(field, uri, "data", config)
     if isinstance(location, Refusal):
         return location
-    return (_output_place(field, location) if output else None) or volume_refusal(field, location, namespace, observed)
+    return (
+        (_output_place(field, location) if output else None)
+        or volume_refusal(field, location, namespace, observed)
+        or _cache_refusal(field, location, namespace, observed, config)
+    )
+
+
+def _cache_refusal(
+    field: str, location: Location, namespace: str, observed: Observed, config: OperatorConfig
+) -> Refusal | None:
+    claim = config.cache_claim
+    if location.scheme not in REMOTE or claim is None or claim in observed.claims:
+        return None
+    return Refusal(
+        Reason.VOLUME_MISSING,
+        f"{field} is {location}; what is fetched is kept on claim {claim}, which namespace {namespace} does not have. "
+        "Create the PersistentVolumeClaim; the job goes on by itself.",
+    )
 
 
 def location_of(field: str, uri: str, what: str, config: OperatorConfig) -> Location | Refusal:

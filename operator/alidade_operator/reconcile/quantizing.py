@@ -89,7 +89,7 @@ class Quantizing:
             program,
             component=self.component,
             compute=launch.spec.compute,
-            mounts=document_mounts(document, document_name(launch.job.base)),
+            mounts=document_mounts(document, document_name(launch.job.base), launch.config),
             pool=launch.pool,
             config=launch.config,
         )

@@ -16,6 +16,7 @@ VOLUMES_FOLDER = "/volumes"
 SCRATCH_FOLDER = "/scratch"
 TERMINATION_LOG = "/dev/termination-log"
 PROGRESS_PORT = 8080
+_CACHE_FOLDER = ".alidade-cache"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Mounts:
     """ConfigMap of the job document."""
     claims: tuple[str, ...] = ()
     config_maps: tuple[str, ...] = ()
+    cache: str | None = None
+    """The claim, of those, that keeps what is fetched from elsewhere."""
 
 
 def pod_spec(
@@ -107,7 +110,7 @@ def _container(program: Program, *, mounts: Mounts, compute: Compute, pool: Node
         "name": program.container,
         "image": compute.image or program.image,
         "command": list(program.command),
-        "env": [*_environment(pool), *program.env],
+        "env": [*_environment(pool, mounts), *program.env],
         "ports": [{"name": "metrics", "containerPort": PROGRESS_PORT}],
         "volumeMounts": _volume_mounts(mounts),
         "terminationMessagePath": TERMINATION_LOG,
@@ -138,7 +141,8 @@ def worker_resources(compute: Compute, pool: NodePool) -> dict[str, dict[str, st
     return {name: values for name, values in (("requests", requests), ("limits", limits)) if values}
 
 
-def _environment(pool: NodePool) -> list[dict[str, Any]]:
+def _environment(pool: NodePool, mounts: Mounts) -> list[dict[str, Any]]:
+    cache = f"{VOLUMES_FOLDER}/{mounts.cache}/{_CACHE_FOLDER}" if mounts.cache is not None else None
     told = {
         contract.JOB_ENV: f"{JOB_FOLDER}/{JOB_KEY}",
         contract.VOLUMES_ENV: VOLUMES_FOLDER,
@@ -146,7 +150,8 @@ def _environment(pool: NodePool) -> list[dict[str, Any]]:
         contract.TERMINATION_LOG_ENV: TERMINATION_LOG,
         contract.PORT_ENV: str(PROGRESS_PORT),
         "HOME": SCRATCH_FOLDER,
-        "HF_HOME": f"{SCRATCH_FOLDER}/hf",
+        "HF_HOME": f"{cache or SCRATCH_FOLDER}/hf",
+        **({contract.CACHE_ENV: cache} if cache is not None else {}),
         # A folder that exists: Python falls back to the read-only root from one that does not.
         "TMPDIR": SCRATCH_FOLDER,
         "TRITON_CACHE_DIR": f"{SCRATCH_FOLDER}/triton",
