@@ -337,7 +337,7 @@ def test_a_foreign_condition_is_neither_lost_nor_ours() -> None:
 
 def test_a_claim_for_what_is_fetched_has_to_be_there() -> None:
     config = CONFIG.model_copy(update={"cache_claim": "cache"})
-    remote = job(model={"uri": "hf://org/base", "parameters": "1000"}, method="sft")
+    remote = job(model={"uri": "hf://org/base", "parameters": "1M"}, method="sft")
     status, reason, message = condition(plan(remote, observed(), config=config), "Accepted")
     assert (status, reason) == ("False", "VolumeMissing")
     assert message == (
