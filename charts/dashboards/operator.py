@@ -77,6 +77,26 @@ def operator() -> Json:
                     Query(f"sum by (outcome) (rate({OperatorMetric.SERVING_READS}{_RATE}))", "servers {{outcome}}"),
                     unit="ops",
                 ),
+                curve(
+                    "Resources reviewed as they are applied",
+                    Query(f"sum by (kind, outcome) (rate({OperatorMetric.ADMISSIONS}{_RATE}))", "{{kind}} {{outcome}}"),
+                    unit="ops",
+                ),
+                curve(
+                    "Time of a review, 95th percentile",
+                    Query(
+                        "histogram_quantile(0.95, sum by (kind, le) "
+                        f"(rate({OperatorMetric.ADMISSION_DURATION}_bucket{_RATE})))",
+                        "{{kind}}",
+                    ),
+                    unit="s",
+                    description="The API server waits for it by webhook.timeoutSeconds.",
+                ),
+                curve(
+                    "Kinds that the cluster does not know",
+                    Query(f"max by (kind) ({OperatorMetric.MISSING_KINDS})", "{{kind}}"),
+                    description="alidade doctor says what each is for.",
+                ),
             ),
         ),
     ]

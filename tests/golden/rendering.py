@@ -50,8 +50,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def examples() -> list[Path]:
-    """Every manifest among the examples that holds resources of ours."""
-    found = sorted(EXAMPLES.rglob("*.yaml"))
+    """Every manifest among the examples that holds whole resources of ours; promote.sh's is a patch."""
+    found = sorted(path for path in EXAMPLES.rglob("*.yaml") if path.name != "model.yaml")
     return [path for path in found if any(item.get("apiVersion") == "alidade.dev/v1alpha1" for item in documents(path))]
 
 

@@ -489,8 +489,9 @@ def test_a_child_that_a_quota_refuses_is_told_of_and_what_is_served_is_not_forgo
     with pytest.raises(ApiError):
         drive(Executor(cluster.api, cluster.cache).carry_out(made, MODEL_SERVE, body, NOW))
     status = cluster.api.objects["ModelServe", "chat"]["status"]
-    (told,) = status["conditions"]
+    told, summary = status["conditions"]
     assert (told["type"], told["status"], told["reason"]) == ("Progressing", "True", "LaunchRefused")
+    assert (summary["type"], summary["status"]) == ("Reconciling", "True")
     assert "The API server refused Deployment chat" in told["message"]
 
 

@@ -55,7 +55,7 @@ def test_a_new_job_gets_its_document_and_its_first_attempt_in_one_go() -> None:
     assert made.status.phase == "Starting"
     assert made.status.job_ref == ChildRef(kind="PyTorchJob", name="demo-1")
     assert [item.type for item in made.status.conditions] == [
-        "Accepted", "Fits", "Launched", "Succeeded", "Failed", "Suspended",
+        "Accepted", "Fits", "Launched", "Succeeded", "Failed", "Suspended", "Reconciling",
     ]  # fmt: skip
     assert condition(made, "Launched") == ("True", "JobCreated", "PyTorchJob demo-1 was created.")
     assert [notice.reason for notice in made.notices] == ["JobCreated"]
