@@ -2,10 +2,15 @@
 
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["tests.cluster_fixtures"]
+
+# How long an example takes is the machine's matter: it has other things to do meanwhile.
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 WHOLE = "tests/e2e/"
 """Tests of all packages together: they share a cluster, and are about as long as all others together."""
