@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from alidade_crds.contract import EvaluationDocument, ExitCode, Failure, Progres
 from alidade_crds.packed import PackedResults
 from alidade_eval.launch import conclude, exit_code, launch, summarize
 from tests.eval.conftest import QUESTIONS, Evaluate, Run, write_lines
+from tests.ports import free_port
 
 LONGEST_S = 120
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -62,13 +62,6 @@ def get(address: str) -> bytes | None:
             return content
     except OSError:
         return None
-
-
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port: int = opened.getsockname()[1]
-        return port
 
 
 @pytest.mark.slow

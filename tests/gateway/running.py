@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,18 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.ports import free_port
 from tests.serving.running import HttpProcess, as_flags
 
 DEFAULTS = {"name": "tiny", "host": "127.0.0.1", "port": 0, "drain_delay_s": 0.2}
 _UPSTREAM = str(Path(__file__).with_name("upstream.py"))
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Upstream(HttpProcess):

@@ -5,7 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.gateway.running import Gateway, Reply, ask, free_port
+from tests.gateway.running import Gateway, Reply, ask
+from tests.ports import free_port
 from tests.serving.running import HttpProcess
 
 COMPARISONS = "/arena/api/comparisons"

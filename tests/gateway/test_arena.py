@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.gateway.running import ask, free_port, wait_for
+from tests.gateway.running import ask, wait_for
 from tests.gateway.talking import COMPARISONS, JSON, Arena, Talkers
+from tests.ports import free_port
 
 
 @pytest.fixture

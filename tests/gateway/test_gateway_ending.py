@@ -6,7 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
-from tests.gateway.running import Gateway, Upstream, ask, free_port, wait_for
+from tests.gateway.running import Gateway, Upstream, ask, wait_for
+from tests.ports import free_port
 
 
 def test_sigterm_under_load_loses_no_answer(start: Callable[..., Gateway], stable: Upstream) -> None:

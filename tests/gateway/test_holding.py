@@ -9,7 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from tests.gateway.running import Gateway, Upstream, ask, free_port, wait_for
+from tests.gateway.running import Gateway, Upstream, ask, wait_for
+from tests.ports import free_port
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import alidade_gateway.pages
-from tests.gateway.running import Gateway, ask, free_port
+from tests.gateway.running import Gateway, ask
 from tests.gateway.talking import Arena, Talkers
+from tests.ports import free_port
 
 STATIC = Path(alidade_gateway.pages.__file__).with_name("static")
 FILES = ["/chat", "/arena", *(f"/pages/{path.name}" for path in STATIC.iterdir() if path.suffix != ".html")]

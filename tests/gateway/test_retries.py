@@ -8,7 +8,8 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from tests.gateway.running import Gateway, Reply, Upstream, ask, free_port, wait_for
+from tests.gateway.running import Gateway, Reply, Upstream, ask, wait_for
+from tests.ports import free_port
 
 
 @pytest.fixture

@@ -147,6 +147,6 @@ class ModelServes(RuleBasedStateMachine):
 
 
 ModelServes.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60, stateful_step_count=40, suppress_health_check=list(HealthCheck)
 )
 TestModelServes = ModelServes.TestCase

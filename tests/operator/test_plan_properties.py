@@ -87,7 +87,7 @@ def live(seen: Observed, made: Plan) -> list[TrainingJobView]:
     ]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(resources, situations, times)
 def test_a_plan_is_the_same_every_time_and_its_status_settles(resource: TrainingJob, seen: Observed, now: Any) -> None:
     made = plan(resource, seen, now=now)
@@ -103,7 +103,7 @@ def test_a_plan_is_the_same_every_time_and_its_status_settles(resource: Training
     )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(resources, situations, times)
 def test_at_most_one_attempt_is_live_and_none_beside_a_new_one(resource: TrainingJob, seen: Observed, now: Any) -> None:
     made = plan(resource, seen, now=now)
@@ -116,7 +116,7 @@ def test_at_most_one_attempt_is_live_and_none_beside_a_new_one(resource: Trainin
         assert launches[0].body["metadata"]["name"] not in {item.name for item in seen.jobs}
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
 @given(resources, situations, times)
 def test_what_is_still_to_do_is_come_back_to(resource: TrainingJob, seen: Observed, now: Any) -> None:
     """A status write of ours brings no event: what the next plan would do must have been asked for by this one."""
@@ -129,7 +129,7 @@ def test_what_is_still_to_do_is_come_back_to(resource: TrainingJob, seen: Observ
             assert made.look_again_s <= following.look_again_s + 1
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(resources, situations, times)
 def test_attempts_never_fall_and_stay_within_the_limit(resource: TrainingJob, seen: Observed, now: Any) -> None:
     resource = replace(resource, status=resource.status.model_copy(update={"attempts": 1}))

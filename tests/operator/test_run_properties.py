@@ -343,7 +343,6 @@ TestRuns = Runs.TestCase
 TestRuns.settings = settings(
     max_examples=50,
     stateful_step_count=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 

@@ -121,7 +121,7 @@ async def test_the_time_a_key_waited_is_told() -> None:
     assert waits[0] >= 0.01
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.sampled_from(["add", "take", "done", "failed"]), st.sampled_from("abc")), max_size=60))
 def test_no_order_of_calls_loses_or_doubles_a_key(calls: list[tuple[str, str]]) -> None:
     """Against a model: the set of keys that are owed a look, and the set that workers have."""

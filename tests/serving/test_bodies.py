@@ -70,7 +70,7 @@ def test_any_document_is_read_or_refused_with_a_field(kind: Any, data: st.DataOb
     ("path", "kind"),
     [("/generate", TgiRequest), ("/tokenize", TokenizeRequest), ("/v1/completions", CompletionRequest)],
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_body_over_http_is_answered(server: Server, path: str, kind: Any, data: st.DataObject) -> None:
     body = data.draw(st.binary(max_size=50) | fields(kind).map(lambda document: json.dumps(document).encode()))
@@ -79,7 +79,7 @@ def test_any_body_over_http_is_answered(server: Server, path: str, kind: Any, da
     assert json.loads(answer)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(min_size=1, max_size=40), stop=st.lists(st.text(min_size=1, max_size=3), max_size=4))
 def test_any_text_is_answered(server: Server, text: str, stop: list[str]) -> None:
     """What Hypothesis draws as text can be written in UTF-8."""

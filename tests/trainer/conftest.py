@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import re
 import signal
-import socket
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import pytest
 from alidade_crds.blocks import ModelInit
 from alidade_crds.contract import ResultDocument
 from alidade_trainer.outcomes import Outcome, read_outcomes
+from tests.ports import free_port
 from tests.trainer.blocks import merged
 
 # Questions with one-word answers: a model of 20,000 weights begins to learn them within a few steps.
@@ -173,7 +173,7 @@ def run_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     def run(job: Path, *, processes: int = 1, prepare: Callable[[int], None] | None = None) -> Run:
         run_folder = tmp_path / f"run-{len(started)}"
         run_folder.mkdir()
-        port = _free_port()
+        port = free_port()
         children = [
             fork.Process(target=_work, args=(rank, processes, port, job, run_folder, prepare))
             for rank in range(processes)
@@ -221,12 +221,6 @@ def _work(
     if prepare is not None:
         prepare(rank)
     os._exit(main())  # without the test runner's own endings
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def kill_after_step(step: int, *, rank: int = 0) -> Callable[[int], None]:

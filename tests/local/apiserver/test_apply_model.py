@@ -82,7 +82,7 @@ def applied_or_conflict(live: Json, wanted: Json, options: WriteOptions) -> Json
         return None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(steps)
 def test_apply_follows_the_rules_of_ownership(history: list[tuple[str, dict[str, int], list[str], bool]]) -> None:
     live: Json = {"apiVersion": "test.dev/v1", "kind": "Thing", "metadata": {"name": "t", "namespace": "n"}}
@@ -105,7 +105,7 @@ def test_apply_follows_the_rules_of_ownership(history: list[tuple[str, dict[str,
             assert own == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(numbers, names)
 def test_applying_twice_is_applying_once(wanted: dict[str, int], wanted_names: list[str]) -> None:
     empty: Json = {"apiVersion": "test.dev/v1", "kind": "Thing", "metadata": {"name": "t", "namespace": "n"}}
