@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,14 +77,6 @@ class Cluster:
             "ALIDADE_CONFIG": str(config),
         }
         return Process([sys.executable, "-m", "alidade_operator.main"], folder / "operator.log", environment)
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from alidade_operator.api import AUTOSCALER, DISRUPTION_BUDGET, MODEL_SERVE, NETWORK_POLICY, Api, Kind
-from tests.charts.conftest import Cluster, free_port
+from tests.charts.conftest import Cluster
 from tests.charts.rendering import NAMESPACE
 from tests.e2e.jobs import finetune_job
 from tests.operator import test_over_http as jobs
@@ -20,6 +20,7 @@ from tests.operator import test_run_over_http as runs
 from tests.operator import test_serve_over_http as served
 from tests.operator.conftest import CONFIG, Process
 from tests.operator.played import Played, connection
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.charts.conftest import free_port
 from tests.charts.rendering import CHART, render, the
+from tests.ports import free_port
 
 
 @contextmanager

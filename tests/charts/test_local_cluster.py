@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.charts.conftest import Cluster, free_port
+from tests.charts.conftest import Cluster
 from tests.charts.rendering import NAMESPACE, Json, of_kind, render
 from tests.charts.test_prometheus import series
 from tests.cluster_fixtures import RunningCluster, wait_until
 from tests.e2e.jobs import PAIRS, config_map, finetune_job
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -32,6 +31,7 @@ from alidade_trainer.progress_server import ProgressServer
 from tests.charts.rendering import Json, of_kind, render, the
 from tests.charts.test_dashboards import NAMES, dashboards, expressions
 from tests.operator.builders import NOW
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,6 +71,10 @@ def operator_text() -> bytes:
         operator_metrics.API_CALLS.labels("GET", "pods", code).inc()
     operator_metrics.WATCH_EVENTS.labels("pods").inc()
     operator_metrics.RESYNC_REPAIRS.labels("pods").inc()
+    operator_metrics.MISSING_KINDS.labels("trainjobs").set(1)
+    for outcome in ("allowed", "denied"):
+        operator_metrics.ADMISSIONS.labels("FineTuneJob", outcome).inc()
+    operator_metrics.ADMISSION_DURATION.labels("FineTuneJob").observe(0.004)
     operator_metrics.PROGRESS_READS.labels("read").inc()
     operator_metrics.SERVING_READS.labels("read").inc()
     progress = ToldProgress(
@@ -223,9 +227,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "scrape_configs": jobs,
         }
         (folder / "prometheus.yml").write_text(json.dumps(config))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         command = ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
         with subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]) as process:
             try:
@@ -234,6 +236,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 process.kill()
     # These gauges are the process's own: other tests look at them too.
     resourcegauges.refresh([], NOW)
+    operator_metrics.MISSING_KINDS.clear()
     GAUGES.hide("AlignmentRun", "team-a", "kbqa")
     RESULTS.hide("team-a", "kbqa")
 

@@ -61,7 +61,7 @@ def tree_of(folder: Path) -> dict[str, bytes]:
 
 
 @given(TREES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_uploaded_comes_back(tree: dict[str, bytes]) -> None:
     storage = Memory()
     with tempfile.TemporaryDirectory() as name:
