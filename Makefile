@@ -6,11 +6,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .tools/.ready
-PACKAGES := crds operator engine trainer eval serving local cli
+PACKAGES := crds operator engine trainer eval serving local sdk cli
 EDITABLE := $(foreach package,$(PACKAGES),--editable ./$(package))
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: demo test lint generate check clean help
+.PHONY: demo test lint generate docs check clean help
 
 help: ## Says what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -28,14 +28,20 @@ lint: $(VENV)/.ready ## Style, types, walls between packages, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python crds/generate.py --check
+	$(BIN)/python -m charts.generate --check
 
-generate: $(VENV)/.ready ## Writes the CRDs and the reference pages from the types
+generate: $(VENV)/.ready ## Writes the CRDs, the chart's values and the reference pages from the types
 	$(BIN)/python crds/generate.py
+	$(BIN)/python -m charts.generate
+
+docs: $(VENV)/.ready ## Builds the documents as a site in .site, in an environment of its own
+	NO_MKDOCS_2_WARNING=1 "$$($(BIN)/python tools/environment.py .tools/site mkdocs-material==9.8.2)" -m mkdocs build --quiet
+	@echo .site/index.html
 
 check: lint test ## What CI runs
 
 clean: ## Removes what make made
-	rm -rf $(VENV) .tools .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .tools .site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # DeepSpeed is a source distribution that looks for torch while it is built: it comes after torch, without isolation.
 $(VENV)/.ready: constraints.txt pyproject.toml $(foreach package,$(PACKAGES),$(package)/pyproject.toml)

@@ -9,11 +9,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def python_with(package: str, folder: str) -> str:
-    """An interpreter that has the package, from .tools/folder; skips where it cannot be installed."""
+def python_with(packages: str, folder: str) -> str:
+    """An interpreter that has the packages, from .tools/folder; skips where they cannot be installed."""
     home = ROOT / ".tools" / folder
     made = subprocess.run(
-        [sys.executable, ROOT / "tools" / "environment.py", home, package], capture_output=True, text=True
+        [sys.executable, ROOT / "tools" / "environment.py", home, *packages.split()], capture_output=True, text=True
     )
     if made.returncode == 1:
         pytest.skip(made.stderr.strip().splitlines()[-1])

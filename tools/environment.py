@@ -1,8 +1,8 @@
-"""Makes a virtual environment of its own for a package that does not go with the project's, once.
+"""Makes a virtual environment of its own for packages that do not go with the project's, once.
 
     python tools/environment.py .tools/text-generation text-generation==0.7.0
 
-Prints its interpreter. Exit code 1, and the reason, where the package cannot be installed.
+Prints its interpreter. Exit code 1, and the reason, where a package cannot be installed.
 """
 
 import argparse
@@ -14,18 +14,18 @@ from pathlib import Path
 
 def main(argv: list[str]) -> int:
     """Makes what is missing."""
-    parser = argparse.ArgumentParser(description="Makes an environment for a package.")
+    parser = argparse.ArgumentParser(description="Makes an environment for packages.")
     parser.add_argument("folder", type=Path, help="where it lies")
-    parser.add_argument("package", help="what it has, as pip takes it")
+    parser.add_argument("packages", nargs="+", help="what it has, as pip takes it")
     options = parser.parse_args(argv)
     python, ready = options.folder / "bin" / "python", options.folder / ".ready"
     if not ready.exists():
         venv.create(options.folder, clear=True, symlinks=True, with_pip=True)
-        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", options.package]
+        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options.packages]
         installed = subprocess.run(command, capture_output=True, text=True)
         if installed.returncode:
             reason = installed.stderr.strip().splitlines()[-1]
-            print(f"{options.package} cannot be installed here: {reason}", file=sys.stderr)
+            print(f"{' '.join(options.packages)} cannot be installed here: {reason}", file=sys.stderr)
             return 1
         ready.touch()
     print(python)

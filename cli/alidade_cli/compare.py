@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from alidade.state import condition, is_true
 from alidade_cli.errors import CommandFailed
-from alidade_cli.kube import Cluster, Resource, condition, is_true, kind_named
+from alidade_cli.kube import Cluster, Resource, kind_named
 from alidade_crds.comparison import (
     SIGNS,
     best_of,

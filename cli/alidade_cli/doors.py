@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from alidade.state import condition, is_true
 from alidade_cli.errors import CommandFailed
-from alidade_cli.kube import Cluster, Resource, condition, is_true, kind_named
+from alidade_cli.kube import Cluster, Resource, kind_named
 from alidade_crds.contract import ENDPOINT_KEY_ENV
 
 

@@ -113,6 +113,18 @@ class Cluster:
             raise CommandFailed(f"the cluster of {self.kubeconfig} does not answer: {_last_cause(error)}") from error
         return found
 
+    def names(self, kind: Kind) -> list[str]:
+        """Names of the namespace's resources of a kind."""
+        from kubernetes.client import ApiException
+
+        try:
+            found = self._objects.list_namespaced_custom_object(GROUP, VERSION, self.namespace, kind.plural)
+        except ApiException as error:
+            raise CommandFailed(self._sentence(error, kind.plural)) from error
+        except _connection_errors() as error:
+            raise CommandFailed(f"the cluster of {self.kubeconfig} does not answer: {_last_cause(error)}") from error
+        return [one["metadata"]["name"] for one in found["items"]]
+
     def loopback_address(self, service: str) -> str | None:
         """URL of a Service's first port where its address leads back to this machine, as on the local cluster."""
         from kubernetes.client import ApiException
@@ -189,18 +201,3 @@ def _connection_errors() -> tuple[type[Exception], ...]:
 def _last_cause(error: BaseException) -> str:
     reason = getattr(error, "reason", None) or error
     return str(reason).rsplit(": ", 1)[-1]
-
-
-def condition(resource: Resource, condition_type: str) -> dict[str, Any] | None:
-    """A condition of a resource's status."""
-    for entry in resource.get("status", {}).get("conditions", []):
-        if entry["type"] == condition_type:
-            found: dict[str, Any] = entry
-            return found
-    return None
-
-
-def is_true(resource: Resource, condition_type: str) -> bool:
-    """Whether a condition holds."""
-    found = condition(resource, condition_type)
-    return found is not None and found["status"] == "True"

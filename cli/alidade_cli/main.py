@@ -11,6 +11,8 @@ from alidade_cli import local_cluster
 from alidade_cli.bench_command import bench
 from alidade_cli.chat_command import chat
 from alidade_cli.compare import FORMS, Form, print_results, results_of
+from alidade_cli.completion import complete_target, completion
+from alidade_cli.doctor_command import doctor
 from alidade_cli.jobs import print_logs, wait_for
 from alidade_cli.kube import Cluster, parse_target
 from alidade_cli.models import save_report
@@ -60,7 +62,7 @@ def env(name: str) -> None:
 
 
 @alidade.command()
-@click.argument("target")
+@click.argument("target", shell_complete=complete_target)
 @_namespace
 @click.option("--timeout", type=click.FloatRange(min=0), help="Seconds after which to give up; default: never.")
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
@@ -75,7 +77,7 @@ def wait(target: str, namespace: str | None, timeout: float | None, output: str)
 
 
 @alidade.command()
-@click.argument("target")
+@click.argument("target", shell_complete=complete_target)
 @_namespace
 @click.option("--follow", "-f", is_flag=True, help="Stay and print what comes.")
 def logs(target: str, namespace: str | None, *, follow: bool) -> None:
@@ -85,7 +87,7 @@ def logs(target: str, namespace: str | None, *, follow: bool) -> None:
 
 
 @alidade.command()
-@click.argument("target")
+@click.argument("target", shell_complete=complete_target)
 @_namespace
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="File to copy the page to.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
@@ -102,7 +104,7 @@ def report(target: str, namespace: str | None, save: Path | None, *, show: bool)
 
 
 @alidade.command()
-@click.argument("target")
+@click.argument("target", shell_complete=complete_target)
 @_namespace
 @click.option("--output", "-o", "form", type=click.Choice(FORMS), default="table", help="Form of the answer.")
 def compare(target: str, namespace: str | None, form: Form) -> None:
@@ -113,6 +115,8 @@ def compare(target: str, namespace: str | None, form: Form) -> None:
 
 alidade.add_command(bench)
 alidade.add_command(chat)
+alidade.add_command(completion)
+alidade.add_command(doctor)
 
 
 def _connect(namespace: str | None) -> Cluster:

@@ -5,34 +5,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from alidade_cli.kube import Resource, condition, is_true
+from alidade_cli.kube import Resource
 from alidade_cli.loadtest.tables import NONE
 
 Facts = Sequence[tuple[str, str]]
-# What has to hold before another can; the first that does not is why nothing is served.
-_IN_ORDER = ("Accepted", "Quantized", "Available")
-
-
-def is_current(resource: Resource) -> bool:
-    """Whether the status speaks of the newest spec."""
-    generation = resource.get("metadata", {}).get("generation")
-    return bool(resource.get("status", {}).get("observedGeneration") == generation)
-
-
-def serves_spec(resource: Resource) -> bool:
-    """Whether every replica serves the newest spec, be that none."""
-    done = condition(resource, "Progressing")
-    is_settled = done is not None and done["status"] == "False" and not is_true(resource, "Failed")
-    return is_settled and is_current(resource) and is_true(resource, "Accepted") and is_true(resource, "Quantized")
-
-
-def why_not_served(resource: Resource) -> str:
-    """The sentence of the first condition that is not True."""
-    for condition_type in _IN_ORDER:
-        found = condition(resource, condition_type)
-        if found is not None and found["status"] != "True":
-            return f"{condition_type} is {found['status']}: {found['message']}"
-    return f"it is {resource.get('status', {}).get('phase', 'not looked at by an operator yet')}"
 
 
 def facts(resource: Resource) -> Facts:

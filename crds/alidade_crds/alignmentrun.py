@@ -18,7 +18,7 @@ from alidade_crds.blocks import (
     Training,
 )
 from alidade_crds.evaluation import EvaluationTemplate
-from alidade_crds.jobs import FineTuneJobSpec, RewardTemplate, RunPolicy
+from alidade_crds.jobs import BATCH_RULES, PROCESSES, FineTuneJobSpec, RewardTemplate, RunPolicy
 from alidade_crds.modelserve import ModelServeTemplate
 from alidade_crds.status import JobStatus, ModelInfo
 
@@ -27,6 +27,13 @@ class LocalRef(Spec):
     """A resource of the same namespace."""
 
     name: Name = Field(description="Its name.")
+
+
+# A stage that went before its run would be made again.
+_LIFETIME_RULE = (
+    "!has(self.template) || !has(self.template.ttlSecondsAfterFinished)",
+    "template.ttlSecondsAfterFinished cannot be set: a stage stays as long as its run; set that of the run",
+)
 
 
 class SftStage(Spec):
@@ -41,6 +48,7 @@ class SftStage(Spec):
             "!has(self.model) || !has(self.model.init)",
             "sft.model.init has learned nothing yet: train it in sft.template, or name a trained model",
         ),
+        _LIFETIME_RULE,
     )
 
     template: FineTuneJobSpec | None = Field(None, description="A FineTuneJob that the run makes.")
@@ -63,6 +71,13 @@ class RewardSource(Spec):
             "pattern is set with function regex, and only then",
         ),
         ("!has(self.model) || !has(self.model.init)", "a reward model needs trained weights: model.uri or model.from"),
+        _LIFETIME_RULE,
+        (
+            "!(self.name in ['sft', 'align', 'evaluation', 'gate', 'serve', 'eval']) && "
+            "!self.name.matches('(-raft|-ppo|-dpo)$')",
+            "name is that of another stage; choose another one, such as helpfulness",
+        ),
+        ("!self.name.contains('.')", "name must have no dots: pods are named after it"),
     )
 
     name: Name = Field(description="Name in metrics.")
@@ -278,6 +293,12 @@ class AlignmentRunSpec(RunPolicy):
         (
             "!has(self.prompts) || self.prompts.mix.size() == 0",
             "prompts.mix cannot be used: an alignment takes one set of prompts",
+        ),
+        *BATCH_RULES,
+        (
+            f"self.align.all(step, !has(step.ppo) || step.ppo.miniBatchSize % {PROCESSES} == 0)",
+            "ppo.miniBatchSize must be a multiple of the training processes: compute.workers times processesPerWorker, "
+            "which is gpusPerWorker, or 1 on CPUs, where it is not set",
         ),
     )
 

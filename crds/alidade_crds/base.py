@@ -14,6 +14,10 @@ Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G
 """A Kubernetes quantity, such as `16`, `500m` or `200Gi`."""
 
 
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+"""The name of an environment variable."""
+
+
 class Spec(BaseModel):
     """A block of fields as users write it: camelCase in YAML, unknown fields refused."""
 
@@ -44,4 +48,20 @@ def spec_config(*cel: tuple[str, str]) -> ConfigDict:
     return ConfigDict(json_schema_extra=rules(*cel))
 
 
-__all__ = ["Field", "Name", "Quantity", "Report", "Spec", "Text", "Uri", "rules", "spec_config"]
+NO_CLIMBING = r"!self.uri.matches('(^|/)[.][.](/|$)')", "uri must not climb out of its volume with '..'"
+"""The rule of blocks whose uri is set."""
+
+
+__all__ = [
+    "NO_CLIMBING",
+    "Field",
+    "Name",
+    "Quantity",
+    "Report",
+    "Spec",
+    "Text",
+    "Uri",
+    "VariableName",
+    "rules",
+    "spec_config",
+]

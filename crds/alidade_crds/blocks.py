@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from alidade_crds.base import Name, Quantity, Spec, Text, Uri, rules, spec_config
+from alidade_crds.base import NO_CLIMBING, Name, Quantity, Spec, Text, Uri, VariableName, rules, spec_config
 
 
 class ModelSource(StrEnum):
@@ -64,6 +64,7 @@ class Model(Spec):
             "!has(self.uri) || self.uri.matches('^(hf|s3|gs|pvc|file)://.+')",
             "uri must start with hf://, s3://, gs://, pvc:// or file://",
         ),
+        (f"!has(self.uri) || {NO_CLIMBING[0]}", NO_CLIMBING[1]),
     )
 
     uri: Uri | None = Field(
@@ -131,7 +132,8 @@ class Dataset(Spec):
         (
             "self.uri.matches('^(hf|s3|gs|pvc|configmap|arena|file)://.+')",
             "uri must start with hf://, s3://, gs://, pvc://, configmap://, arena:// or file://",
-        )
+        ),
+        NO_CLIMBING,
     )
 
     uri: Uri = Field(
@@ -266,8 +268,41 @@ class DeepSpeed(Spec):
     config: dict[str, Any] = Field({}, description="Raw DeepSpeed configuration, merged last.")
 
 
+class CredentialVariable(Spec):
+    """An environment variable that is made of a key of a Secret."""
+
+    name: VariableName = Field(description="The variable.")
+    key: str = Field(
+        min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="The Secret's key that it takes."
+    )
+
+
+class Credential(Spec):
+    """A Secret of the same namespace that pods need to reach models and data, such as a token of the hub."""
+
+    secret_name: Name = Field(description="The Secret; the operator itself never reads it.")
+    variables: list[CredentialVariable] = Field(
+        [],
+        max_length=32,
+        description="Environment variables that are made of keys; default: every key is one of its own name, or none "
+        "where the keys are files.",
+    )
+    files: bool = Field(
+        False,
+        description="Whether the keys are mounted as files, in /etc/alidade/credentials/SECRET; a variable is then the "
+        "path of its key's file.",
+    )
+
+
 class Compute(Spec):
     """Where the job runs and what it gets there."""
+
+    model_config = spec_config(
+        (
+            "!has(self.processesPerWorker) || self.gpusPerWorker == 0 || self.processesPerWorker <= self.gpusPerWorker",
+            "processesPerWorker must not be greater than gpusPerWorker: a process trains on a GPU of its own",
+        )
+    )
 
     node_pool: Name | None = Field(None, description="A pool of the operator's configuration; default: its first.")
     workers: int = Field(1, ge=1, le=1024, description="Pods.")
@@ -280,8 +315,14 @@ class Compute(Spec):
     image: str | None = Field(
         None, max_length=512, description="Container image; default: the release's trainer image."
     )
-    queue: Name | None = Field(None, description="Kueue local queue that admits the job.")
+    queue: Name | None = Field(None, description="Kueue local queue that admits the job, or a ModelServe's replicas.")
     priority_class_name: Name | None = Field(None, description="PriorityClass of the pods.")
+    credentials: list[Credential] = Field(
+        [],
+        max_length=8,
+        description="Secrets with which pods reach models and data (HF_TOKEN, AWS_ACCESS_KEY_ID, …), beside those of "
+        "the node pool.",
+    )
 
 
 class Checkpoint(Spec):
@@ -295,7 +336,12 @@ class Output(Spec):
     """Where the model goes."""
 
     model_config = spec_config(
-        ("self.uri.matches('^(s3|gs|pvc|file)://.+')", "uri must start with s3://, gs://, pvc:// or file://")
+        ("self.uri.matches('^(s3|gs|pvc|file)://.+')", "uri must start with s3://, gs://, pvc:// or file://"),
+        NO_CLIMBING,
+        (
+            "!self.uri.matches('^pvc://[^/]+/*$')",
+            "uri must not be the root of a volume: name a folder of its own, pvc://CLAIM/PATH",
+        ),
     )
 
     uri: Uri = Field(description="A folder: pvc://CLAIM/PATH, s3://…, gs://…, or file:///PATH (local cluster only).")

@@ -39,6 +39,7 @@ class Kind:
     status: type[BaseModel]
     columns: tuple[Column, ...]
     change_rules: tuple[tuple[str, str], ...] = ()
+    name_rules: tuple[tuple[str, str], ...] = ()
     scale: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -52,6 +53,13 @@ def frozen(path: str, *, optional: bool = False) -> tuple[str, str]:
     same = f"self.{path} == oldSelf.{path}"
     rule = f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || {same})" if optional else same
     return rule, f"{path} cannot change after creation: delete the resource first, or apply it under a new name"
+
+
+def not_of_itself(kind: str, model: str, *, guard: str = "") -> tuple[str, str]:
+    """The rule that a resource does not wait for its own model. guard: true where there is no such model."""
+    source = f"self.spec.{model}.from"
+    rule = f"{guard}!has({source}) || {source}.kind != '{kind}' || {source}.name != self.metadata.name"
+    return rule, f"spec.{model}.from names the {kind} itself: name another resource, or a model by its uri"
 
 
 # `compute` and the run policy may change: the next attempt takes them up. `deepspeed.config` is free-form, which CEL
@@ -93,6 +101,7 @@ KINDS: tuple[Kind, ...] = (
             frozen("context", optional=True),
             frozen("ghostAttention", optional=True),
         ),
+        name_rules=(not_of_itself("FineTuneJob", "model"),),
     ),
     Kind(
         kind="RewardModel",
@@ -113,6 +122,7 @@ KINDS: tuple[Kind, ...] = (
             _AGE,
         ),
         change_rules=_FROZEN_JOB,
+        name_rules=(not_of_itself("RewardModel", "model"),),
     ),
     Kind(
         kind="AlignmentRun",
@@ -132,6 +142,7 @@ KINDS: tuple[Kind, ...] = (
             Column("Output", ".status.model.uri", description="Where the aligned model is", priority=1),
             _AGE,
         ),
+        name_rules=(not_of_itself("AlignmentRun", "sft.model", guard="!has(self.spec.sft.model) || "),),
     ),
     Kind(
         kind="Evaluation",
@@ -168,6 +179,18 @@ KINDS: tuple[Kind, ...] = (
             Column("Ready", ".status.readyReplicas", "integer", "Replicas that answer"),
             Column("URL", ".status.url", description="Address of the endpoint"),
             _AGE,
+        ),
+        name_rules=(
+            (
+                "!has(self.spec.gateway) || !has(self.spec.gateway.arena) || !has(self.spec.gateway.arena.against) || "
+                "self.spec.gateway.arena.against != self.metadata.name",
+                "spec.gateway.arena.against names the ModelServe itself: name another one, or leave it out to compare "
+                "a canary with the model before",
+            ),
+            (
+                "self.spec.adapters.all(one, one.name != self.metadata.name)",
+                "spec.adapters must not be named like the ModelServe itself, under which clients ask for its base",
+            ),
         ),
         scale={
             "specReplicasPath": ".spec.replicas",
@@ -235,13 +258,20 @@ def _root_schema(kind: Kind) -> dict[str, Any]:
             "kind": {"type": "string", "description": "Name of this type."},
             "metadata": {"type": "object"},
             "spec": spec,
-            "status": structural_schema(kind.status),
+            # Without, a resource that nobody has looked at yet would be as good as finished for kstatus.
+            "status": structural_schema(kind.status) | {"default": {"observedGeneration": -1}},
         },
         "x-kubernetes-validations": [
             {
                 "rule": f"self.metadata.name.size() <= {NAME_LIMIT}",
                 "message": f"metadata.name may have at most {NAME_LIMIT} characters: names of pods are made from it",
-            }
+            },
+            {
+                "rule": "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+                "message": "metadata.name must start with a letter and hold only lower-case letters, digits and '-': "
+                "pods and Services are named after it",
+            },
+            *({"rule": rule, "message": message} for rule, message in kind.name_rules),
         ],
     }
 

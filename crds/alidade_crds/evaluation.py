@@ -137,6 +137,10 @@ class Suite(Spec):
         ("(self.type == 'custom') == has(self.entryPoint)", "entryPoint is needed by, and only for, type custom"),
         ("self.type == 'arena' || !has(self.judge)", "judge is for the arena suite"),
         (
+            "!has(self.rewardModel) || !has(self.rewardModel.init)",
+            "rewardModel.init has learned nothing: name a trained reward model by uri or from",
+        ),
+        (
             "self.template in ['auto', 'alpaca', 'llama2', 'chatml', 'none'] || self.template.contains('{')",
             "template must be auto, alpaca, llama2, chatml, none, or a Jinja template",
         ),
@@ -241,6 +245,10 @@ class EvaluationBlocks(JobBlocks):
     output: Output | None = Field(None, description="Where the results go; default: the workspace volume.")
 
 
+SHARED_OUTPUT_RULE = (
+    "self.compute.workers == 1 || !has(self.output) || !self.output.uri.matches('^(s3|gs)://')",
+    "output.uri must be a volume (pvc://) with more than one of compute.workers: they share their samples there",
+)
 UNIQUE_SUITES_RULE = (
     "self.suites.all(one, self.suites.exists_one(other, "
     "(has(other.name) ? other.name : other.type) == (has(one.name) ? one.name : one.type)))",
@@ -280,6 +288,7 @@ class EvaluationSpec(EvaluationBlocks):
             "models need names of their own",
         ),
         UNIQUE_SUITES_RULE,
+        SHARED_OUTPUT_RULE,
     )
 
     models: list[EvaluatedModel] = Field([], max_length=32, description="Models that are measured one after the other.")
@@ -301,7 +310,14 @@ class EvaluationTemplate(EvaluationBlocks):
     the run's.
     """
 
-    model_config = spec_config(UNIQUE_SUITES_RULE)
+    model_config = spec_config(
+        UNIQUE_SUITES_RULE,
+        SHARED_OUTPUT_RULE,
+        (
+            "self.models.all(one, !(one.name in ['sft', 'aligned']))",
+            "models must not be named sft or aligned, as the run's own are",
+        ),
+    )
 
     models: list[EvaluatedModel] = Field([], max_length=30, description="Further models that are measured.")
 

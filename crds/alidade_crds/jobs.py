@@ -37,7 +37,11 @@ class RunPolicy(Spec):
         False, description="Whether the job's pods are taken away; training goes on from its checkpoint when unset."
     )
     backoff_limit: int = Field(
-        3, ge=0, le=100, description="Failed attempts that are tried again before the job fails."
+        3,
+        ge=0,
+        le=100,
+        description="Failed attempts that are tried again before the job fails; one that its node was taken from is "
+        "always tried again and not counted.",
     )
     active_deadline_seconds: int | None = Field(
         None, ge=1, description="Seconds from the first launch after which the job fails, suspended time not counted."
@@ -77,11 +81,32 @@ EARLY_STOPPING_RULE = (
 )
 
 
+PROCESSES = (
+    "(self.compute.workers * (has(self.compute.processesPerWorker) ? self.compute.processesPerWorker : "
+    "self.compute.gpusPerWorker > 0 ? self.compute.gpusPerWorker : 1))"
+)
+"""The training processes of a spec, in CEL."""
+BATCH_RULES = (
+    (
+        f"self.training.globalBatchSize % {PROCESSES} == 0",
+        "training.globalBatchSize must be a multiple of the training processes: compute.workers times "
+        "processesPerWorker, which is gpusPerWorker, or 1 on CPUs, where it is not set",
+    ),
+    (
+        "type(self.training.microBatchSize) != int || "
+        f"(self.training.globalBatchSize / {PROCESSES}) % self.training.microBatchSize == 0",
+        "training.microBatchSize must divide the sequences of each process: training.globalBatchSize over the "
+        "training processes",
+    ),
+)
+
+
 class FineTuneJobSpec(TrainingJobSpec):
     """One job that pretrains a model or fine-tunes it on demonstrations."""
 
     model_config = spec_config(
         EARLY_STOPPING_RULE,
+        *BATCH_RULES,
         (
             "!has(self.ghostAttention) || (self.method == 'sft' && !has(self.model.init))",
             "ghostAttention samples answers from the start model: it needs method sft, and no model.init",
@@ -131,13 +156,13 @@ class RewardBlocks(TrainingBlocks):
 class RewardModelSpec(RewardBlocks, TrainingJobSpec):
     """One job that trains a reward model on preferences."""
 
-    model_config = spec_config(EARLY_STOPPING_RULE, NO_NEW_MODEL_RULE)
+    model_config = spec_config(EARLY_STOPPING_RULE, *BATCH_RULES, NO_NEW_MODEL_RULE)
 
 
 class RewardTemplate(RewardBlocks):
     """A RewardModel that an AlignmentRun makes."""
 
-    model_config = spec_config(EARLY_STOPPING_RULE, NO_NEW_MODEL_RULE)
+    model_config = spec_config(EARLY_STOPPING_RULE, *BATCH_RULES, NO_NEW_MODEL_RULE)
 
     model: Model | None = Field(None, description="The model it starts from; default: that of the run's SFT stage.")
 

@@ -31,6 +31,15 @@ class OperatorMetric(Word):
         "alidade_operator_serving_reads_total",
         "Counter (outcome): reads of gateways' and replicas' counts; outcome is read, unreachable or malformed.",
     )
+    ADMISSIONS = (
+        "alidade_operator_admissions_total",
+        "Counter (kind, outcome): reviews of resources that are applied; outcome is allowed, warned, denied or error.",
+    )
+    ADMISSION_DURATION = (
+        "alidade_operator_admission_duration_seconds",
+        "Histogram (kind): time from a review's arrival to its answer, in seconds.",
+    )
+    MISSING_KINDS = "alidade_operator_missing_kinds", "Gauge (kind): 1 for each kind that the cluster does not know."
     LEADER = "alidade_operator_leader", "Gauge: 1 while this replica holds the lease, else 0."
 
 
@@ -53,6 +62,25 @@ class RunMetric(Word):
     """Gauges of AlignmentRuns: newest metrics of each step, such as reward, kl and acceptance; gone at the end."""
 
     ALIGNMENT = "alidade_run_alignment", "Gauge (namespace, name, step, metric): newest value of a step's metric."
+
+
+class ResourceMetric(Word):
+    """Gauges of what the resources' statuses say; every replica of the operator tells the same: take the maximum.
+
+    GPU hours and costs are those of resources that no other one has made: an AlignmentRun's are those of its stages.
+    """
+
+    PROBLEM = (
+        "alidade_resource_problem",
+        "Gauge (namespace, name, kind, condition, reason): 1 while a condition says why the resource is in trouble: it "
+        "has failed, waits for something to be mended, was stopped by a guard rail or by its gate.",
+    )
+    QUEUED = (
+        "alidade_resource_queued_seconds",
+        "Gauge (namespace, name, kind): how long the resource has been held back by its queue, in seconds.",
+    )
+    GPU_HOURS = "alidade_resource_gpu_hours", "Gauge (namespace, name, kind): GPUs times hours held so far."
+    COST = "alidade_resource_cost", "Gauge (namespace, name, kind, currency): those at the node pool's price."
 
 
 class TrainerMetric(Word):

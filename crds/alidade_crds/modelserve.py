@@ -45,7 +45,12 @@ class Quantization(Spec):
     """A job that makes the weights smaller and measures what that costs."""
 
     model_config = spec_config(
-        ("has(self.type) == (self.method == 'gguf')", "type is set with method gguf, and only then")
+        ("has(self.type) == (self.method == 'gguf')", "type is set with method gguf, and only then"),
+        (f"!has(self.type) || self.type in {list(GGUF_TYPES)}", f"type must be one of {', '.join(GGUF_TYPES)}"),
+        (
+            "self.method != 'none' || (!has(self.calibration) && !has(self.maxPerplexityIncrease))",
+            "calibration and maxPerplexityIncrease need a method: with none, nothing is measured",
+        ),
     )
 
     method: QuantizationMethod = Field(QuantizationMethod.NONE, description="How weights are made smaller.")
@@ -61,8 +66,23 @@ class Quantization(Spec):
         return self.type if self.method is QuantizationMethod.GGUF else CPU_TYPES.get(self.method)
 
 
+NO_REWARD_MODEL_RULE = (
+    "!has(self.model.from) || self.model.from.kind != 'RewardModel'",
+    "model.from must not name a RewardModel, which judges answers and gives none",
+)
+
+
 class ServedAdapter(Spec):
     """A LoRA adapter served beside the base."""
+
+    model_config = spec_config(
+        ("!has(self.model.init)", "model.init has learned nothing: name an adapter by model.uri or model.from"),
+        NO_REWARD_MODEL_RULE,
+        (
+            "!has(self.model.uri) || self.model.uri.matches('^(pvc|file)://')",
+            "model.uri must be on a volume, pvc://CLAIM/PATH: servers read adapters from there",
+        ),
+    )
 
     name: Name = Field(description="Name under which clients ask for it.")
     model: Model = Field(description="Where the adapter comes from.")
@@ -189,6 +209,17 @@ ARENA_RULE = (
 )
 
 
+ADAPTERS_RULE = (
+    "self.adapters.all(one, self.adapters.exists_one(other, other.name == one.name))",
+    "adapters need names of their own",
+)
+ONE_POD_RULE = (
+    "self.compute.workers == 1 && !has(self.compute.processesPerWorker)",
+    "compute.workers and processesPerWorker cannot be set: a replica is one pod of one server; set replicas, and "
+    "compute.gpusPerWorker to spread a replica over GPUs",
+)
+
+
 class ServingBlocks(Spec):
     """How a model is served."""
 
@@ -215,7 +246,14 @@ class ServingBlocks(Spec):
 class ModelServeSpec(ServingBlocks):
     """A model and how it is served."""
 
-    model_config = spec_config(REPLICAS_RULE, ARENA_RULE)
+    model_config = spec_config(
+        REPLICAS_RULE,
+        ARENA_RULE,
+        ADAPTERS_RULE,
+        ONE_POD_RULE,
+        ("!has(self.model.init)", "model.init has learned nothing: name a trained model by model.uri or model.from"),
+        NO_REWARD_MODEL_RULE,
+    )
 
     model: Model = Field(description="The model that is served.")
 
@@ -223,7 +261,7 @@ class ModelServeSpec(ServingBlocks):
 class ModelServeTemplate(ServingBlocks):
     """A ModelServe that an AlignmentRun makes, of the aligned model."""
 
-    model_config = spec_config(REPLICAS_RULE, ARENA_RULE)
+    model_config = spec_config(REPLICAS_RULE, ARENA_RULE, ADAPTERS_RULE, ONE_POD_RULE)
 
 
 class QuantizationReport(Report):

@@ -4,7 +4,7 @@ from alidade_crds.words import Word
 
 
 class ConditionType(Word):
-    """Facts about a resource. All are positive: True is where a resource is headed, Failed and Suspended apart."""
+    """Facts about a resource. All are positive: True is where a resource is headed, the last four apart."""
 
     ACCEPTED = "Accepted", "The spec makes sense here: its references resolve, its node pool and volumes exist."
     FITS = "Fits", "The memory estimate is within what the node pool's GPUs, or the pod's memory, offer."
@@ -23,6 +23,8 @@ class ConditionType(Word):
     SUCCEEDED = "Succeeded", "The result is complete at its place."
     FAILED = "Failed", "The resource has ended without a result and is not tried again."
     SUSPENDED = "Suspended", "The resource holds no pods because someone asked for that."
+    RECONCILING = "Reconciling", "The resource is on its way; absent otherwise. Flux and kstatus look for it."
+    STALLED = "Stalled", "It does not go on by itself, and why; absent otherwise. Flux and kstatus look for it."
 
 
 class Reason(Word):
@@ -53,6 +55,7 @@ class Reason(Word):
     LAUNCH_REFUSED = "LaunchRefused", "The API server refused the training job; the message has its words."
     RETRYING = "Retrying", "An attempt failed; the next one starts after a delay."
     PODS_PENDING = "PodsPending", "Pods wait for a node or a volume."
+    INTERRUPTED = "Interrupted", "A pod's node, or its room there, is being taken away; its checkpoint is being saved."
     RUNNING = "Running", "Pods are running."
     NOT_FINISHED = "NotFinished", "The resource is still on its way."
 
@@ -93,6 +96,22 @@ class Reason(Word):
     NOT_FAILED = "NotFailed", "Nothing has failed for good."
 
 
+FINAL = frozenset(
+    {
+        Reason.FEATURE_NOT_AVAILABLE,
+        Reason.INVALID_SPEC,
+        Reason.NAME_TOO_LONG,
+        Reason.NODE_POOL_UNKNOWN,
+        Reason.TOO_MANY_GPUS,
+        Reason.FILE_URI_NOT_ALLOWED,
+        Reason.HOST_NOT_ALLOWED,
+        Reason.METRIC_UNKNOWN,
+        Reason.EXCEEDS_MEMORY,
+    }
+)
+"""Reasons that only another spec answers, or another configuration of the operator."""
+
+
 class FailureReason(Word):
     """Why a training process ended without a model."""
 
@@ -104,7 +123,7 @@ class FailureReason(Word):
     MODEL_NOT_FOUND = "ModelNotFound", "No model at the address."
     MODEL_INVALID = "ModelInvalid", "The folder is not a complete model in Hugging Face format."
     MODEL_UNSAFE = "ModelUnsafe", "The weights are a pickle, which can run code; only safetensors are loaded."
-    DIGEST_MISMATCH = "DigestMismatch", "The model is not the one that the platform made there."
+    DIGEST_MISMATCH = "DigestMismatch", "The model, or a file, is not the one that the platform made there."
     CONFIG_INVALID = "ConfigInvalid", "Settings do not go together; the message names them."
     OUT_OF_MEMORY = "OutOfMemory", "A process ran out of memory; the message names the settings that need less."
     DISK_FULL = "DiskFull", "The output volume is full."
@@ -121,6 +140,7 @@ class FailureReason(Word):
     ENTRY_POINT_FAILED = "EntryPointFailed", "A suite's Python function is missing, fails, or returns no numbers."
     CRASHED = "Crashed", "The process ended by an unexpected error; its log has the trace."
     KILLED = "Killed", "The process was killed from outside."
+    INTERRUPTED = "Interrupted", "A node, or the room on it, was taken away; spec.backoffLimit does not count that."
     EVICTED = "Evicted", "The pod was evicted from its node."
     IMAGE_MISSING = "ImageMissing", "The container image cannot be pulled."
     RESULT_LOST = "ResultLost", "The process ended well, but its result could not be read."

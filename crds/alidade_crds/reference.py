@@ -110,6 +110,7 @@ def metrics_reference() -> str:
         "Operator": metric_names.OperatorMetric,
         "Jobs, as the operator sees them": metric_names.JobMetric,
         "Alignment runs, as the operator sees them": metric_names.RunMetric,
+        "Resources, as the operator sees them": metric_names.ResourceMetric,
         "Training processes": metric_names.TrainerMetric,
         "Evaluations, as the operator sees them": metric_names.ResultMetric,
         "Evaluation processes": metric_names.EvaluationMetric,

@@ -57,6 +57,9 @@ class FailureInfo(Report):
     reason: str = Field(max_length=256, description="One CamelCase word.")
     message: str = Field(max_length=4096, description="What happened and what to do.")
     exit_code: int | None = Field(None, description="Exit code of the process.")
+    interrupted: bool | None = Field(
+        None, description="Whether its node, or the room on it, was taken away; set only then."
+    )
     at: datetime = Field(description="When it was noticed.")
 
 
@@ -72,7 +75,7 @@ class ResourceStatus(Report):
     """What every kind reports."""
 
     observed_generation: int | None = Field(
-        None, ge=0, description="Generation of the resource that this status describes."
+        None, ge=-1, description="Generation of the resource that this status describes; -1 before the first look."
     )
     phase: str | None = Field(None, max_length=32, description="Summary for people; programs read the conditions.")
     conditions: list[Condition] = Field(
@@ -90,6 +93,12 @@ class JobStatus(ResourceStatus):
     model: ModelInfo | None = Field(None, description="The model, once there is one.")
     metrics: dict[str, float] = Field({}, description="Final metrics.")
     attempts: int = Field(0, ge=0, description="Times the job was launched.")
+    interruptions: int | None = Field(
+        None,
+        ge=0,
+        description="Attempts that ended because their node, or the room on it, was taken away; spec.backoffLimit does "
+        "not count them. Absent for none.",
+    )
     last_failure: FailureInfo | None = Field(None, description="The newest failed attempt.")
     started_at: datetime | None = Field(None, description="When the first pod ran.")
     finished_at: datetime | None = Field(None, description="When the job succeeded or failed for good.")

@@ -5,6 +5,8 @@ from typing import Literal, get_args
 
 Scheme = Literal["hf", "s3", "gs", "pvc", "configmap", "arena", "file"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
+REMOTE = ("hf", "s3", "gs")
+"""What a pod fetches from elsewhere."""
 
 
 class UriError(ValueError):

@@ -18,10 +18,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from alidade_crds.contract import SCRATCH_ENV, VOLUMES_ENV
+from alidade_crds.contract import CACHE_ENV, SCRATCH_ENV, VOLUMES_ENV
 from alidade_crds.reasons import FailureReason
 from alidade_crds.uris import Location, UriError, parse_uri
 from alidade_engine.failures import JobFailure
+from alidade_engine.transfer import IntegrityError, fetch, upload
 
 # What a model folder needs; pickles are never fetched.
 MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt", "*.py"]
@@ -36,15 +37,24 @@ class Locations:
 
     volumes: parent of one folder per claim, and of `configmaps/NAME`.
     scratch: a folder that may be lost when the pod ends.
+    kept: a folder for what is fetched from elsewhere, which other pods share.
     """
 
     volumes: Path
     scratch: Path
+    kept: Path | None = None
+
+    @property
+    def cache(self) -> Path:
+        """Where what was fetched is kept: for all jobs that share the folder, else for this pod."""
+        return self.kept or self.scratch / "fetched"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Locations":
-        """The folders that a training container is told by ALIDADE_VOLUMES and ALIDADE_SCRATCH."""
-        return cls(Path(environment.get(VOLUMES_ENV, "/volumes")), Path(environment.get(SCRATCH_ENV, "/scratch")))
+        """The folders that a container is told by ALIDADE_VOLUMES, ALIDADE_SCRATCH and ALIDADE_CACHE."""
+        volumes, scratch = environment.get(VOLUMES_ENV, "/volumes"), environment.get(SCRATCH_ENV, "/scratch")
+        kept = environment.get(CACHE_ENV)
+        return cls(Path(volumes), Path(scratch), Path(kept) if kept else None)
 
     def resolve_data(self, uri: str, *, field: str = "dataset.uri") -> Path:
         """The file or folder of records at an address, fetched when it is remote.
@@ -109,7 +119,7 @@ class Locations:
             return
         location = _parse(uri, field)
         filesystem = _filesystem(location, field)
-        _reach(lambda: filesystem.put(f"{local}/", f"{location.root}/{location.path}/", recursive=True), uri, field)
+        _reach(lambda: upload(local, filesystem, f"{location.root}/{location.path}"), uri, field)
 
     def _local(self, location: Location) -> Path:
         if location.scheme == "file":
@@ -121,19 +131,9 @@ class Locations:
     def _local_or_fetched(self, location: Location, field: str, absent: FailureReason) -> Path:
         if location.scheme not in _PACKAGES:
             return self._local(location)
-        target = self.scratch / "fetched" / location.scheme / location.root / location.path
         filesystem = _filesystem(location, field)
         remote = f"{location.root}/{location.path}"
-
-        def fetch() -> None:
-            if filesystem.isdir(remote):
-                filesystem.get(f"{remote}/", f"{target}/", recursive=True)
-            else:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                filesystem.get_file(remote, str(target))
-
-        _reach(fetch, str(location), field, absent)
-        return target
+        return _reach(lambda: fetch(filesystem, remote, self.cache / location.scheme), str(location), field, absent)
 
     def _fetch_hub(self, location: Location, field: str, *, repo_type: str, patterns: list[str]) -> Path:
         not_found = FailureReason.MODEL_NOT_FOUND if repo_type == "model" else FailureReason.DATA_NOT_FOUND
@@ -229,6 +229,12 @@ def _reach(action: Callable[[], _T], uri: str, field: str, absent: FailureReason
     except PermissionError as error:
         raise JobFailure(
             absent, f"{field} is {uri}; access was refused. Check the credentials given to the pod."
+        ) from error
+    except IntegrityError as error:
+        raise JobFailure(
+            FailureReason.DIGEST_MISMATCH,
+            f"{field} is {uri}; {error}. Wait until its upload has ended, or have it made again.",
+            retryable=True,
         ) from error
     except OSError as error:
         _refuse_full_disk(error, uri, field)

@@ -27,10 +27,11 @@ FIRST_BACKOFF_S, LAST_BACKOFF_S, BACKOFF_RESET_S = 1.0, 30.0, 60.0
 KILLED_PAUSE_S = 0.2
 FIRST_SIGNAL_CODE = 128
 
-# What the operator is told about this machine: one pool without GPUs, and files of the machine may be named.
+# What the operator is told about this machine: one pool without GPUs; its files and its own addresses may be named.
 OPERATOR_CONFIG = {
     "nodePools": [{"name": "local", "gpusPerNode": 0}],
     "allowFileUris": True,
+    "allowPrivateHosts": True,
     "metricsHost": "127.0.0.1",
     "metricsPort": 0,
     "retryDelayS": 2,

@@ -64,6 +64,15 @@ POD_MONITOR = Kind("monitoring.coreos.com", "v1", "podmonitors", "PodMonitor")
 CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
 CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 EVENT = Kind("", "v1", "events", "Event")
+SECRET = Kind("", "v1", "secrets", "Secret")
+WEBHOOK_CONFIGURATION = Kind(
+    "admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration"
+)
+WORKLOADS = (
+    Kind("kueue.x-k8s.io", "v1beta2", "workloads", "Workload"),
+    Kind("kueue.x-k8s.io", "v1beta1", "workloads", "Workload"),
+)
+"""Kueue's, the newest version first: 0.14 and older have the other one only."""
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 POLICY_KINDS = (DISRUPTION_BUDGET, NETWORK_POLICY, AUTOSCALER, SCALED_OBJECT, POD_MONITOR)
 """What a served model's pods have around them."""
@@ -126,8 +135,8 @@ class Api:
         """Closes the connections."""
         await self._session.close()
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> JsonObject:
-        """One object."""
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> JsonObject:
+        """One object; namespace: None for one of the cluster."""
         return await self._call("GET", kind, kind.path(namespace, name))
 
     async def list(self, kind: Kind, *, namespace: str | None, selector: str = "") -> tuple[list[JsonObject], str]:
@@ -165,7 +174,7 @@ class Api:
             "PATCH", kind, path, params=params, body=body, content_type="application/merge-patch+json"
         )
 
-    async def replace(self, kind: Kind, namespace: str, body: JsonObject) -> JsonObject:
+    async def replace(self, kind: Kind, namespace: str | None, body: JsonObject) -> JsonObject:
         """Writes an object whole; a resourceVersion in it that is not the newest is an ApiError with `conflict`."""
         return await self._call("PUT", kind, kind.path(namespace, body["metadata"]["name"]), body=body)
 

@@ -124,6 +124,14 @@ class Cache:
         """One object, or None."""
         return self._objects.get(key.kind, {}).get((key.namespace, key.name))
 
+    def proposing(self, kind: Kind, body: JsonObject, *, alone: bool) -> "Cache":
+        """What would be known if a resource were as proposed. alone: and if there were no other resource of ours."""
+        imagined = _Proposing(key_of(kind, body), trim(kind, body), alone=alone)
+        imagined._objects, imagined._gone = self._objects, self._gone
+        imagined._children, imagined._dependents, imagined._alike = self._children, self._dependents, self._alike
+        imagined.missing_kinds = self.missing_kinds
+        return imagined
+
     def all(self, kind: Kind) -> Iterator[JsonObject]:
         """Every object of a kind."""
         yield from self._objects.get(kind.kind, {}).values()
@@ -249,6 +257,25 @@ def _inputs_of(body: JsonObject) -> set[str]:
 
 def _inputs_key(namespace: str, inputs: str) -> Key:
     return Key("inputs", namespace, inputs)
+
+
+_OURS = frozenset(kind.kind for kind in PARENT_KINDS)
+
+
+class _Proposing(Cache):
+    """A cache that answers for one resource with a body that nobody has stored."""
+
+    def __init__(self, key: Key, body: JsonObject, *, alone: bool) -> None:
+        super().__init__()
+        self._key = key
+        self._body = body
+        self._alone = alone
+
+    def get(self, key: Key) -> JsonObject | None:
+        """One object, or None."""
+        if key == self._key:
+            return self._body
+        return None if self._alone and key.kind in _OURS else super().get(key)
 
 
 _KEPT_METADATA = frozenset(

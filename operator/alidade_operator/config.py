@@ -6,15 +6,60 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from alidade_crds.base import Name, Quantity, Spec
+from alidade_crds.blocks import Credential
+from alidade_operator.hosts import HostPolicy, entry_error
 
 CONFIG_ENV = "ALIDADE_CONFIG"
 
 
 class ConfigError(ValueError):
     """The configuration file cannot be used; the message names file, field and what was found."""
+
+
+class GangScheduling(Spec):
+    """A scheduler that starts all pods of a job together or none: Volcano, or scheduler-plugins' coscheduling."""
+
+    scheduler: str = Field(
+        "volcano",
+        min_length=1,
+        max_length=63,
+        description="schedulerName of the pods: volcano, or that of a scheduler with the plugin Coscheduling, such as "
+        "scheduler-plugins-scheduler. The training operator is started with the same --gang-scheduler-name.",
+    )
+    queue: Name | None = Field(None, description="Volcano's queue; default: its own.")
+    timeout_s: int | None = Field(
+        None, ge=1, description="Seconds that scheduler-plugins waits for the last pod of a job; default: its own."
+    )
+
+    @property
+    def is_volcano(self) -> bool:
+        """Whether it is Volcano."""
+        return self.scheduler == "volcano"
+
+
+class Proxy(Spec):
+    """Proxies between the cluster and the outside."""
+
+    http: str | None = Field(None, max_length=1024, description="HTTP_PROXY.")
+    https: str | None = Field(None, max_length=1024, description="HTTPS_PROXY; default: http.")
+    no_proxy: list[str] = Field(
+        [],
+        max_length=128,
+        description="NO_PROXY beside this pod, *.svc, *.cluster.local and the metadata server, which it always holds.",
+    )
+
+
+class CaBundle(Spec):
+    """Certificates that pods trust instead of their images'."""
+
+    config_map: Name = Field(
+        description="ConfigMap of the job's namespace, such as trust-manager keeps one in each. It replaces what "
+        "images trust: it has to hold public authorities, too, where pods reach the internet."
+    )
+    key: str = Field("ca.crt", min_length=1, max_length=253, description="Its key that holds PEM certificates.")
 
 
 class NodePool(Spec):
@@ -36,6 +81,63 @@ class NodePool(Spec):
     peak_tflops: float | None = Field(None, gt=0, description="Peak of one GPU in bf16, for the MFU metric.")
     env: list[dict[str, Any]] = Field([], description="Further environment of the workers, such as NCCL settings.")
     runtime_class_name: str | None = Field(None, description="RuntimeClass of the pods.")
+    extra_resources: dict[str, Quantity] = Field(
+        {},
+        description="Further resources of each worker of a training job of several, such as rdma/hca: what their "
+        "traffic with one another takes.",
+    )
+    affinity: dict[str, Any] = Field({}, description="Affinity of the pods, as a pod's spec.affinity.")
+    topology_key: str | None = Field(
+        None,
+        max_length=316,
+        description="Label of the nodes by which workers of one job prefer to be near one another, such as one for the "
+        "rack.",
+    )
+    pod_annotations: dict[str, str] = Field(
+        {}, description="Annotations of the pods, such as those that keep an autoscaler from moving them."
+    )
+    gang_scheduling: GangScheduling | None = Field(
+        None, description="Scheduler that starts all pods of a job or none; default: the cluster's own."
+    )
+    service_account_name: Name | None = Field(
+        None,
+        description="ServiceAccount of the job's namespace that a cloud takes for an identity; default: the "
+        "namespace's default. No pod gets its Kubernetes token.",
+    )
+    credentials: list[Credential] = Field(
+        [], max_length=8, description="Secrets of the job's namespace with which pods reach models and data."
+    )
+    termination_grace_s: int | None = Field(
+        None,
+        ge=1,
+        le=3600,
+        description="Seconds a stopped worker has to save its checkpoint; on spot nodes not more than their notice. "
+        "Default: that of all pools.",
+    )
+
+
+class Admission(Spec):
+    """The webhook that tells whoever applies a resource what its condition Accepted would say."""
+
+    enabled: bool = Field(False, description="Whether every replica of the operator answers admission reviews.")
+    host: str = Field("0.0.0.0", description="Address of the webhook.")
+    port: int = Field(9443, ge=0, le=65535, description="Its port; 0 takes a free one and logs it.")
+    certificate_folder: str | None = Field(
+        None,
+        max_length=1024,
+        description="Folder with tls.crt and tls.key, such as a Secret of cert-manager's, taken up again when they "
+        "change; without, the operator signs a certificate itself.",
+    )
+    service: Name = Field(
+        "alidade-webhook", description="Service in operatorNamespace that leads to it: the name that it signs for."
+    )
+    secret: Name = Field(
+        "alidade-webhook-certificate",
+        description="Secret in operatorNamespace through which replicas share the certificate that they have signed.",
+    )
+    configuration: Name = Field(
+        "alidade", description="ValidatingWebhookConfiguration whose caBundle it keeps in step with that certificate."
+    )
 
 
 class OperatorConfig(Spec):
@@ -62,13 +164,31 @@ class OperatorConfig(Spec):
     )
     image_pull_secrets: list[Name] = Field([], description="Secrets of the job's namespace that pull the image.")
     workspace_claim: Name = Field("alidade-workspace", description="Claim that takes outputs without an address.")
+    cache_claim: Name | None = Field(
+        None,
+        description="Claim of the job's namespace on which models and data of hf://, s3:// and gs:// are kept, so that "
+        "each is fetched once for all jobs; default: every pod fetches for itself.",
+    )
     allow_file_uris: bool = Field(False, description="Whether file:// addresses are accepted (local cluster only).")
+    allow_private_hosts: bool = Field(
+        False,
+        description="Whether addresses may point to loopback, private networks and names of the cluster; link-local "
+        "hosts and the metadata services of clouds only by allowedHosts.",
+    )
+    allowed_hosts: list[str] = Field(
+        [],
+        max_length=256,
+        description="Private hosts that addresses may point to all the same: names, *.DOMAIN, addresses, and networks "
+        "such as 10.1.0.0/16.",
+    )
     run_as_user: int = Field(1000, ge=1, description="User and group of the training processes.")
     termination_grace_s: int = Field(
         120, ge=1, le=3600, description="Seconds a stopped worker has to save its checkpoint."
     )
     retry_delay_s: float = Field(10, gt=0, description="Seconds before the second attempt; doubles with each.")
     retry_delay_max_s: float = Field(300, gt=0, description="Longest delay between two attempts, in seconds.")
+    proxy: Proxy | None = Field(None, description="Proxies that pods use to fetch models and data.")
+    ca_bundle: CaBundle | None = Field(None, description="Certificates that pods trust when they do; default: images'.")
     network_policies: bool = Field(
         True, description="Whether NetworkPolicies let traffic to served models' pods through on their port only."
     )
@@ -92,10 +212,27 @@ class OperatorConfig(Spec):
     )
     metrics_host: str = Field("0.0.0.0", description="Address of /metrics, /healthz and /readyz.")
     metrics_port: int = Field(9090, ge=0, le=65535, description="Its port; 0 takes a free one and logs it.")
+    admission: Admission = Field(
+        default_factory=Admission, description="The webhook that tells whoever applies a resource what is wrong."
+    )
     leader_election: bool = Field(False, description="Whether replicas take turns by a Lease; one replica needs none.")
     leader_namespace: Name = Field("alidade-system", description="Namespace of the Lease.")
     lease_duration_s: int = Field(15, ge=3, description="Seconds after which a silent leader is replaced.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line.")
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, entries: list[str]) -> list[str]:
+        wrong = [found for entry in entries if (found := entry_error(entry)) is not None]
+        if wrong:
+            raise ValueError(wrong[0])
+        return entries
+
+    @property
+    def hosts(self) -> HostPolicy:
+        """Where addresses may point to."""
+        known = frozenset((self.operator_namespace, self.monitoring_namespace))
+        return HostPolicy(self.allow_private_hosts, tuple(self.allowed_hosts), known)
 
     def pool(self, name: str | None) -> NodePool | None:
         """The pool of a name, the first one for None, or None when there is no such pool."""

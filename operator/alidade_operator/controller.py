@@ -14,7 +14,8 @@ from typing import Any
 
 from alidade_crds.contract import GatewayDocument, ProgressDocument
 from alidade_crds.evaluation import EvaluationStatus
-from alidade_crds.status import JobStatus
+from alidade_crds.status import Condition, JobStatus
+from alidade_operator import resourcegauges
 from alidade_operator.adapterloader import AdapterLoader
 from alidade_operator.api import (
     ALIGNMENT_RUN,
@@ -34,6 +35,7 @@ from alidade_operator.cache import Cache, Key, key_of, parent_key
 from alidade_operator.config import ConfigError, OperatorConfig, read_config
 from alidade_operator.executor import Executor, OutdatedPlanError
 from alidade_operator.metrics import (
+    MISSING_KINDS,
     QUEUE_DEPTH,
     QUEUE_WAIT,
     RECONCILE_DURATION,
@@ -270,10 +272,18 @@ class Controller:
         self._after(key, plan)
         return "changed" if plan.status is not None or plan.children or plan.deletions else "unchanged"
 
-    async def _plan(self, kind: Kind, body: JsonObject) -> tuple[Plan, datetime]:
+    async def foresee(self, kind: Kind, body: JsonObject, *, alone: bool = False) -> list[Condition]:
+        """The conditions that a resource would have if it were as proposed; nothing is done about it.
+
+        They come from the very plan that a reconcile makes. alone: as if there were no other resource of ours.
+        """
+        plan, _ = await self._plan(kind, body, self._cache.proposing(kind, body, alone=alone))
+        return (plan.status or parse_status(STATUSES.get(kind.kind, JobStatus), body)).conditions
+
+    async def _plan(self, kind: Kind, body: JsonObject, cache: Cache | None = None) -> tuple[Plan, datetime]:
         """What is to be done, and the time as of which."""
         told = (self._progress.documents, self._serving.documents, self._adapters.loaded)
-        seen = Sight(self._cache, self._api, self.config, *told)
+        seen = Sight(cache or self._cache, self._api, self.config, *told)
         body = with_arenas_resolved(body, self.config)
         if kind is ALIGNMENT_RUN:
             run = AlignmentRun.parse(body)
@@ -312,11 +322,15 @@ class Controller:
     def refresh_gauges(self) -> None:
         """Brings the gauges that count up to date."""
         QUEUE_DEPTH.set(len(self._queue))
+        MISSING_KINDS.clear()
+        for name in self._cache.missing_kinds:
+            MISSING_KINDS.labels(name).set(1)
         RESOURCES.clear()
         for kind in PARENT_KINDS:
             phases = Counter((body.get("status") or {}).get("phase") or "New" for body in self._cache.all(kind))
             for phase, count in phases.items():
                 RESOURCES.labels(kind.kind, phase).set(count)
+        resourcegauges.refresh((body for kind in PARENT_KINDS for body in self._cache.all(kind)), self._clock())
 
 
 def kind_named(name: str) -> Kind:

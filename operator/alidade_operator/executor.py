@@ -200,6 +200,7 @@ def _refused(
         # What the plan says of job and replicas is not so; what was served is, as it was.
         conditions = Conditions(before.conditions, generation=generation, now=now)
         conditions.set(ConditionType.PROGRESSING, "True", Reason.LAUNCH_REFUSED, message)
+        conditions.summarize("Waiting")
         return before.model_copy(update={"phase": "Waiting", "conditions": conditions.list()})
     launched = [item for item in before.conditions if item.type == ConditionType.LAUNCHED]
     conditions = Conditions([*planned.conditions, *launched], generation=generation, now=now)

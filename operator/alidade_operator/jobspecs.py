@@ -1,11 +1,11 @@
 """The specs that make a training job, and what differs between them: stage, addresses, particulars of the document."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from alidade_crds.blocks import Dataset, Model
 from alidade_crds.contract import JobAlignment, Stage
-from alidade_crds.evaluation import EvaluationSpec
+from alidade_crds.evaluation import EvaluationSpec, Suite
 from alidade_crds.jobs import FineTuneJobSpec, JobBlocks, Method, RewardModelSpec, TrainingJobSpec
 from alidade_operator.api import EVALUATION, FINE_TUNE_JOB, REWARD_MODEL
 
@@ -93,6 +93,23 @@ def _evaluated_uris(spec: EvaluationSpec, field: str) -> Iterator[tuple[str, str
                 yield f"{field}.suites[{index}].{name}", uri
     for index, uri in enumerate(spec.leak_check.training_data if spec.leak_check is not None else ()):
         yield f"{field}.leakCheck.trainingData[{index}]", uri
+
+
+def urls(spec: JobBlocks, field: str = "spec") -> Iterator[tuple[str, str]]:
+    """Every server that the pods of a job's spec ask, with the field that holds its address."""
+    if isinstance(spec, EvaluationSpec):
+        if spec.endpoint is not None and spec.endpoint.url is not None:
+            yield f"{field}.endpoint.url", spec.endpoint.url
+        yield from judge_urls(spec.suites, field)
+    if isinstance(spec, TrainingJobSpec) and spec.tracking is not None and spec.tracking.mlflow is not None:
+        yield f"{field}.tracking.mlflow.uri", spec.tracking.mlflow.uri
+
+
+def judge_urls(suites: Sequence[Suite], field: str) -> Iterator[tuple[str, str]]:
+    """The servers that suites ask for verdicts. field: where the spec of the suites stands."""
+    for index, suite in enumerate(suites):
+        if suite.judge is not None:
+            yield f"{field}.suites[{index}].judge.url", suite.judge.url
 
 
 def _alignment_uris(alignment: JobAlignment, field: str) -> Iterator[tuple[str, str]]:

@@ -12,9 +12,10 @@ from typing import Any
 
 import aiohttp
 
+from alidade_operator.admissionserver import AdmissionServer, certificate_source
 from alidade_operator.api import Api, Connection, Kind
 from alidade_operator.config import CONFIG_ENV, OperatorConfig, load_config
-from alidade_operator.controller import Controller
+from alidade_operator.controller import Controller, end_with
 from alidade_operator.health import HealthServer
 from alidade_operator.leader import Leader
 from alidade_operator.resync import WATCHED_KINDS, selector_of
@@ -135,12 +136,22 @@ async def start(settings: kopf.OperatorSettings, memo: Any, **_: Any) -> None:
     )
     await health.start()
     leader = Leader(api, config) if config.leader_election else None
-    memo.api, memo.controller, memo.health, memo.leader = api, controller, health, leader
+    admission = _admission(config, api, controller) if config.admission.enabled else None
+    if admission is not None:
+        admission.start().add_done_callback(end_with)
+    memo.api, memo.controller, memo.health, memo.leader, memo.admission = api, controller, health, leader, admission
     controller.start(may_work=leader.start() if leader is not None else None)
+
+
+def _admission(config: OperatorConfig, api: Api, controller: Controller) -> AdmissionServer:
+    source = certificate_source(config, api)
+    return AdmissionServer(config.admission, source, controller, is_ready=controller.ready.is_set)
 
 
 async def stop(memo: Any, **_: Any) -> None:
     """Ends what start() began."""
+    if memo.admission is not None:
+        await memo.admission.stop()
     await memo.controller.stop()
     if memo.leader is not None:
         await memo.leader.stop()

@@ -28,10 +28,18 @@ QUEUE_WAIT = Histogram(
 )
 API_CALLS = counter(OperatorMetric.API_CALLS, ["verb", "resource", "code"])
 RESOURCES = Gauge(OperatorMetric.RESOURCES, OperatorMetric.RESOURCES.meaning, ["kind", "phase"])
+MISSING_KINDS = Gauge(OperatorMetric.MISSING_KINDS, OperatorMetric.MISSING_KINDS.meaning, ["kind"])
 WATCH_EVENTS = counter(OperatorMetric.WATCH_EVENTS, ["resource"])
 RESYNC_REPAIRS = counter(OperatorMetric.RESYNC_REPAIRS, ["resource"])
 PROGRESS_READS = counter(OperatorMetric.PROGRESS_READS, ["outcome"])
 SERVING_READS = counter(OperatorMetric.SERVING_READS, ["outcome"])
+ADMISSIONS = counter(OperatorMetric.ADMISSIONS, ["kind", "outcome"])
+ADMISSION_DURATION = Histogram(
+    OperatorMetric.ADMISSION_DURATION,
+    OperatorMetric.ADMISSION_DURATION.meaning,
+    ["kind"],
+    buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3),
+)
 LEADER = Gauge(OperatorMetric.LEADER, OperatorMetric.LEADER.meaning)
 
 _JOB_GAUGES = {metric: Gauge(metric, metric.meaning, ["namespace", "name", "kind"]) for metric in JobMetric}

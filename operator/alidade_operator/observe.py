@@ -9,7 +9,19 @@ from alidade_crds.evaluation import EvaluationSpec
 from alidade_crds.jobs import TrainingJobSpec
 from alidade_crds.status import ModelInfo
 from alidade_crds.uris import UriError, parse_uri
-from alidade_operator.api import CLAIM, CONFIG_MAP, JOB, MODEL_SERVE, POD, PYTORCH_JOB, Api, ApiError, JsonObject, Kind
+from alidade_operator.api import (
+    CLAIM,
+    CONFIG_MAP,
+    JOB,
+    MODEL_SERVE,
+    POD,
+    PYTORCH_JOB,
+    WORKLOADS,
+    Api,
+    ApiError,
+    JsonObject,
+    Kind,
+)
 from alidade_operator.cache import Cache, Key, references
 from alidade_operator.config import OperatorConfig
 from alidade_operator.jobspecs import addresses
@@ -22,12 +34,14 @@ from alidade_operator.resources.observation import (
     EndpointView,
     Observed,
     PodView,
+    QueueView,
     ReplicaLoad,
     SourceView,
     TrainingJobView,
     batch_job_view,
     endpoint_view,
     pod_view,
+    queue_view,
     source_view,
     training_job_view,
 )
@@ -126,8 +140,35 @@ async def observe(job: TrainingJob, sight: Sight, *, start: ModelInfo | None = N
         sources=sources,
         endpoint=_endpoint(job, cache),
         progress=sight.progress.get(master.uid) if master is not None else None,
+        queue=await _queue(job, jobs, sight),
         training_operator=PYTORCH_JOB.kind not in cache.missing_kinds,
     )
+
+
+# Kueue's label of the Workload that it makes for a job.
+_JOB_UID_LABEL = "kueue.x-k8s.io/job-uid"
+_KUEUE_MISSING = QueueView(
+    "KueueMissing", "the cluster has no Kueue; install it, or leave spec.compute.queue out and apply anew"
+)
+
+
+async def _queue(job: TrainingJob, jobs: Iterable[TrainingJobView], sight: Sight) -> QueueView | None:
+    """What Kueue says of a job of ours that is held back; None where none is, or where it may not be asked."""
+    waiting = next((item for item in jobs if item.owned and item.suspended and not item.terminating), None)
+    if waiting is None or job.spec is None or job.spec.compute.queue is None:
+        return None
+    for kind in WORKLOADS:
+        try:
+            found, _ = await sight.api.list(kind, namespace=job.namespace, selector=f"{_JOB_UID_LABEL}={waiting.uid}")
+        except ApiError as error:
+            # Its words are for people; no job waits for the right to read them.
+            if error.status == 403:
+                return None
+            if not error.not_found:
+                raise
+            continue
+        return queue_view(found)
+    return _KUEUE_MISSING
 
 
 def _of_others(job: TrainingJob, known: set[str], cache: Cache) -> list[TrainingJobView]:

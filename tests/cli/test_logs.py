@@ -26,7 +26,8 @@ class Pods(Cluster):
         if name is None:
             return []
         container = SimpleNamespace(name="main")
-        return [SimpleNamespace(metadata=SimpleNamespace(name=name), spec=SimpleNamespace(containers=[container]))]
+        metadata = SimpleNamespace(name=name, creation_timestamp=0)
+        return [SimpleNamespace(metadata=metadata, spec=SimpleNamespace(containers=[container]))]
 
     def log_lines(self, pod: str, container: str, *, follow: bool) -> Iterator[str]:
         yield f"{pod} {container} {follow}"
@@ -61,7 +62,7 @@ def test_the_log_is_that_of_the_jobs_first_pod(kind: str, pod: str, capsys: pyte
 
 
 def test_a_log_that_went_with_its_pods_is_said_to_be_gone() -> None:
-    with pytest.raises(CommandFailed, match="the pods of a-1 are gone"):
+    with pytest.raises(CommandFailed, match="the pods of Evaluation a are gone"):
         print_logs(cluster_with({}, Evaluation_a=EVALUATION), kind_named("Evaluation"), "a", follow=False)
 
 

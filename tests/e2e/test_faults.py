@@ -69,6 +69,30 @@ def test_a_killed_worker_costs_one_attempt_and_changes_nothing_of_the_loss_curve
     assert "Retrying" in reasons, reasons
 
 
+def test_a_job_whose_node_goes_saves_its_work_and_goes_on_elsewhere_at_no_attempts_cost(
+    trained_on_sums: Cluster,
+) -> None:
+    cluster = trained_on_sums
+    # It has no failure to spare, and without what it saves at SIGTERM it would begin at step 200 again.
+    apply(cluster, finetune_job("spot", steps=400, checkpoint={"everySteps": 200}, backoffLimit=0))
+    wait_until(lambda: has_checkpoint(cluster, "spot"), "training to be under way", timeout_s=180)
+    launchers = [
+        process
+        for process in processes("alidade-trainer run")
+        if "spot" in process.environ().get("HOSTNAME", "") + process.environ().get("ALIDADE_JOB", "")
+    ]
+    assert launchers
+    launchers[0].terminate()
+    job = finished(cluster, "spot")
+
+    status = job["status"]
+    assert (status["attempts"], status["interruptions"]) == (2, 1)
+    assert (status["lastFailure"]["reason"], status["lastFailure"]["interrupted"]) == ("Interrupted", True)
+    assert conditions(job)["Succeeded"] == ("True", "Completed")
+    assert "its work was saved at step" in status["lastFailure"]["message"]
+    assert list(loss_curve(output_folder(cluster, job))) == list(range(1, 401)), "each step once, in order"
+
+
 def test_an_operator_killed_at_random_launches_nothing_twice_and_loses_nothing(
     trained_on_sums: Cluster, tmp_path: Path
 ) -> None:

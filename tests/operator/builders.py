@@ -125,6 +125,7 @@ def pod(attempt: int = 1, *, worker: int | None = None, **values: Any) -> PodVie
         node="node-1",
         ready_to_report=True,
         deletion_deadline=None,
+        disruption="",
         started_at=NOW - timedelta(minutes=1),
         termination=None,
     )

@@ -241,20 +241,11 @@ def test_what_cannot_be_launched_is_refused_with_a_sentence(
     assert made.status.phase == "Waiting"
 
 
-@pytest.mark.parametrize(
-    ("name", "workers", "backoff_limit", "longest"),
-    [("a", 1, 3, 52), ("a", 2, 3, 52), ("a", 12, 3, 51), ("a", 1, 10, 51)],
-)
-def test_a_name_is_refused_from_the_character_on_that_breaks_pod_names(
-    name: str, workers: int, backoff_limit: int, longest: int
-) -> None:
-    blocks = {
-        "compute": {"workers": workers},
-        "training": {"globalBatchSize": workers},
-        "backoffLimit": backoff_limit,
-    }
+@pytest.mark.parametrize(("name", "workers", "longest"), [("a", 1, 49), ("a", 2, 49), ("a", 12, 48)])
+def test_a_name_is_refused_from_the_character_on_that_breaks_pod_names(name: str, workers: int, longest: int) -> None:
+    blocks = {"compute": {"workers": workers}, "training": {"globalBatchSize": workers}}
     at_the_limit = name * longest
-    suffix = f"-{backoff_limit + 1}-worker-{workers - 2}" if workers > 1 else f"-{backoff_limit + 1}-master-0"
+    suffix = f"-9999-worker-{workers - 2}" if workers > 1 else "-9999-master-0"
     assert len(at_the_limit + suffix) == 63
     assert condition(plan(job(at_the_limit, **blocks), observed()), "Accepted")[0] == "True"
     status, reason, message = condition(plan(job(name * (longest + 1), **blocks), observed()), "Accepted")
@@ -342,3 +333,16 @@ def test_a_foreign_condition_is_neither_lost_nor_ours() -> None:
     settled = made.status.model_copy(update={"conditions": [*made.status.conditions, *status.conditions]})
     seen = observed(jobs=(training_job(state="waiting"),), document_exists=True)
     assert plan(job(status=settled), seen).status is None
+
+
+def test_a_claim_for_what_is_fetched_has_to_be_there() -> None:
+    config = CONFIG.model_copy(update={"cache_claim": "cache"})
+    remote = job(model={"uri": "hf://org/base", "parameters": "1M"}, method="sft")
+    status, reason, message = condition(plan(remote, observed(), config=config), "Accepted")
+    assert (status, reason) == ("False", "VolumeMissing")
+    assert message == (
+        "spec.model.uri is hf://org/base; what is fetched is kept on claim cache, which namespace team-a does not "
+        "have. Create the PersistentVolumeClaim; the job goes on by itself."
+    )
+    there = observed(claims=frozenset({"alidade-workspace", "data", "cache"}))
+    assert condition(plan(remote, there, config=config), "Accepted")[0] == "True"

@@ -236,7 +236,6 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         ({"quantization": {"method": name}}, "InvalidSpec", f"spec.quantization.method is {name}")
         for name in ("gptq", "awq", "fp8", "nf4")
     ),
-    ({"compute": {"queue": "team"}}, "FeatureNotAvailable", "spec.compute.queue is set"),
     ({"model": FOLDER | {"trustRemoteCode": True}}, "FeatureNotAvailable", "spec.model.trustRemoteCode is true"),
     ({"compute": {"nodePool": "a100-80gb"}}, "InvalidSpec", "spec.engine is auto, which means vllm in pool a100-80gb"),
     ({"model": {"uri": "hf://org/name"}}, "FeatureNotAvailable", "spec.quantization.method is none"),
@@ -429,9 +428,9 @@ def test_a_namespace_without_workspace_is_told_where_quantized_models_go() -> No
 
 
 def test_a_name_that_is_too_long_for_the_pods_of_a_quantization_is_refused() -> None:
-    made = plan(replace(serve(quantization=Q4), name="x" * 43))
+    made = plan(replace(serve(quantization=Q4), name="x" * 40))
     assert condition(made, "Accepted")[:2] == ("False", "NameTooLong")
-    assert plan(replace(serve(quantization=Q4), name="x" * 42)).children
+    assert plan(replace(serve(quantization=Q4), name="x" * 39)).children
 
 
 # Replicas
@@ -490,8 +489,9 @@ def test_a_child_that_a_quota_refuses_is_told_of_and_what_is_served_is_not_forgo
     with pytest.raises(ApiError):
         drive(Executor(cluster.api, cluster.cache).carry_out(made, MODEL_SERVE, body, NOW))
     status = cluster.api.objects["ModelServe", "chat"]["status"]
-    (told,) = status["conditions"]
+    told, summary = status["conditions"]
     assert (told["type"], told["status"], told["reason"]) == ("Progressing", "True", "LaunchRefused")
+    assert (summary["type"], summary["status"]) == ("Reconciling", "True")
     assert "The API server refused Deployment chat" in told["message"]
 
 

@@ -121,6 +121,56 @@ def test_what_keeps_a_pod_from_running_is_found(status: dict[str, Any], message:
     assert (view.message, view.image_missing) == (message, image_missing)
 
 
+@pytest.mark.parametrize(
+    ("status", "disruption"),
+    [
+        ({}, ""),
+        ({"conditions": [{"type": "DisruptionTarget", "status": "False", "reason": "EvictionByEvictionAPI"}]}, ""),
+        (
+            {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+                             "message": "preempting to accommodate a higher priority pod"}]},
+            "PreemptionByScheduler: preempting to accommodate a higher priority pod",
+        ),
+        (
+            {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}]},
+            "DeletionByTaintManager",
+        ),
+        # A node that shuts down, as spot nodes do.
+        (
+            {"phase": "Failed", "reason": "Terminated", "message": "Pod was terminated in response to imminent node "
+             "shutdown.", "conditions": [{"type": "DisruptionTarget", "status": "True",
+                                          "reason": "TerminationByKubelet"}]},
+            "TerminationByKubelet: Pod was terminated in response to imminent node shutdown.",
+        ),
+        # A node short of memory or disk: it may be this pod that used it up.
+        (
+            {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: ephemeral-storage.",
+             "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}]},
+            "",
+        ),
+        ({"phase": "Failed", "reason": "NodeLost"}, "NodeLost"),
+    ],
+)  # fmt: skip
+def test_what_takes_a_pod_away_is_found(status: dict[str, Any], disruption: str) -> None:
+    assert pod_view(pod(status)).disruption == disruption
+
+
+@pytest.mark.parametrize(
+    ("conditions", "had_pods"),
+    [
+        ([], False),
+        ([{"type": "Created", "status": "True"}, {"type": "Failed", "status": "True"}], False),
+        ([{"type": "Running", "status": "False"}, {"type": "Failed", "status": "True"}], True),
+    ],
+)
+def test_a_job_that_has_run_had_pods(conditions: list[dict[str, str]], had_pods: bool) -> None:
+    body = pytorch_job()
+    body["status"] = {"conditions": conditions}
+    view = training_job_view(body, owner_uid="u")
+    assert view is not None
+    assert view.had_pods is had_pods
+
+
 def test_a_terminating_pod_is_not_asked_for_progress() -> None:
     running = {"phase": "Running", "containerStatuses": [container(running={"startedAt": CREATED})]}
     assert pod_view(pod(running)).ready_to_report

@@ -13,6 +13,9 @@ from alidade_operator.resources.observation import PodView
 from tests.operator.builders import NOW, ended_pod, failure, pod, success, training_job
 
 EARLIER = NOW - timedelta(seconds=5)
+TAINTED = "DeletionByTaintManager: Taint manager: deleting due to NoExecute taint"
+STOPPED = ResultDocument(outcome="terminated", step=40)
+LOST = failure("WorkerLost", retryable=True, message="Rank 1 is gone.")
 
 
 ADVICE = "lower spec.training.microBatchSize"
@@ -48,10 +51,32 @@ def read(*pods: PodView, state: str = "failed", **values: Any) -> Any:
         ((ended_pod(exit_code=137),), "Killed", "Pod demo-1-master-0 was killed (SIGKILL).", True, 137),
         (
             (ended_pod(exit_code=143),),
-            "Killed",
-            "Pod demo-1-master-0 was stopped from outside (SIGTERM).",
+            "Interrupted",
+            "Pod demo-1-master-0 was stopped from outside (SIGTERM); the newest checkpoint counts.",
             True,
             143,
+        ),
+        (
+            (ended_pod(exit_code=143, result=STOPPED),),
+            "Interrupted",
+            "Pod demo-1-master-0 was stopped from outside (SIGTERM); its work was saved at step 40.",
+            True,
+            143,
+        ),
+        (
+            (ended_pod(exit_code=137, disruption=TAINTED),),
+            "Interrupted",
+            f"Pod demo-1-master-0 was taken away ({TAINTED}); its grace period was too short to save its work, and the "
+            "newest checkpoint counts.",
+            True,
+            137,
+        ),
+        (
+            (pod(phase="Failed", reason="NodeLost", disruption="DeletionByPodGC: the node is gone"),),
+            "Interrupted",
+            "Pod demo-1-master-0 was taken away (DeletionByPodGC: the node is gone).",
+            True,
+            None,
         ),
         (
             (ended_pod(exit_code=137, reason_text="OOMKilled"),),
@@ -89,7 +114,7 @@ def read(*pods: PodView, state: str = "failed", **values: Any) -> Any:
             True,
             None,
         ),
-        ((), "WorkerLost", "The training job failed and left no word why: no message", True, None),
+        ((), "Interrupted", "Its pods were taken away from outside: no message", True, None),
     ],
 )
 def test_a_failed_attempt_is_explained(
@@ -98,6 +123,41 @@ def test_a_failed_attempt_is_explained(
     found = read(*pods)
     assert isinstance(found, AttemptFailure)
     assert (found.reason, found.message, found.retryable, found.exit_code) == (reason, message, retryable, exit_code)
+
+
+def test_a_job_that_never_had_a_pod_has_lost_none() -> None:
+    found = read(had_pods=False)
+    assert (found.reason, found.interrupted) == ("WorkerLost", False)
+    assert found.message == "The training job failed and left no word why: no message"
+
+
+@pytest.mark.parametrize(
+    ("pods", "interrupted"),
+    [
+        ((ended_pod(exit_code=143),), True),
+        ((ended_pod(exit_code=75, result=LOST, disruption=TAINTED),), True),
+        # Peers that lost the pod end before it has saved its work.
+        (
+            (
+                ended_pod(exit_code=75, result=LOST, finished_at=EARLIER),
+                ended_pod(worker=0, exit_code=137, disruption=TAINTED),
+            ),
+            True,
+        ),
+        # Who used up the memory of a node is evicted by its kubelet, and that is the job's own doing.
+        ((ended_pod(exit_code=143, reason="Evicted"),), False),
+        ((ended_pod(exit_code=137),), False),
+        ((ended_pod(exit_code=137, reason_text="OOMKilled", disruption=TAINTED),), False),
+        ((ended_pod(exit_code=1, result=failure(), disruption=TAINTED),), False),
+        # Once one has failed the training operator stops the others: their SIGTERM is an echo.
+        ((ended_pod(exit_code=2, finished_at=EARLIER), ended_pod(worker=0, exit_code=143)), False),
+    ],
+)
+def test_only_what_was_taken_away_from_outside_is_an_interruption(pods: tuple[PodView, ...], interrupted: bool) -> None:
+    found = read(*pods)
+    assert isinstance(found, AttemptFailure)
+    assert found.interrupted is interrupted
+    assert (found.reason == "Interrupted") is interrupted
 
 
 def test_what_the_user_must_mend_explains_the_failures_around_it() -> None:

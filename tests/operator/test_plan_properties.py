@@ -35,6 +35,8 @@ PODS = {
     "measured": lambda attempt: ended_pod(attempt, result=evaluated()),
     "killed": lambda attempt: ended_pod(attempt, exit_code=137),
     "final": lambda attempt: ended_pod(attempt, exit_code=1, result=failure()),
+    "taken": lambda attempt: ended_pod(attempt, exit_code=143, disruption="DeletionByTaintManager"),
+    "going": lambda attempt: pod(attempt, disruption="PreemptionByScheduler"),
     "evicted": lambda attempt: pod(attempt, phase="Failed", reason="Evicted", ready_to_report=False),
 }
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from alidade_operator.api import Api
@@ -90,6 +92,14 @@ def test_kopf_can_run_it(api_server: Path, tmp_path: Path) -> None:
     process.stop()
 
 
+async def exported(process: Process) -> str:
+    """What the operator's /metrics says."""
+    lines = map(json.loads, process.text().splitlines())
+    port = next(line["port"] for line in lines if line.get("message") == "serving metrics and health")
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+        return await answer.text()
+
+
 async def test_jobs_go_on_when_the_training_operator_is_installed(tmp_path: Path) -> None:
     server = api_server_process(tmp_path)
     server.start()
@@ -106,8 +116,10 @@ async def test_jobs_go_on_when_the_training_operator_is_installed(tmp_path: Path
         await played.apply("patient")
         status = await played.phase("patient", "Waiting")
         assert "TrainingOperatorMissing" in str(status["conditions"])
+        assert 'alidade_operator_missing_kinds{kind="PyTorchJob"} 1.0' in await exported(process)
         await install_kinds(api, [PYTORCH_JOB_KIND])
         await played.launched("patient")
+        assert 'kind="PyTorchJob"} 1.0' not in await exported(process)
     finally:
         await api.close()
         process.stop()

@@ -11,6 +11,7 @@ import pytest
 from kubeflow.training import ApiClient
 
 from alidade_crds.contract import JobDocument
+from alidade_operator.config import OperatorConfig
 from tests.operator.builders import CONFIG, UID, job, observed, plan
 
 CASES: dict[str, dict[str, Any]] = {
@@ -37,9 +38,11 @@ SEEN: dict[str, Any] = {
 }
 
 
-def rendered(blocks: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def rendered(
+    blocks: dict[str, Any], config: OperatorConfig = CONFIG, **seen: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The ConfigMap and the PyTorchJob of a launch."""
-    made = plan(job(**blocks), observed(**SEEN))
+    made = plan(job(**blocks), observed(**(SEEN | seen)), config=config)
     assert len(made.children) == 2, made.decisions
     return made.children[0].body, made.children[1].body
 
@@ -151,6 +154,23 @@ def test_every_claim_and_config_map_that_the_spec_names_is_mounted_once() -> Non
         "/volumes/models",
         "/volumes/results",
     ]
+
+
+def test_what_is_fetched_is_kept_on_the_claim_for_it() -> None:
+    """Only where something is: the claim of a job that reads volumes alone need not be there."""
+    config = CONFIG.model_copy(update={"cache_claim": "cache"})
+    claims = SEEN["claims"] | {"cache"}
+    _, body = rendered({"model": {"uri": "s3://models/base"}, "method": "sft"}, config, claims=claims)
+    container = next(templates(body))["spec"]["containers"][0]
+    told = {item["name"]: item.get("value") for item in container["env"]}
+    assert told["ALIDADE_CACHE"] == "/volumes/cache/.alidade-cache"
+    assert told["HF_HOME"] == "/volumes/cache/.alidade-cache/hf"
+    assert "/volumes/cache" in [mount["mountPath"] for mount in container["volumeMounts"]]
+    for blocks, given in (({}, config), ({"model": {"uri": "hf://org/base"}, "method": "sft"}, CONFIG)):
+        container = next(templates(rendered(blocks, given)[1]))["spec"]["containers"][0]
+        told = {item["name"]: item.get("value") for item in container["env"]}
+        assert "ALIDADE_CACHE" not in told
+        assert told["HF_HOME"] == "/scratch/hf"
 
 
 def test_children_carry_labels_and_go_with_their_resource(pytorch_job: dict[str, Any]) -> None:

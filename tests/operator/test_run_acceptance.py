@@ -70,9 +70,9 @@ def refused(blocks: dict[str, Any], cluster: MemoryCluster | None = None) -> tup
             "spec.rewardModels[0].name is v1.2; pods are named after it: leave the dots out.",
         ),
         (
-            reward("x" * 39),
+            reward("x" * 36),
             "NameTooLong",
-            "spec.rewardModels[0].name has 39 characters; with metadata.name demo at most 38 leave the pods' names "
+            "spec.rewardModels[0].name has 36 characters; with metadata.name demo at most 35 leave the pods' names "
             "within 63. Choose a shorter one.",
         ),
         (
@@ -234,7 +234,7 @@ def test_a_spec_that_cannot_be_carried_out_is_refused(blocks: dict[str, Any], re
 
 def test_the_longest_reward_name_is_begun() -> None:
     cluster = MemoryCluster()
-    cluster.apply(**reward("x" * 38, model={"uri": "hf://org/rm"}))
+    cluster.apply(**reward("x" * 35, model={"uri": "hf://org/rm"}))
     cluster.settle()
     assert cluster.condition("Accepted")[0] == "True"
 
@@ -247,8 +247,8 @@ def test_a_runs_name_leaves_room_for_those_of_its_pods() -> None:
     reason, message = cluster.condition("Accepted", name)[1:]
     assert reason == "NameTooLong"
     assert message == (
-        "metadata.name has 40 characters; with 1 worker and 4 attempts at most 37 leave the pods' names within 63. "
-        "Apply it under a shorter name."
+        "metadata.name has 40 characters; with 1 worker at most 34 leave the pods' names within 63. Apply it "
+        "under a shorter name."
     )
 
 
@@ -371,3 +371,10 @@ def test_a_reward_model_that_is_referred_to_gives_the_estimate_its_size() -> Non
     cluster.apply(sft=start, rewardModels=[HELPFULNESS], compute=gpu, adapter={"type": "lora"})
     cluster.settle()
     assert "reference and reward models 1.9" in cluster.condition("Fits")[2]
+
+
+def test_a_judge_at_a_private_host_is_refused_before_any_gpu_is_taken() -> None:
+    suite = {"type": "arena", "dataset": "pvc://data/a.json", "judge": {"url": "http://169.254.169.254/v1"}}
+    reason, message = refused(evaluation(suite))
+    assert reason == "HostNotAllowed"
+    assert message.startswith("spec.evaluation.template.suites[0].judge.url points to 169.254.169.254, the metadata")

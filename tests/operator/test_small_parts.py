@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from alidade_crds.alignmentrun import AlignmentRunStatus, StageStatus
-from alidade_crds.metric_names import JobMetric, OperatorMetric, ResultMetric, RunMetric
+from alidade_crds.metric_names import JobMetric, OperatorMetric, ResourceMetric, ResultMetric, RunMetric
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import JobStatus, Progress
 from alidade_operator import metrics
@@ -100,7 +100,8 @@ def test_every_metric_name_is_exported_and_every_exported_one_has_a_name() -> No
     for family in REGISTRY.collect():
         names |= {f"{family.name}_total" if family.type == "counter" else family.name}
     ours = {name for name in names if name.startswith("alidade_")}
-    assert ours == {str(metric) for metric in (*OperatorMetric, *JobMetric, *RunMetric, *ResultMetric)}
+    told = (*OperatorMetric, *JobMetric, *RunMetric, *ResourceMetric, *ResultMetric)
+    assert ours == {str(metric) for metric in told}
 
 
 async def test_a_task_that_should_run_for_ever_takes_the_process_with_it(caplog: pytest.LogCaptureFixture) -> None:

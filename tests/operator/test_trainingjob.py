@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from alidade_crds.contract import ProgressDocument
+from alidade_crds.contract import ProgressDocument, ResultDocument
 from alidade_crds.status import ChildRef, FailureInfo, JobStatus
 from alidade_operator.api import FINE_TUNE_JOB
 from alidade_operator.reconcile.plan import Plan, ProgressTarget, TrainingJob
-from alidade_operator.resources.observation import Observed
+from alidade_operator.resources.observation import Observed, PodView, QueueView
 from tests.operator.builders import (
     CONFIG,
     NOW,
@@ -55,7 +55,7 @@ def test_a_new_job_gets_its_document_and_its_first_attempt_in_one_go() -> None:
     assert made.status.phase == "Starting"
     assert made.status.job_ref == ChildRef(kind="PyTorchJob", name="demo-1")
     assert [item.type for item in made.status.conditions] == [
-        "Accepted", "Fits", "Launched", "Succeeded", "Failed", "Suspended",
+        "Accepted", "Fits", "Launched", "Succeeded", "Failed", "Suspended", "Reconciling",
     ]  # fmt: skip
     assert condition(made, "Launched") == ("True", "JobCreated", "PyTorchJob demo-1 was created.")
     assert [notice.reason for notice in made.notices] == ["JobCreated"]
@@ -373,9 +373,111 @@ def test_a_queue_that_has_not_admitted_the_job_suspends_it() -> None:
     assert body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
     assert condition(queued, "Suspended")[:2] == ("True", "SuspendedByQueue")
     resource = after(job(compute={"queue": "team-a"}), queued)
-    assert plan(resource, seen(training_job(state="suspended", active_since=None))) == Plan()
+    waiting = training_job(state="suspended", active_since=None)
+    assert queued.status is not None
+    assert queued.status.phase == "Queued"
+    assert plan(resource, seen(waiting)) == Plan(look_again_s=3)
+    words = QueueView("WaitingForQuota", "insufficient quota for gpu in flavor a100.")
+    said = plan(resource, seen(waiting, queue=words))
+    assert condition(said, "Suspended") == (
+        "True",
+        "SuspendedByQueue",
+        "Queue team-a has not admitted PyTorchJob demo-1: insufficient quota for gpu in flavor a100 (WaitingForQuota).",
+    )
+    assert said.look_again_s == 3
+    much_later = plan(after(resource, said), seen(waiting), now=NOW + timedelta(hours=1))
+    assert much_later.look_again_s == 60
     admitted = plan(resource, seen(training_job(state="waiting")))
     assert condition(admitted, "Suspended")[:2] == ("False", "NotSuspended")
+
+
+def test_a_job_whose_quota_was_taken_back_waits_and_keeps_its_attempts() -> None:
+    resource = launched(compute={"queue": "team-a"})
+    evicted = training_job(state="suspended", active_since=None)
+    made = plan(resource, seen(evicted, pods=(ended_pod(exit_code=143),), queue=QueueView("Preempted", "for team-b")))
+    assert (created(made), deleted(made)) == ([], [])
+    assert made.status is not None
+    assert (made.status.phase, made.status.attempts, made.status.last_failure) == ("Queued", 1, None)
+    assert condition(made, "Suspended")[2] == "Queue team-a has not admitted PyTorchJob demo-1: for team-b (Preempted)."
+    back = plan(after(resource, made), seen(training_job(), pods=(pod(),)))
+    assert (created(back), deleted(back)) == ([], [])
+    assert condition(back, "Launched")[1] == "Running"
+
+
+def interrupted(attempt: int = 1) -> PodView:
+    """A pod that had saved its work when its node went."""
+    stopped = ResultDocument(outcome="terminated", step=20)
+    return ended_pod(attempt, exit_code=143, result=stopped, disruption="PreemptionByScheduler: for a system pod")
+
+
+def test_an_interruption_is_tried_again_and_not_counted() -> None:
+    resource = launched(backoffLimit=0)
+    for attempt in range(1, 6):
+        failed = seen(training_job(attempt, state="failed"), pods=(interrupted(attempt),))
+        made = plan(resource, failed)
+        assert made.status is not None
+        assert (made.status.phase, made.status.interruptions) == ("Retrying", attempt)
+        assert made.status.last_failure is not None
+        assert (made.status.last_failure.reason, made.status.last_failure.interrupted) == ("Interrupted", True)
+        assert condition(made, "Launched")[2] == (
+            f"Attempt {attempt} was interrupted: Pod demo-{attempt}-master-0 was taken away (PreemptionByScheduler: "
+            f"for a system pod); its work was saved at step 20. Attempt {attempt + 1} starts at 2026-11-21T12:00:10Z."
+        )
+        assert made.look_again_s == 10, "it waits no longer for having happened often"
+        resource = after(resource, made)
+        again = plan(resource, failed, now=NOW + timedelta(seconds=10))
+        assert created(again) == [f"PyTorchJob/demo-{attempt + 1}"]
+        resource = after(resource, again)
+    killed = seen(training_job(6, state="failed"), pods=(ended_pod(6, exit_code=137),))
+    assert condition(plan(resource, killed), "Failed") == (
+        "True",
+        "BackoffLimitExceeded",
+        "The only attempt failed (spec.backoffLimit is 0); the last with Killed: "
+        "Pod demo-6-master-0 was killed (SIGKILL).",
+    )
+
+
+def test_interruptions_leave_the_count_of_failures_as_it_is() -> None:
+    resource = launched(backoffLimit=2)
+    known = resource.status.model_copy(update={"attempts": 4, "interruptions": 2})
+    killed = seen(training_job(4, state="failed"), pods=(ended_pod(4, exit_code=137),))
+    made = plan(replace(resource, status=known), killed)
+    assert made.status is not None
+    assert made.status.interruptions == 2
+    assert condition(made, "Launched")[2].startswith("Attempt 4 of 5 failed (Killed)")
+    assert made.look_again_s == 20, "the second failure"
+
+
+def test_what_a_pod_said_before_it_was_gone_explains_the_end_of_its_peers() -> None:
+    resource = launched(compute={"workers": 2}, backoffLimit=0)
+    going = pod(worker=0, disruption="DeletionByTaintManager: no execute")
+    told = plan(resource, seen(training_job(), pods=(pod(), going)))
+    assert condition(told, "Launched") == (
+        "True", "Interrupted", "Pod demo-1-worker-0 is taken away (DeletionByTaintManager: no execute).",
+    )  # fmt: skip
+    assert [notice.reason for notice in told.notices] == ["Interrupted"]
+    resource = after(resource, told)
+    gone = plan(resource, seen(training_job(), pods=(pod(),)))
+    assert gone.status is None, "it is not whole again"
+    echo = ended_pod(exit_code=75, result=failure("WorkerLost", retryable=True, message="Rank 1 is gone."))
+    made = plan(resource, seen(training_job(state="failed"), pods=(echo,)))
+    assert made.status is not None
+    assert (made.status.phase, made.status.interruptions) == ("Retrying", 1)
+    assert made.status.last_failure is not None
+    assert made.status.last_failure.message == (
+        "Pod demo-1-worker-0 is taken away (DeletionByTaintManager: no execute). Then: Rank 1 is gone."
+    )
+
+
+def test_a_job_that_is_whole_again_runs_as_before() -> None:
+    resource = launched()
+    told = plan(resource, seen(training_job(), pods=(pod(disruption="EvictionByEvictionAPI: drained"),)))
+    resource = after(resource, told)
+    whole = plan(resource, seen(training_job(), pods=(pod(),)))
+    assert condition(whole, "Launched")[1] == "Running"
+    resource = replace(after(resource, whole), spec=launched(backoffLimit=0).spec)
+    killed = seen(training_job(state="failed"), pods=(ended_pod(exit_code=137),))
+    assert condition(plan(resource, killed), "Failed")[1] == "BackoffLimitExceeded"
 
 
 def test_a_deadline_stops_the_job() -> None:

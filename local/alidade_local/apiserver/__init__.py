@@ -3,7 +3,8 @@
 Where it differs from kube-apiserver 1.34, on purpose or for lack of need:
 
 - Resources: those of `builtin` and whatever CRDs define; no CronJob, DaemonSet, StatefulSet, metrics or aggregation.
-- Stored, but without effect: admission webhooks, NetworkPolicy, ResourceQuota, LimitRange, PriorityClass.
+- Validating webhooks are asked about objects that are created or updated (`admission`), mutating ones are not.
+- Stored, but without effect: NetworkPolicy, ResourceQuota, LimitRange, PriorityClass.
 - Bodies are JSON or YAML; protobuf only where kubectl insists on it (`protobuf`). Answers are JSON or YAML.
 - Pods offer log, binding, eviction, proxy and, over WebSockets only, port-forward; exec and attach are refused with a
   sentence.

@@ -1,15 +1,19 @@
 """HTTP on resources: each method and path becomes one verb on objects, its outcome one answer."""
 
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
 from alidade_local.apiserver import patching, scaling
+from alidade_local.apiserver.admission import Admission, Write
 from alidade_local.apiserver.auth import UserInfo
 from alidade_local.apiserver.encoding import as_object, copy_json, decode_json, decode_yaml
 from alidade_local.apiserver.errors import (
     bad_request,
+    conflict,
     forbidden,
     method_not_allowed,
     no_such_resource,
@@ -17,7 +21,14 @@ from alidade_local.apiserver.errors import (
 )
 from alidade_local.apiserver.listing import Filter, list_page
 from alidade_local.apiserver.negotiation import negotiate
-from alidade_local.apiserver.options import ListOptions, delete_options, flag, list_options, write_options
+from alidade_local.apiserver.options import (
+    ListOptions,
+    WriteOptions,
+    delete_options,
+    flag,
+    list_options,
+    write_options,
+)
 from alidade_local.apiserver.paths import ResourcePath
 from alidade_local.apiserver.pod_endpoints import PodEndpoints
 from alidade_local.apiserver.proxy import Proxy
@@ -36,6 +47,7 @@ from alidade_local.apiserver.resources import Resource
 from alidade_local.apiserver.rest import Objects, Outcome, Target
 from alidade_local.apiserver.service_accounts import ACCOUNTS_KEY, ServiceAccountTokens
 from alidade_local.apiserver.settings import ApiServerSettings
+from alidade_local.apiserver.storage import Stored
 from alidade_local.apiserver.views import Views
 from alidade_local.apiserver.watch import Watch
 
@@ -43,6 +55,8 @@ Json = dict[str, Any]
 
 _ITEM = ("Table", "PartialObjectMetadata")
 _LIST = ("Table", "PartialObjectMetadataList")
+# A change that meets another one between a webhook's answer and the write is made anew, as often as this.
+_MOST_TRIES = 5
 
 
 class Endpoints:
@@ -64,6 +78,7 @@ class Endpoints:
         self._settings = settings
         self._pods = PodEndpoints(objects, settings)
         self._proxy = Proxy(objects)
+        self._admission = Admission(objects.store)
         self._watches: set[Watch] = set()
 
     async def close(self) -> None:
@@ -72,6 +87,7 @@ class Endpoints:
             watch.close()
         await self._pods.close()
         await self._proxy.close()
+        await self._admission.close()
 
     async def answer(self, request: web.BaseRequest, path: ResourcePath, user: UserInfo) -> web.StreamResponse:
         """The answer to a request, whatever its verb."""
@@ -86,10 +102,10 @@ class Endpoints:
         if request.method == "PATCH" and request.content_type == APPLY_PATCH and not path.subresource:
             self._check_may_create(resource, path, user)
         if path.subresource:
-            return await self._answer_subresource(request, resource, path)
+            return await self._answer_subresource(request, resource, path, user)
         if path.name:
-            return await self._answer_object(request, resource, path)
-        return await self._answer_collection(request, resource, path)
+            return await self._answer_object(request, resource, path, user)
+        return await self._answer_collection(request, resource, path, user)
 
     def _check_may_create(self, resource: Resource, path: ResourcePath, user: UserInfo) -> None:
         """Applying what is absent takes the right to create it."""
@@ -102,13 +118,13 @@ class Endpoints:
     # -- collections ----------------------------------------------------------------------------------------------
 
     async def _answer_collection(
-        self, request: web.BaseRequest, resource: Resource, path: ResourcePath
+        self, request: web.BaseRequest, resource: Resource, path: ResourcePath, user: UserInfo
     ) -> web.StreamResponse:
         match request.method:
             case "GET" | "HEAD":
                 return await self._list_or_watch(request, resource, path)
             case "POST":
-                return await self._create(request, resource, path)
+                return await self._create(request, resource, path, user)
             case "DELETE" if "deletecollection" in resource.verbs:
                 return await self._delete_collection(request, resource, path)
         raise method_not_allowed(resource, request.method.lower())
@@ -146,13 +162,40 @@ class Endpoints:
             self._watches.discard(watch)
         return response
 
-    async def _create(self, request: web.BaseRequest, resource: Resource, path: ResourcePath) -> web.StreamResponse:
+    async def _create(
+        self, request: web.BaseRequest, resource: Resource, path: ResourcePath, user: UserInfo
+    ) -> web.StreamResponse:
         if resource.namespaced and path.namespace is None:
             raise method_not_allowed(resource, "create")
         options = write_options(request.query, request.headers.get("User-Agent", ""))
         obj = self._taken_in(resource, await read_object(request, self._settings))
-        outcome = self._objects.create(Target(self._plain(resource), path.namespace or "", ""), obj, options)
+        target = Target(self._plain(resource), path.namespace or "", "")
+        outcome = await self._admitted(
+            target, lambda way: self._objects.create(target, copy_json(obj), way), options, user
+        )
         return await self._respond(request, resource, outcome)
+
+    async def _admitted(
+        self, target: Target, write: Callable[[WriteOptions], Outcome], options: WriteOptions, user: UserInfo
+    ) -> Outcome:
+        """The outcome of a write that the webhooks let through. write: can be called any number of times."""
+        if target.subresource or not self._admission.concerns(target.resource):
+            return write(options)
+        for _ in range(_MOST_TRIES):
+            before = self._current(target)
+            trial = write(replace(options, dry_run=True))
+            old = before.obj if before is not None else None
+            warnings = await self._admission.ask(Write(target, trial.obj, old, user, options.dry_run))
+            now = self._current(target)
+            if (now.rv if now is not None else 0) != (before.rv if before is not None else 0):
+                continue  # what was let through is no longer what would be written
+            outcome = write(options)
+            outcome.warnings = [*outcome.warnings, *warnings]
+            return outcome
+        raise conflict(target.resource, target.name)
+
+    def _current(self, target: Target) -> Stored | None:
+        return self._store.get(target.resource.key, target.namespace, target.name) if target.name else None
 
     async def _delete_collection(
         self, request: web.BaseRequest, resource: Resource, path: ResourcePath
@@ -168,7 +211,7 @@ class Endpoints:
     # -- single objects -------------------------------------------------------------------------------------------
 
     async def _answer_object(
-        self, request: web.BaseRequest, resource: Resource, path: ResourcePath
+        self, request: web.BaseRequest, resource: Resource, path: ResourcePath, user: UserInfo
     ) -> web.StreamResponse:
         target = Target(self._plain(resource), path.namespace or "", path.name)
         match request.method:
@@ -177,9 +220,9 @@ class Endpoints:
                     return await self._list_or_watch(request, resource, path, path.name)
                 return await self._get(request, resource, target)
             case "PUT":
-                return await self._update(request, resource, target)
+                return await self._update(request, resource, target, user)
             case "PATCH":
-                return await self._patch(request, resource, target)
+                return await self._patch(request, resource, target, user)
             case "DELETE":
                 return await self._delete(request, resource, target)
         raise method_not_allowed(resource, request.method.lower())
@@ -191,12 +234,19 @@ class Endpoints:
         views = Views(resource, form, request.query.get("includeObject", "Metadata"))
         return json_response(views.item(stored), yaml_form=form.yaml)
 
-    async def _update(self, request: web.BaseRequest, resource: Resource, target: Target) -> web.StreamResponse:
+    async def _update(
+        self, request: web.BaseRequest, resource: Resource, target: Target, user: UserInfo
+    ) -> web.StreamResponse:
         options = write_options(request.query, request.headers.get("User-Agent", ""))
         obj = self._taken_in(resource, await read_object(request, self._settings))
-        return await self._respond(request, resource, self._objects.update(target, obj, options))
+        outcome = await self._admitted(
+            target, lambda way: self._objects.update(target, copy_json(obj), way), options, user
+        )
+        return await self._respond(request, resource, outcome)
 
-    async def _patch(self, request: web.BaseRequest, resource: Resource, target: Target) -> web.StreamResponse:
+    async def _patch(
+        self, request: web.BaseRequest, resource: Resource, target: Target, user: UserInfo
+    ) -> web.StreamResponse:
         media = request.content_type
         if media not in PATCH_TYPES:
             raise unsupported_media_type(media, PATCH_TYPES)
@@ -209,11 +259,19 @@ class Endpoints:
                 raise bad_request(
                     'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
                 )
-            outcome = self._objects.apply(target, as_object(patch), options)
+            config = as_object(patch)
+
+            def write(way: WriteOptions) -> Outcome:
+                return self._objects.apply(target, copy_json(config), way)
         else:
-            outcome = self._objects.patch(
-                target, lambda old: patching.patched(media, old, patch, target.resource), options
-            )
+
+            def write(way: WriteOptions) -> Outcome:
+                change = copy_json(patch)
+                return self._objects.patch(
+                    target, lambda old: patching.patched(media, old, change, target.resource), way
+                )
+
+        outcome = await self._admitted(target, write, options, user)
         return await self._respond(request, resource, outcome)
 
     async def _delete(self, request: web.BaseRequest, resource: Resource, target: Target) -> web.StreamResponse:
@@ -232,7 +290,7 @@ class Endpoints:
     # -- subresources ---------------------------------------------------------------------------------------------
 
     async def _answer_subresource(
-        self, request: web.BaseRequest, resource: Resource, path: ResourcePath
+        self, request: web.BaseRequest, resource: Resource, path: ResourcePath, user: UserInfo
     ) -> web.StreamResponse:
         target = Target(self._plain(resource), path.namespace or "", path.name, path.subresource)
         if path.subresource == "status" and resource.has_status:
@@ -240,9 +298,9 @@ class Endpoints:
                 case "GET":
                     return await self._get(request, resource, target)
                 case "PUT":
-                    return await self._update(request, resource, target)
+                    return await self._update(request, resource, target, user)
                 case "PATCH":
-                    return await self._patch(request, resource, target)
+                    return await self._patch(request, resource, target, user)
         elif path.subresource == "scale" and resource.scale is not None:
             return await self._scale(request, target)
         elif path.subresource == "token" and resource.key == ACCOUNTS_KEY and request.method == "POST":

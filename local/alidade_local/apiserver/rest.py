@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from alidade_local.apiserver import managed_fields, server_side_apply, timestamps
-from alidade_local.apiserver.conformance import conform, violations
+from alidade_local.apiserver.conformance import conform, default_object, violations
 from alidade_local.apiserver.encoding import copy_json
 from alidade_local.apiserver.errors import (
     ApiError,
@@ -154,7 +154,7 @@ class Objects:
         if resource.rules.counts_generation:
             metadata["generation"] = 1
         if resource.has_status:
-            obj.pop("status", None)
+            _without_status(resource, obj)
         resource.rules.prepare_create(obj)
 
     def _check_identity(self, target: Target, obj: Json) -> None:
@@ -348,13 +348,13 @@ class Objects:
             if "status" in obj:
                 new["status"] = obj["status"]
             else:
-                new.pop("status", None)
+                _without_status(resource, new)
             return new
         if resource.has_status:
             if "status" in old:
                 obj["status"] = old["status"]
             else:
-                obj.pop("status", None)
+                _without_status(resource, obj)
         return obj
 
     @staticmethod
@@ -473,3 +473,10 @@ def _set_propagation_finalizers(metadata: Json, propagation: str) -> None:
         metadata["finalizers"] = finalizers
     else:
         metadata.pop("finalizers", None)
+
+
+def _without_status(resource: Resource, obj: Json) -> None:
+    """Takes the status away, but for what the schema has as its default: so it is read from the original's store."""
+    obj.pop("status", None)
+    if resource.custom:
+        default_object(resource, obj)

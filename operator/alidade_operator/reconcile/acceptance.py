@@ -1,16 +1,16 @@
 """Whether a training job can be launched here: a chain of checks, each of which answers a refusal or nothing."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from alidade_crds.blocks import AdapterType, Compute, Model
 from alidade_crds.jobs import FineTuneJobSpec, JobBlocks, TrainingJobSpec
-from alidade_crds.reasons import Reason
-from alidade_crds.uris import Location, UriError, parse_uri
+from alidade_crds.reasons import FINAL, Reason
+from alidade_crds.uris import REMOTE, Location, UriError, parse_uri
 from alidade_operator.conditions import Truth
 from alidade_operator.config import OperatorConfig
-from alidade_operator.jobspecs import addresses
+from alidade_operator.jobspecs import addresses, urls
 from alidade_operator.reconcile.plan import TrainingJob
 from alidade_operator.resources.observation import Observed, SourceView
 from alidade_operator.resources.pytorchjob import longest_name, processes_per_worker
@@ -25,6 +25,20 @@ class Refusal:
     reason: Reason
     message: str
     status: Truth = "False"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing that is made beside the resource answers it, as a claim or another resource could."""
+        return self.status == "False" and self.reason in FINAL
+
+
+def foremost(found: Iterable[Refusal | None]) -> Refusal | None:
+    """Of objections the first that only another spec answers, else the first; None without any.
+
+    So whoever applies a resource is told what is theirs to change before what may yet come by itself.
+    """
+    objections = [one for one in found if one is not None]
+    return next((one for one in objections if one.is_final), objections[0] if objections else None)
 
 
 @dataclass(frozen=True)
@@ -42,12 +56,8 @@ class Candidate:
 
 
 def refusal(candidate: Candidate) -> Refusal | None:
-    """The first objection to launching, or None."""
-    for check in _CHECKS:
-        found = check(candidate)
-        if found is not None:
-            return found
-    return None
+    """The foremost objection to launching, or None."""
+    return foremost(check(candidate) for check in _CHECKS)
 
 
 def _training_operator(candidate: Candidate) -> Refusal | None:
@@ -60,21 +70,19 @@ def _training_operator(candidate: Candidate) -> Refusal | None:
 
 
 def _name(candidate: Candidate) -> Refusal | None:
-    workers, attempts = candidate.spec.compute.workers, candidate.spec.backoff_limit + 1
-    longest = longest_name(workers=workers, attempts=attempts)
-    return name_refusal(candidate.job, longest, workers=workers, attempts=attempts)
+    workers = candidate.spec.compute.workers
+    return name_refusal(candidate.job, longest_name(workers=workers), workers=workers)
 
 
-def name_refusal(job: TrainingJob, longest: int, *, workers: int, attempts: int) -> Refusal | None:
+def name_refusal(job: TrainingJob, longest: int, *, workers: int) -> Refusal | None:
     """The objection to a resource's name, of which names of pods are made. longest: that a base may be."""
     name = job.name
     limit = longest - (len(job.base) - len(name))
     if len(name) > limit:
         return Refusal(
             Reason.NAME_TOO_LONG,
-            f"metadata.name has {len(name)} characters; with {workers} "
-            f"{_plural('worker', workers)} and {attempts} attempts at most {limit} leave "
-            "the pods' names within 63. Apply it under a shorter name.",
+            f"metadata.name has {len(name)} characters; with {workers} {_plural('worker', workers)} at most {limit} "
+            "leave the pods' names within 63. Apply it under a shorter name.",
         )
     if not _DNS_1035.fullmatch(name):
         return Refusal(
@@ -172,15 +180,44 @@ def _uris(candidate: Candidate) -> Refusal | None:
 def uris_refusal(
     spec: JobBlocks, at: str, namespace: str, observed: Observed, config: OperatorConfig
 ) -> Refusal | None:
-    """The objection to the first address of a spec that is of no use, or None."""
+    """The foremost objection to an address of a spec that is of no use, or None."""
+    return foremost(_uri_objections(spec, at, namespace, observed, config))
+
+
+def _uri_objections(
+    spec: JobBlocks, at: str, namespace: str, observed: Observed, config: OperatorConfig
+) -> Iterator[Refusal | None]:
     for field, uri in addresses(spec, at):
-        location = location_of(field, uri, "data", config)
-        if isinstance(location, Refusal):
-            return location
-        found = _output_place(at, field, location) or volume_refusal(field, location, namespace, observed)
-        if found is not None:
-            return found
-    return None
+        yield uri_refusal(field, uri, namespace, observed, config, output=field == f"{at}.output.uri")
+    for field, url in urls(spec, at):
+        yield host_refusal(field, url, config)
+
+
+def uri_refusal(
+    field: str, uri: str, namespace: str, observed: Observed, config: OperatorConfig, *, output: bool = False
+) -> Refusal | None:
+    """The objection to one address, or None. output: whether something is to be written there."""
+    location = location_of(field, uri, "data", config)
+    if isinstance(location, Refusal):
+        return location
+    return (
+        (_output_place(field, location) if output else None)
+        or volume_refusal(field, location, namespace, observed)
+        or _cache_refusal(field, location, namespace, observed, config)
+    )
+
+
+def _cache_refusal(
+    field: str, location: Location, namespace: str, observed: Observed, config: OperatorConfig
+) -> Refusal | None:
+    claim = config.cache_claim
+    if location.scheme not in REMOTE or claim is None or claim in observed.claims:
+        return None
+    return Refusal(
+        Reason.VOLUME_MISSING,
+        f"{field} is {location}; what is fetched is kept on claim {claim}, which namespace {namespace} does not have. "
+        "Create the PersistentVolumeClaim; the job goes on by itself.",
+    )
 
 
 def location_of(field: str, uri: str, what: str, config: OperatorConfig) -> Location | Refusal:
@@ -195,11 +232,25 @@ def location_of(field: str, uri: str, what: str, config: OperatorConfig) -> Loca
             f"{field} is {uri}; file:// addresses work on the local cluster only. "
             f"Put the {what} on a volume and write pvc://CLAIM/PATH.",
         )
-    return location
+    return host_refusal(field, uri, config) or location
 
 
-def _output_place(at: str, field: str, location: Location) -> Refusal | None:
-    if field == f"{at}.output.uri" and location.scheme == "pvc" and not location.path:
+def host_refusal(field: str, url: str, config: OperatorConfig) -> Refusal | None:
+    """The objection to an address whose host pods may not be sent to, or None."""
+    found = config.hosts.objection(url)
+    if found is None:
+        return None
+    if not found.host:  # the address is not repeated: what cannot be read may hold a password
+        return Refusal(Reason.HOST_NOT_ALLOWED, f"{field} {found.why}. Write https://HOST/PATH.")
+    return Refusal(
+        Reason.HOST_NOT_ALLOWED,
+        f"{field} {found.why}. Name a public host, or have {found.host} added to allowedHosts of the operator's "
+        "configuration.",
+    )
+
+
+def _output_place(field: str, location: Location) -> Refusal | None:
+    if location.scheme == "pvc" and not location.path:
         return Refusal(
             Reason.INVALID_SPEC,
             f"{field} is {location}, the root of the volume. Name a folder of its own: {location}/NAME.",

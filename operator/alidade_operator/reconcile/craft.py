@@ -114,7 +114,7 @@ class Training:
         return pytorch_job(
             attempt,
             compute=launch.spec.compute,
-            mounts=document_mounts(document, document_name(launch.job.base)),
+            mounts=document_mounts(document, document_name(launch.job.base), launch.config),
             pool=launch.pool,
             config=launch.config,
         )

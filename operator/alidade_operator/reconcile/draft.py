@@ -9,9 +9,11 @@ from alidade_crds.status import Condition, FailureInfo, JobStatus, ResourceStatu
 from alidade_operator.conditions import Conditions
 from alidade_operator.reconcile.plan import Child, Decision, Delete, Notice, Plan, ProgressTarget, seconds_until
 
-Phase = Literal["Pending", "Waiting", "Starting", "Running", "Retrying", "Suspended", "Succeeded", "Failed"]
-"""For people. Waiting: something has to change or come first. Pending: launched, its pods cannot run yet. Starting: its
-pods are being made. Retrying: an attempt has failed and the next one follows."""
+Phase = Literal[
+    "Pending", "Waiting", "Queued", "Starting", "Running", "Retrying", "Suspended", "Succeeded", "Failed"
+]  # fmt: skip
+"""For people. Waiting: something has to change or come first. Queued: Kueue has not admitted it. Pending: launched, its
+pods cannot run yet. Starting: its pods are being made. Retrying: an attempt has failed and the next one follows."""
 
 
 class StatusDraft:
@@ -51,6 +53,7 @@ class StatusDraft:
 
     def _plan(self, phase: str, action: str, why: str) -> Plan:
         """The plan. action and why make the line of the log, if the plan changes anything that is a decision."""
+        self.conditions.summarize(phase)
         conditions = self.conditions.list()
         after = self.before.model_copy(
             update={
@@ -153,6 +156,7 @@ def transitions(before: list[Condition], after: list[Condition], told: frozenset
         if (fact in _WARNINGS and condition.reason != Reason.WAITING) or condition.reason in (
             Reason.RETRYING,
             Reason.PODS_PENDING,
+            Reason.INTERRUPTED,
         ):
             notices.append(Notice("Warning", condition.reason, condition.message))
         elif fact in _NORMAL and not _is_silent(condition):
@@ -165,12 +169,15 @@ def _is_silent(condition: Condition) -> bool:
     return after_the_end or condition.reason in _SILENT
 
 
-def failure_info(attempt: int, *, reason: str, message: str, exit_code: int | None, at: datetime) -> FailureInfo:
+def failure_info(
+    attempt: int, *, reason: str, message: str, exit_code: int | None, at: datetime, interrupted: bool
+) -> FailureInfo:
     """The newest failed attempt, with its message cut to what the status may hold."""
     return FailureInfo(
         attempt=attempt,
         reason=reason[:256],
         message=message[:4096],
         exit_code=exit_code,
+        interrupted=interrupted or None,
         at=at.replace(microsecond=0),
     )

@@ -88,7 +88,7 @@ class Evaluating:
             program,
             component=self.component,
             compute=spec.compute,
-            mounts=document_mounts(document, document_name(launch.job.base)),
+            mounts=document_mounts(document, document_name(launch.job.base), launch.config),
             pool=launch.pool,
             config=config,
         )

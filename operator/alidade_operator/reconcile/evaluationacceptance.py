@@ -30,14 +30,13 @@ class Candidate:
 
 
 def refusal(candidate: Candidate) -> Refusal | None:
-    """The first objection to launching, or None."""
-    return next((found for check in _CHECKS if (found := check(candidate)) is not None), None)
+    """The foremost objection to launching, or None."""
+    return acceptance.foremost(check(candidate) for check in _CHECKS)
 
 
 def _name(candidate: Candidate) -> Refusal | None:
-    workers, attempts = candidate.spec.compute.workers, candidate.spec.backoff_limit + 1
-    longest = longest_name(workers=workers, attempts=attempts)
-    return acceptance.name_refusal(candidate.job, longest, workers=workers, attempts=attempts)
+    workers = candidate.spec.compute.workers
+    return acceptance.name_refusal(candidate.job, longest_name(workers=workers), workers=workers)
 
 
 def _node_pool(candidate: Candidate) -> Refusal | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from alidade_crds.modelserve import AutoscalingProvider, ModelServeSpec
 from alidade_crds.reasons import Reason
 from alidade_operator.config import OperatorConfig
-from alidade_operator.reconcile.acceptance import Refusal
+from alidade_operator.reconcile.acceptance import Refusal, foremost
 from alidade_operator.reconcile.serve import ModelServe, ServeObserved
 from alidade_operator.resources.serving import CANARY, GATEWAY, name_of
 
@@ -15,8 +15,8 @@ _Check = Callable[[ModelServe, ModelServeSpec, ServeObserved, OperatorConfig], R
 def gateway_refusal(
     serve: ModelServe, spec: ModelServeSpec, seen: ServeObserved, config: OperatorConfig
 ) -> Refusal | None:
-    """The first objection, or None."""
-    return next((found for check in _CHECKS if (found := check(serve, spec, seen, config)) is not None), None)
+    """The foremost objection, or None."""
+    return foremost(check(serve, spec, seen, config) for check in _CHECKS)
 
 
 def _keda(serve: ModelServe, spec: ModelServeSpec, seen: ServeObserved, config: OperatorConfig) -> Refusal | None:

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from alidade_crds.blocks import Compute
 from alidade_crds.reasons import ConditionType, Reason
-from alidade_crds.status import ChildRef
+from alidade_crds.status import ChildRef, FailureInfo
 from alidade_operator.api import CONFIG_MAP
 from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import acceptance
@@ -12,6 +12,7 @@ from alidade_operator.reconcile.craft import craft_of
 from alidade_operator.reconcile.draft import Draft, Phase
 from alidade_operator.reconcile.launching import Launch
 from alidade_operator.reconcile.plan import Apply, Create, Delete, Plan, TrainingJob, seconds_until
+from alidade_operator.reconcile.queueing import queued
 from alidade_operator.resources.jobdocument import document_config_map, document_name
 from alidade_operator.resources.observation import Observed
 from alidade_operator.resources.pytorchjob import Attempt
@@ -101,18 +102,24 @@ def _when_due(launch: Launch, draft: Draft) -> Plan:
         return draft.finish("Failed", "fail", message)
     number = launch.attempt + 1 if retried or launch.attempt == 0 else launch.attempt
     if retried and failure is not None:
-        due = failure.at + timedelta(seconds=retry_delay_s(launch.attempt, launch.config))
+        # What took the node away is not over sooner for having happened often.
+        failures = 1 if failure.interrupted else launch.attempt - (status.interruptions or 0)
+        due = failure.at + timedelta(seconds=retry_delay_s(failures, launch.config))
         # A failure is written down before anything follows from it, however long it has been over.
         recorded = draft.before.last_failure == failure
         if draft.clock < due or not recorded:
-            message = (
-                f"Attempt {launch.attempt} of {spec.backoff_limit + 1} failed ({failure.reason}): {failure.message} "
-                f"Attempt {number} starts at {_clock(due)}."
-            )
+            message = f"{_ending(launch, failure)}: {failure.message} Attempt {number} starts at {_clock(due)}."
             draft.conditions.set(ConditionType.LAUNCHED, "False", Reason.RETRYING, message)
             draft.look_again_in(seconds_until(due, draft.clock))
             return draft.finish("Retrying", "retry", message)
     return _unless_in_the_way(launch, draft, number, why=_why(launch, number, retried=retried))
+
+
+def _ending(launch: Launch, failure: FailureInfo) -> str:
+    interruptions = launch.job.status.interruptions or 0
+    if failure.interrupted:
+        return f"Attempt {launch.attempt} was interrupted"
+    return f"Attempt {launch.attempt} of {launch.spec.backoff_limit + 1 + interruptions} failed ({failure.reason})"
 
 
 def retry_delay_s(attempt: int, config: OperatorConfig) -> float:
@@ -170,9 +177,8 @@ def _launched(compute: Compute, draft: Draft, attempt: Attempt, workload: str, w
     message = f"{workload} {attempt.job_name} was created."
     draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.JOB_CREATED, message)
     if compute.queue:
-        waiting = f"Queue {compute.queue} has not admitted {workload} {attempt.job_name}."
-        draft.conditions.set(ConditionType.SUSPENDED, "True", Reason.SUSPENDED_BY_QUEUE, waiting)
-    return draft.finish("Suspended" if compute.queue else "Starting", "launch", f"{attempt.job_name}: {why}")
+        queued(draft, compute, f"{workload} {attempt.job_name}", None)
+    return draft.finish("Queued" if compute.queue else "Starting", "launch", f"{attempt.job_name}: {why}")
 
 
 def _gpu_hours(draft: Draft) -> float:

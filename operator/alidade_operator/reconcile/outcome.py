@@ -23,6 +23,10 @@ class AttemptFailure:
     retryable: bool
     exit_code: int | None
     at: datetime
+    interrupted: bool = False
+    """Whether its node, or the room on it, was taken away: no fault of the job's, and not counted as one."""
+    cause: bool = False
+    """Whether Kubernetes itself says so of the pod; what else ends about then is an echo."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,25 @@ def outcome(
         return min(failures, key=_weight)
     if waiting:
         return Undecided()
-    reason = FailureReason.WORKER_LOST if not pods else FailureReason.KILLED
+    if not pods and job.had_pods:
+        # Failed pods stay for their logs. Where they are gone somebody else deleted them: an eviction, a node's end.
+        message = f"Its pods were taken away from outside: {job.message or 'no message'}"
+        return _interruption(message, exit_code=None, at=ended_at)
+    reason = FailureReason.KILLED if pods else FailureReason.WORKER_LOST
     message = f"The training job failed and left no word why: {job.message or 'no message'}"
     return AttemptFailure(str(reason), message, retryable=True, exit_code=None, at=ended_at)
+
+
+def _interruption(message: str, *, exit_code: int | None, at: datetime, cause: bool = False) -> AttemptFailure:
+    return AttemptFailure(
+        str(FailureReason.INTERRUPTED),
+        message,
+        retryable=True,
+        exit_code=exit_code,
+        at=at,
+        interrupted=True,
+        cause=cause,
+    )
 
 
 def _success(
@@ -70,9 +90,10 @@ def _success(
     return AttemptFailure(str(FailureReason.RESULT_LOST), message, retryable=True, exit_code=None, at=ended_at)
 
 
-def _weight(failure: AttemptFailure) -> tuple[bool, datetime]:
-    """A failure that the user must mend explains the others; else the first is the cause and the rest its echo."""
-    return failure.retryable, failure.at
+def _weight(failure: AttemptFailure) -> tuple[bool, bool, datetime]:
+    """A failure that the user must mend explains the others, then a pod of which Kubernetes says why it had to go; else
+    the first is the cause and the rest its echo."""
+    return failure.retryable, not failure.cause, failure.at
 
 
 def pod_failure(pod: PodView, ended_at: datetime, saves_memory: str) -> AttemptFailure | None:
@@ -81,8 +102,10 @@ def pod_failure(pod: PodView, ended_at: datetime, saves_memory: str) -> AttemptF
     if termination is None:
         if pod.phase != "Failed":
             return None
-        evicted = pod.reason in ("Evicted", "Preempted", "Preempting", "NodeShutdown", "Terminated")
-        reason = FailureReason.EVICTED if evicted else FailureReason.WORKER_LOST
+        if pod.disruption:
+            message = f"Pod {pod.name} was taken away ({pod.disruption})."
+            return _interruption(message, exit_code=None, at=ended_at, cause=True)
+        reason = FailureReason.EVICTED if pod.reason == "Evicted" else FailureReason.WORKER_LOST
         message = f"Pod {pod.name} was lost: {pod.message or pod.reason or 'no reason given'}"
         return AttemptFailure(str(reason), message, retryable=True, exit_code=None, at=ended_at)
     if termination.exit_code == ExitCode.SUCCEEDED:
@@ -96,9 +119,28 @@ def pod_failure(pod: PodView, ended_at: datetime, saves_memory: str) -> AttemptF
             f"Raise spec.compute.memory, or {saves_memory}."
         )
         return AttemptFailure(str(FailureReason.OUT_OF_MEMORY), message, retryable=True, exit_code=code, at=at)
+    if pod.disruption and not _must_be_mended(told):
+        message = f"Pod {pod.name} was taken away ({pod.disruption}); {_saved(told, code)}."
+        return _interruption(message, exit_code=code, at=at, cause=True)
     if told is not None and told.failure is not None:
         return _told(told.failure, code, at)
+    if code == ExitCode.TERMINATED and pod.reason != "Evicted":
+        message = f"Pod {pod.name} was stopped from outside (SIGTERM); {_saved(told, code)}."
+        return _interruption(message, exit_code=code, at=at)
     return _untold(pod, code, at)
+
+
+def _must_be_mended(told: ResultDocument | None) -> bool:
+    return told is not None and told.failure is not None and not told.failure.retryable
+
+
+def _saved(told: ResultDocument | None, code: int) -> str:
+    """What the next attempt begins with."""
+    if told is not None and told.outcome == "terminated":
+        return f"its work was saved at step {told.step}" if told.step is not None else "its work was saved"
+    if code == _SIGKILL:
+        return "its grace period was too short to save its work, and the newest checkpoint counts"
+    return "the newest checkpoint counts"
 
 
 def _told(failure: Failure, code: int, at: datetime) -> AttemptFailure:
@@ -111,8 +153,6 @@ def _untold(pod: PodView, code: int, at: datetime) -> AttemptFailure:
         reason, message = FailureReason.EVICTED, f"Pod {pod.name} was evicted: {pod.message}"
     elif code == _SIGKILL:
         reason, message = FailureReason.KILLED, f"Pod {pod.name} was killed (SIGKILL)."
-    elif code == ExitCode.TERMINATED:
-        reason, message = FailureReason.KILLED, f"Pod {pod.name} was stopped from outside (SIGTERM)."
     else:
         reason = FailureReason.CRASHED
         message = f"Pod {pod.name} ended with exit code {code} and no message; see `kubectl logs {pod.name}`."

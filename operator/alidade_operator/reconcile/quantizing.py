@@ -41,9 +41,8 @@ class Quantizing:
 
     def refusal(self, job: TrainingJob, spec: JobBlocks, observed: Observed, config: OperatorConfig) -> Refusal | None:
         """As `Craft.refusal`."""
-        longest = longest_name(workers=1, attempts=spec.backoff_limit + 1)
         return (
-            acceptance.name_refusal(job, longest, workers=1, attempts=spec.backoff_limit + 1)
+            acceptance.name_refusal(job, longest_name(workers=1), workers=1)
             or _workspace(job, observed, config)
             or acceptance.uris_refusal(spec, "spec", job.namespace, observed, config)
         )
@@ -90,7 +89,7 @@ class Quantizing:
             program,
             component=self.component,
             compute=launch.spec.compute,
-            mounts=document_mounts(document, document_name(launch.job.base)),
+            mounts=document_mounts(document, document_name(launch.job.base), launch.config),
             pool=launch.pool,
             config=launch.config,
         )

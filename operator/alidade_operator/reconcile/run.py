@@ -24,7 +24,7 @@ _NOT_INPUTS = frozenset(
         "output", "checkpoint", "tracking",
     }
 )  # fmt: skip
-_NOT_INPUTS_OF_COMPUTE = frozenset({"nodePool", "cpu", "memory", "queue", "priorityClassName"})
+_NOT_INPUTS_OF_COMPUTE = frozenset({"nodePool", "cpu", "memory", "queue", "priorityClassName", "credentials"})
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import JobStatus
 from alidade_operator.api import ALIGNMENT_RUN, FINE_TUNE_JOB, REWARD_MODEL, Kind
 from alidade_operator.config import OperatorConfig
-from alidade_operator.jobspecs import AlignmentJobSpec, addresses
+from alidade_operator.jobspecs import AlignmentJobSpec, addresses, judge_urls
 from alidade_operator.reconcile import acceptance
 from alidade_operator.reconcile.acceptance import Candidate, Refusal
 from alidade_operator.reconcile.alignmentjob import ALIGN, alignment_spec
@@ -61,21 +61,27 @@ def _job_spec(spec: AlignmentRunSpec) -> AlignmentJobSpec:
 
 
 def refusal(run: AlignmentRun, seen: RunObserved, config: OperatorConfig) -> Refusal | None:
-    """The first objection to beginning the run, or None."""
+    """The foremost objection to beginning the run, or None."""
+    return acceptance.foremost(_objections(run, seen, config))
+
+
+def _objections(run: AlignmentRun, seen: RunObserved, config: OperatorConfig) -> Iterator[Refusal | None]:
     assert run.spec is not None, "an unreadable spec does not get here"
-    found = _names(run) or _circle(run, seen) or _evaluated(run.spec) or _baselines(run.spec) or _batches(run.spec)
-    if found is not None:
-        return found
+    yield _names(run) or _circle(run, seen) or _evaluated(run.spec) or _baselines(run.spec) or _batches(run.spec)
+    yield from _hosts(run.spec, config)
     for spec, field, kind, stage in parts_of(run.spec):
-        found = _lifetime(spec, field) if kind is not ALIGNMENT_RUN else None
-        if found is not None:
-            return found
+        if kind is not ALIGNMENT_RUN:
+            yield _lifetime(spec, field)
         # The model of a template is looked at when the stage is made; here it would only be waited for.
         part = spec.model_copy(update={"model": Model(uri=spec.model.uri)})
-        found = acceptance.refusal(Candidate(_job(run, kind, stage), part, seen.place, config, field))
-        if found is not None:
-            return found
-    return None
+        yield acceptance.refusal(Candidate(_job(run, kind, stage), part, seen.place, config, field))
+
+
+def _hosts(spec: AlignmentRunSpec, config: OperatorConfig) -> Iterator[Refusal | None]:
+    """Servers that the run's Evaluation asks, long after the GPUs have been paid."""
+    if spec.evaluation is not None:
+        for field, url in judge_urls(spec.evaluation.template.suites, "spec.evaluation.template"):
+            yield acceptance.host_refusal(field, url, config)
 
 
 def _job(run: AlignmentRun, kind: Kind, stage: str) -> TrainingJob:
@@ -118,7 +124,7 @@ def _reward_name(run: AlignmentRun, reward: RewardSource, index: int) -> Refusal
     """A reward model's pods are named after the run and the reward."""
     if reward.template is None:
         return None
-    longest = longest_name(workers=reward.template.compute.workers, attempts=reward.template.backoff_limit + 1)
+    longest = longest_name(workers=reward.template.compute.workers)
     limit = longest - len(child_name(run.name, "", "0" * HASH_LENGTH))
     if limit < len(ALIGN) or len(reward.name) <= limit:
         return None  # or the run's own name is too long, which is said by the checks of its parts

@@ -179,7 +179,7 @@ def quantization_job(serve: ModelServe, source: SourceView | None, config: Opera
     texts = {"uri": calibration.uri, "samples": calibration.samples} if calibration is not None else None
     inputs = inputs_hash(digest or uri, type_, str(method), texts)
     folder = f"{serve.name}-{serve.uid[:8]}/{type_ or method}-{inputs}"
-    compute = spec.compute.model_copy(update={"image": None, "queue": None})
+    compute = spec.compute.model_copy(update={"image": None})
     return TrainingJob(
         kind=MODEL_SERVE,
         namespace=serve.namespace,

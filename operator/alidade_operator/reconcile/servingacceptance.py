@@ -43,8 +43,11 @@ class Candidate:
 
 
 def refusal(candidate: Candidate) -> Refusal | None:
-    """The first objection to serving, or None."""
-    return next((found for check in _CHECKS if (found := check(candidate)) is not None), None)
+    """The foremost objection to serving, or None."""
+    of_the_spec = next((found for check in _OF_THE_SPEC if (found := check(candidate)) is not None), None)
+    if of_the_spec is not None:
+        return of_the_spec
+    return acceptance.foremost(check(candidate) for check in _OF_THE_CLUSTER)
 
 
 def _not_available(what: str, fix: str) -> Refusal:
@@ -52,14 +55,8 @@ def _not_available(what: str, fix: str) -> Refusal:
 
 
 def _features(candidate: Candidate) -> Refusal | None:
-    spec = candidate.spec
-    asked = (
-        (spec.compute.queue is not None, "compute.queue is set", "Leave it out."),
-        (spec.model.trust_remote_code, "model.trustRemoteCode is true", "Serve a model of a known architecture."),
-    )
-    for refused, what, fix in asked:
-        if refused:
-            return _not_available(f"spec.{what}", fix)
+    if candidate.spec.model.trust_remote_code:
+        return _not_available("spec.model.trustRemoteCode is true", "Serve a model of a known architecture.")
     return None
 
 
@@ -185,7 +182,8 @@ def _model(candidate: Candidate) -> Refusal | None:
 
 def _address(candidate: Candidate) -> Refusal | None:
     uri, _ = model_address(candidate.spec, candidate.seen.source)
-    assert uri is not None, "a source without a model is refused before"
+    if uri is None:
+        return None  # its resource has no model yet, which is the objection to the source
     source = candidate.spec.model.from_
     field = "spec.model.uri" if source is None else f"the model of {source.kind} {source.name}"
     location = acceptance.location_of(field, uri, "model", candidate.config)
@@ -207,14 +205,12 @@ def _gateway(candidate: Candidate) -> Refusal | None:
     return gateway_refusal(candidate.serve, candidate.spec, candidate.seen, candidate.config)
 
 
-_CHECKS: tuple[Callable[[Candidate], Refusal | None], ...] = (
+_OF_THE_SPEC: tuple[Callable[[Candidate], Refusal | None], ...] = (
     _features,
     _node_pool,
     _engine,
     _quantization,
     _format,
-    _model,
-    _address,
-    _adapters,
-    _gateway,
 )
+"""In this order: the pool decides on the engine, and the engine on the rest."""
+_OF_THE_CLUSTER: tuple[Callable[[Candidate], Refusal | None], ...] = (_model, _address, _adapters, _gateway)

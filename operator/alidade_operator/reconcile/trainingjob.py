@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from alidade_crds.contract import ResultDocument
-from alidade_crds.reasons import ConditionType, Reason
-from alidade_crds.status import ChildRef
+from alidade_crds.reasons import ConditionType, FailureReason, Reason
+from alidade_crds.status import ChildRef, Condition
 from alidade_operator.api import Kind
 from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import progress, usage
@@ -15,6 +15,7 @@ from alidade_operator.reconcile.draft import Draft, failure_info
 from alidade_operator.reconcile.launch import NOTHING_RUNS, plan_launch, state_suspension
 from alidade_operator.reconcile.outcome import AttemptFailure, Undecided, outcome
 from alidade_operator.reconcile.plan import Delete, Notice, Plan, ProgressTarget, TrainingJob
+from alidade_operator.reconcile.queueing import queued
 from alidade_operator.resources.observation import Observed, PodView, TrainingJobView
 
 # An ended job whose pods have not told their end yet is looked at again this often.
@@ -135,8 +136,30 @@ def _ended(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan
         draft.look_again_in(_UNDECIDED_S)
         return draft.finish("Running", "wait", f"{current.name} has ended; its pods have not said how yet")
     if isinstance(ending, AttemptFailure):
-        return _failed_attempt(situation, draft, current, ending)
+        return _failed_attempt(situation, draft, current, _in_its_light(situation, ending))
     return _succeeded(situation, draft, current, ending)
+
+
+def _in_its_light(situation: Situation, failure: AttemptFailure) -> AttemptFailure:
+    """The failure, or the interruption that it is the echo of: the interrupted pod may be gone by now, but the status
+    was told of it while it went."""
+    launched = _launched_before(situation)
+    if not failure.retryable or failure.interrupted or launched is None or launched.reason != Reason.INTERRUPTED:
+        return failure
+    return replace(
+        failure,
+        reason=str(FailureReason.INTERRUPTED),
+        message=f"{launched.message} Then: {failure.message}",
+        interrupted=True,
+    )
+
+
+def _launched_before(situation: Situation) -> Condition | None:
+    """What the status says of the launch of the present attempt."""
+    status, current = situation.job.status, situation.current
+    if current is None or status.job_ref is None or status.job_ref.name != current.name:
+        return None
+    return next((one for one in status.conditions if one.type == ConditionType.LAUNCHED), None)
 
 
 def _state_usage(situation: Situation, draft: Draft, current: TrainingJobView, pods: Sequence[PodView]) -> None:
@@ -175,19 +198,32 @@ def _failed_attempt(situation: Situation, draft: Draft, current: TrainingJobView
     spec = situation.job.spec
     assert spec is not None, "an unreadable spec does not get here"
     info = failure_info(
-        current.attempt, reason=failure.reason, message=failure.message, exit_code=failure.exit_code, at=failure.at
+        current.attempt,
+        reason=failure.reason,
+        message=failure.message,
+        exit_code=failure.exit_code,
+        at=failure.at,
+        interrupted=failure.interrupted,
     )
-    draft.state(last_failure=info, active_seconds=usage.active_seconds(current, now=situation.now))
+    interruptions = (draft.before.interruptions or 0) + failure.interrupted
+    draft.state(
+        last_failure=info,
+        interruptions=interruptions or None,
+        active_seconds=usage.active_seconds(current, now=situation.now),
+    )
     # A failure under an older spec is no judgement on this one.
-    counts = situation.job.is_begun
+    counts = situation.job.is_begun and not failure.interrupted
     if counts and not failure.retryable:
         return _fail(draft, failure.reason, failure.message, ended_at=failure.at)
-    if counts and current.attempt > spec.backoff_limit:
-        attempts = "The only attempt" if current.attempt == 1 else f"All {current.attempt} attempts"
+    failures = current.attempt - interruptions
+    if counts and failures > spec.backoff_limit:
+        attempts = "The only attempt" if failures == 1 else f"All {failures} attempts"
         message = f"{attempts} failed (spec.backoffLimit is {spec.backoff_limit}); the last with {failure.reason}: "
         return _fail(draft, Reason.BACKOFF_LIMIT_EXCEEDED, message + failure.message, ended_at=failure.at)
     # Whether and when the next attempt starts is decided as for the first: by what the status says now.
-    settled = situation.job.status.model_copy(update={"last_failure": info, "attempts": current.attempt})
+    settled = situation.job.status.model_copy(
+        update={"last_failure": info, "attempts": current.attempt, "interruptions": interruptions or None}
+    )
     job = replace(situation.job, status=settled)
     return plan_launch(job, situation.observed, situation.config, draft, attempt=current.attempt)
 
@@ -234,16 +270,19 @@ def _report(situation: Situation, draft: Draft, current: TrainingJobView, pods: 
     spec = situation.job.spec
     assert spec is not None, "an unreadable spec does not get here"
     if current.suspended:
-        message = f"Queue {spec.compute.queue} has not admitted {situation.named(current)}."
-        draft.conditions.set(ConditionType.SUSPENDED, "True", Reason.SUSPENDED_BY_QUEUE, message)
+        message = queued(draft, spec.compute, situation.named(current), situation.observed.queue)
         _launched(situation, draft, Reason.JOB_CREATED, current, "was created")
-        return draft.finish("Suspended", "wait", message)
+        return draft.finish("Queued", "wait", message)
     draft.conditions.set(ConditionType.SUSPENDED, "False", Reason.NOT_SUSPENDED, "The job is not suspended.")
     master = next((pod for pod in pods if pod.is_master), None)
     target = None
     if master is not None and master.ip is not None and master.ready_to_report:
         target = ProgressTarget(master.uid, master.ip)
         _state_progress(situation, draft)
+    interruption = _interruption(situation, pods, spec.compute.workers)
+    if interruption is not None:
+        draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.INTERRUPTED, interruption)
+        return draft.finish("Running", "report", interruption, progress=target)
     if current.state == "running":
         _launched(situation, draft, Reason.RUNNING, current, "is running")
         return draft.finish("Running", "report", f"{current.name} is running", progress=target)
@@ -253,6 +292,21 @@ def _report(situation: Situation, draft: Draft, current: TrainingJobView, pods: 
         return draft.finish("Pending", "report", trouble)
     _launched(situation, draft, Reason.JOB_CREATED, current, "was created")
     return draft.finish("Starting", "report", f"{current.name} was created", progress=target)
+
+
+def _interruption(situation: Situation, pods: Sequence[PodView], workers: int) -> str | None:
+    """What takes a pod away, as long as the job is not whole again; None without that.
+
+    It is said while the pod still is there: once it is gone, what its peers say of their end does not tell why.
+    """
+    taken = next((pod for pod in pods if pod.disruption), None)
+    if taken is not None:
+        return f"Pod {taken.name} is taken away ({taken.disruption})."
+    launched = _launched_before(situation)
+    if launched is None or launched.reason != Reason.INTERRUPTED:
+        return None
+    is_whole = sum(pod.ready_to_report for pod in pods) >= workers
+    return None if is_whole else launched.message
 
 
 def _trouble(pod: PodView, image_setting: str) -> str:

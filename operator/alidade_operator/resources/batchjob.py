@@ -7,19 +7,20 @@ from alidade_operator.api import JOB, JsonObject
 from alidade_operator.config import NodePool, OperatorConfig
 from alidade_operator.resources.labels import ATTEMPT_LABEL, QUEUE_LABEL, child_labels, owner_reference
 from alidade_operator.resources.observation import ACTIVE_SECONDS_BEFORE, GPU_HOURS_BEFORE
-from alidade_operator.resources.pytorchjob import NAME_LIMIT, Attempt
+from alidade_operator.resources.placement import gang_of_a_job
+from alidade_operator.resources.pytorchjob import MOST_ATTEMPTS, NAME_LIMIT, Attempt, job_template
 from alidade_operator.resources.trainingpod import Mounts, Program, pod_spec
 
 # Kubernetes adds five letters to the name of a pod.
 _POD_SUFFIX = "-00000"
 
 
-def longest_name(*, workers: int, attempts: int) -> int:
+def longest_name(*, workers: int) -> int:
     """Most characters that a resource's name may have, so that its pods' host names stay within 63.
 
     Pods are called `<name>-<attempt>-<index>-<five letters>`.
     """
-    return NAME_LIMIT - len(f"-{attempts}-{workers - 1}{_POD_SUFFIX}")
+    return NAME_LIMIT - len(f"-{MOST_ATTEMPTS}-{workers - 1}{_POD_SUFFIX}")
 
 
 def batch_job(
@@ -34,17 +35,14 @@ def batch_job(
 ) -> JsonObject:
     """The Job. One failed pod ends it and the next attempt is made; ended pods stay for their logs."""
     labels = child_labels(attempt.kind, attempt.name, component) | {ATTEMPT_LABEL: str(attempt.number)}
+    pod = pod_spec(program, mounts=mounts, compute=compute, pool=pool, config=config) | {"restartPolicy": "Never"}
     spec: dict[str, Any] = {
         "completionMode": "Indexed",
         "completions": compute.workers,
         "parallelism": compute.workers,
         "backoffLimit": 0,
         "podReplacementPolicy": "Failed",
-        "template": {
-            "metadata": {"labels": labels},
-            "spec": pod_spec(program, mounts=mounts, compute=compute, pool=pool, config=config)
-            | {"restartPolicy": "Never"},
-        },
+        "template": job_template(labels, pod, compute, pool),
     }
     job_labels = dict(labels)
     if compute.queue:
@@ -61,6 +59,7 @@ def batch_job(
             "annotations": {
                 GPU_HOURS_BEFORE: f"{attempt.gpu_hours_before:.6f}",
                 ACTIVE_SECONDS_BEFORE: f"{attempt.active_seconds_before:.3f}",
+                **gang_of_a_job(compute, pool),
             },
             "ownerReferences": [owner_reference(attempt.kind, attempt.name, attempt.uid)],
         },

@@ -13,6 +13,7 @@ from alidade_operator.config import NodePool, OperatorConfig
 from alidade_operator.resources.engines.server import KEYS_FOLDER, SERVER_PORT, probe
 from alidade_operator.resources.labels import child_labels
 from alidade_operator.resources.observation import GATEWAY_CONTAINER
+from alidade_operator.resources.placement import apart, pod_annotations
 from alidade_operator.resources.serving import (
     CANARY,
     COMPONENT,
@@ -86,6 +87,7 @@ def scales_to_zero(spec: ModelServeSpec) -> bool:
 def gateway(door: Door) -> JsonObject:
     """The Deployment of the gateway."""
     labels = child_labels(MODEL_SERVE.kind, door.name, GATEWAY)
+    annotations = pod_annotations(_pool(door.config)) | {TRIAL: door.trial}
     return marked(
         door.name,
         door.uid,
@@ -105,7 +107,7 @@ def gateway(door: Door) -> JsonObject:
                 "selector": {"matchLabels": selector_labels(door.name, GATEWAY)},
                 "strategy": strategy(surge=True),
                 "template": {
-                    "metadata": {"labels": labels, "annotations": {TRIAL: door.trial}},
+                    "metadata": {"labels": labels, "annotations": annotations},
                     "spec": _pod(door),
                 },
             },
@@ -136,9 +138,10 @@ def _pod(door: Door) -> dict[str, Any]:
         "resources": _RESOURCES,
         "volumeMounts": mounts,
     }
-    return pod_around(
+    spec = pod_around(
         container, volumes, compute=Compute(), pool=_pool(door.config), config=door.config, grace_s=_GRACE_S
     )
+    return spec | {"topologySpreadConstraints": apart(selector_labels(door.name, GATEWAY))}
 
 
 def _pool(config: OperatorConfig) -> NodePool:

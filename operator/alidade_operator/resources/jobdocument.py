@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from alidade_crds.contract import EvaluationDocument, JobDocument, QuantizationDocument
-from alidade_crds.uris import Location, parse_uri
+from alidade_crds.uris import REMOTE, Location, parse_uri
 from alidade_operator.api import CONFIG_MAP, JsonObject
+from alidade_operator.config import OperatorConfig
 from alidade_operator.jobspecs import dataset_uris
 from alidade_operator.resources.labels import child_labels, owner_reference
 from alidade_operator.resources.trainingpod import JOB_KEY, Mounts
@@ -33,13 +34,15 @@ def document_config_map(document: Document, name: str, component: str) -> JsonOb
     }
 
 
-def document_mounts(document: Document, name: str) -> Mounts:
+def document_mounts(document: Document, name: str, config: OperatorConfig) -> Mounts:
     """The volumes that the document, in the ConfigMap of that name, and its addresses need."""
     locations = [parse_uri(uri) for uri in _uris(document) if uri is not None]
+    cache = config.cache_claim if any(location.scheme in REMOTE for location in locations) else None
     return Mounts(
         document=name,
-        claims=_roots(locations, "pvc"),
+        claims=tuple(sorted({*_roots(locations, "pvc"), *([cache] if cache is not None else [])})),
         config_maps=_roots(locations, "configmap"),
+        cache=cache,
     )
 
 

@@ -1,6 +1,6 @@
 """What the cluster says of children and neighbours, parsed: plans see these values and no raw objects."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -52,6 +52,8 @@ class TrainingJobView:
     ended_at: datetime | None
     gpu_hours_before: float
     active_seconds_before: float
+    had_pods: bool = True
+    """Whether pods of it have run, or failed: one that was never given any has not lost them."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class PodView:
     ready_to_report: bool
     """Whether its training container runs, so that progress can be asked for."""
     deletion_deadline: datetime | None
+    disruption: str
+    """Why its node, or its room there, is taken away, in one phrase; empty when it is not."""
     started_at: datetime | None
     termination: Termination | None
 
@@ -97,6 +101,14 @@ class PodView:
     def ended(self) -> bool:
         """Whether its processes are gone."""
         return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True)
+class QueueView:
+    """What Kueue says of a job that it has not admitted. reason: one CamelCase word; both may be empty."""
+
+    reason: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,6 +157,8 @@ class Observed:
     endpoint: EndpointView | None = None
     """The ModelServe that an Evaluation asks."""
     progress: ProgressDocument | None = None
+    queue: QueueView | None = None
+    """Of a job that a queue holds back; None where nothing is known of that."""
     training_operator: bool = True
     """Whether the cluster knows PyTorchJobs."""
 
@@ -160,7 +174,11 @@ def training_job_view(body: Mapping[str, Any], *, owner_uid: str) -> TrainingJob
     conditions = _true_conditions(body)
     suspended = bool(run_policy.get("suspend"))
     ending = conditions.get("Succeeded") or conditions.get("Failed") or {}
-    return _view(body, owner_uid, suspended=suspended, state=_job_state(conditions, suspended=suspended), ending=ending)
+    # Once it has run the condition stays, and becomes False.
+    known = (body.get("status") or {}).get("conditions") or []
+    had_pods = any(condition.get("type") == "Running" for condition in known)
+    state = _job_state(conditions, suspended=suspended)
+    return _view(body, owner_uid, suspended=suspended, state=state, ending=ending, had_pods=had_pods)
 
 
 def batch_job_view(body: Mapping[str, Any], *, owner_uid: str) -> TrainingJobView | None:
@@ -175,7 +193,8 @@ def batch_job_view(body: Mapping[str, Any], *, owner_uid: str) -> TrainingJobVie
         state = "succeeded"
     elif suspended:
         state = "suspended"
-    return _view(body, owner_uid, suspended=suspended, state=state, ending=ending)
+    had_pods = bool(status.get("failed"))
+    return _view(body, owner_uid, suspended=suspended, state=state, ending=ending, had_pods=had_pods)
 
 
 def _true_conditions(body: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -187,7 +206,13 @@ def _true_conditions(body: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _view(
-    body: Mapping[str, Any], owner_uid: str, *, suspended: bool, state: JobState, ending: Mapping[str, Any]
+    body: Mapping[str, Any],
+    owner_uid: str,
+    *,
+    suspended: bool,
+    state: JobState,
+    ending: Mapping[str, Any],
+    had_pods: bool,
 ) -> TrainingJobView | None:
     metadata = body["metadata"]
     base, _, number = metadata["name"].rpartition("-")
@@ -212,6 +237,7 @@ def _view(
         ended_at=parse_time(completion or ending.get("lastTransitionTime")),
         gpu_hours_before=_number(annotations.get(GPU_HOURS_BEFORE)),
         active_seconds_before=_number(annotations.get(ACTIVE_SECONDS_BEFORE)),
+        had_pods=had_pods,
     )
 
 
@@ -266,6 +292,7 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         node=(body.get("spec") or {}).get("nodeName"),
         ready_to_report=running is not None and not metadata.get("deletionTimestamp"),
         deletion_deadline=parse_time(metadata.get("deletionTimestamp")),
+        disruption=_disruption(status),
         started_at=parse_time((running or ended or {}).get("startedAt")),
         termination=_termination(ended) if ended and running is None else None,
     )
@@ -285,6 +312,54 @@ def _termination(terminated: Mapping[str, Any]) -> Termination:
         message=str(terminated.get("message", "")),
         finished_at=parse_time(terminated.get("finishedAt")),
     )
+
+
+# Of status.reason: how a kubelet ends pods of a node that shuts down, or that make room for a more important one.
+_TAKEN_BY_KUBELET = frozenset({"NodeShutdown", "Terminated", "Preempting", "Preempted", "NodeLost"})
+_BY_KUBELET = "TerminationByKubelet"
+
+
+def _disruption(status: Mapping[str, Any]) -> str:
+    """Kubernetes' word that a pod ends for no reason of its own.
+
+    Not an eviction for want of memory or disk on the node: what was used there may well have been the pod's own.
+    """
+    condition: Mapping[str, Any] = next(
+        (one for one in status.get("conditions") or [] if one.get("type") == "DisruptionTarget"), {}
+    )
+    target = condition.get("reason", "") if condition.get("status") == "True" else ""
+    reason = status.get("reason", "")
+    if reason not in _TAKEN_BY_KUBELET and (not target or target == _BY_KUBELET):
+        return ""
+    said = condition.get("message") or status.get("message") or ""
+    return f"{target or reason}: {said}".rstrip(": ")
+
+
+def queue_view(workloads: Sequence[Mapping[str, Any]]) -> QueueView:
+    """What the Workloads that Kueue has made for a job say of its wait."""
+    for workload in workloads:
+        status = workload.get("status") or {}
+        conditions = {one.get("type"): one for one in status.get("conditions") or []}
+        evicted, reserved = conditions.get("Evicted", {}), conditions.get("QuotaReserved", {})
+        if reserved.get("status") == "True":
+            return QueueView("WaitingForChecks", _checks(status))
+        if (workload.get("spec") or {}).get("active") is False:
+            return QueueView("Inactive", "its Workload is not active")
+        if reserved:
+            return QueueView(str(reserved.get("reason", "")), str(reserved.get("message", "")))
+        if evicted.get("status") == "True":
+            return QueueView(str(evicted.get("reason", "")), str(evicted.get("message", "")))
+    if workloads:
+        return QueueView()
+    # Kueue takes up only the kinds that its configuration lists, and PyTorchJob is not among its defaults.
+    return QueueView("NoWorkload", "Kueue has not taken it up; if that stays so, its integrations lack this kind")
+
+
+def _checks(status: Mapping[str, Any]) -> str:
+    """The admission checks that are not ready, as `name: message`."""
+    waiting = [one for one in status.get("admissionChecks") or [] if one.get("state") != "Ready"]
+    named = [f"{one.get('name', '')}: {one.get('message', '')}".rstrip(": ") for one in waiting]
+    return "its quota is reserved; admission checks are not ready" + (f" ({'; '.join(named)})" if named else "")
 
 
 _IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})

@@ -8,6 +8,7 @@ from alidade_operator.api import PYTORCH_JOB, JsonObject
 from alidade_operator.config import NodePool, OperatorConfig
 from alidade_operator.resources.labels import ATTEMPT_LABEL, QUEUE_LABEL, child_labels, owner_reference
 from alidade_operator.resources.observation import ACTIVE_SECONDS_BEFORE, GPU_HOURS_BEFORE
+from alidade_operator.resources.placement import near_one_another, pod_annotations, scheduling_policy
 from alidade_operator.resources.trainingpod import Mounts, pod_spec, trainer
 
 # Names of pods and values of labels end here.
@@ -34,12 +35,17 @@ class Attempt:
         return f"{self.base}-{self.number}"
 
 
-def longest_name(*, workers: int, attempts: int) -> int:
+# Interrupted attempts are not counted against backoffLimit, so that no number bounds them: room for as many as spot
+# nodes could take away in months.
+MOST_ATTEMPTS = 9999
+
+
+def longest_name(*, workers: int) -> int:
     """Most characters that a resource's name may have, so that those of its pods stay within 63.
 
     Pods are called `<name>-<attempt>-master-0` and `<name>-<attempt>-worker-<index>`.
     """
-    suffix = f"-{attempts}-worker-{workers - 2}" if workers > 1 else f"-{attempts}-master-0"
+    suffix = f"-{MOST_ATTEMPTS}-worker-{workers - 2}" if workers > 1 else f"-{MOST_ATTEMPTS}-master-0"
     return NAME_LIMIT - len(suffix)
 
 
@@ -53,12 +59,13 @@ def pytorch_job(
 ) -> JsonObject:
     """The PyTorchJob. One failed pod ends it and the next attempt is made; ended pods stay for their logs."""
     labels = child_labels(attempt.kind, attempt.name, "trainer") | {ATTEMPT_LABEL: str(attempt.number)}
-    template = {
-        "metadata": {"labels": labels},
-        "spec": pod_spec(trainer(config), mounts=mounts, compute=compute, pool=pool, config=config),
-    }
+    spec = pod_spec(trainer(config), mounts=mounts, compute=compute, pool=pool, config=config)
+    template = job_template(labels, spec, compute, pool)
     # With cleanPodPolicy All the result would go with the pod that carries it; Running still frees every GPU.
     run_policy: dict[str, Any] = {"cleanPodPolicy": "Running"}
+    policy = scheduling_policy(compute, pool)
+    if policy is not None:
+        run_policy["schedulingPolicy"] = policy
     job_labels = dict(labels)
     if compute.queue:
         # Created suspended; Kueue takes it from here, and the field is not ours again.
@@ -83,6 +90,13 @@ def pytorch_job(
             "pytorchReplicaSpecs": _replica_specs(compute.workers, template),
         },
     }
+
+
+def job_template(labels: dict[str, str], spec: dict[str, Any], compute: Compute, pool: NodePool) -> dict[str, Any]:
+    """The pod template of a job's workers, which prefer to be near one another."""
+    near_one_another(spec, labels, compute, pool)
+    annotations = pod_annotations(pool)
+    return {"metadata": {"labels": labels} | ({"annotations": annotations} if annotations else {}), "spec": spec}
 
 
 def _replica_specs(workers: int, template: dict[str, Any]) -> dict[str, Any]:

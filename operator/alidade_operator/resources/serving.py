@@ -11,7 +11,8 @@ from alidade_operator.api import DEPLOYMENT, MODEL_SERVE, SERVICE, JsonObject
 from alidade_operator.cache import PARENT_KIND_LABEL, PARENT_NAME_LABEL
 from alidade_operator.resources.engines.choice import engine_pod
 from alidade_operator.resources.engines.server import Server, loads_while_running
-from alidade_operator.resources.labels import child_labels, owner_reference
+from alidade_operator.resources.labels import QUEUE_LABEL, child_labels, owner_reference
+from alidade_operator.resources.placement import apart, pod_annotations
 from alidade_operator.resources.trainingpod import pod_around
 
 Component = Literal["server", "canary", "gateway"]
@@ -64,6 +65,8 @@ def strategy(*, surge: bool) -> dict[str, Any]:
 def deployment(server: Server, replicas: int, component: Component = COMPONENT) -> JsonObject:
     """The Deployment of one side."""
     labels = child_labels(MODEL_SERVE.kind, server.name, component)
+    # Kueue's webhook gives the pods what they need of it.
+    queue = {QUEUE_LABEL: server.spec.compute.queue} if server.spec.compute.queue is not None else {}
     digest = {MODEL_DIGEST: server.model.digest} if server.model.digest else {}
     return marked(
         server.name,
@@ -74,7 +77,7 @@ def deployment(server: Server, replicas: int, component: Component = COMPONENT) 
             "metadata": {
                 "name": name_of(server.name, component),
                 "namespace": server.namespace,
-                "labels": labels,
+                "labels": labels | queue,
                 "annotations": {SERVED_MODEL: server.model.uri} | digest,
             },
             "spec": {
@@ -84,8 +87,8 @@ def deployment(server: Server, replicas: int, component: Component = COMPONENT) 
                 "selector": {"matchLabels": selector_labels(server.name, component)},
                 "strategy": strategy(surge=server.spec.rollout.surge),
                 "template": {
-                    "metadata": {"labels": labels, "annotations": digest | _adapter_digests(server)},
-                    "spec": _pod(server),
+                    "metadata": {"labels": labels, "annotations": _pod_annotations(server, digest)},
+                    "spec": _pod(server, component),
                 },
             },
         },
@@ -136,6 +139,10 @@ def applied_hash(body: Mapping[str, Any]) -> str:
     return str(body["metadata"]["annotations"][APPLIED])
 
 
+def _pod_annotations(server: Server, digest: dict[str, str]) -> dict[str, str]:
+    return pod_annotations(server.pool) | digest | _adapter_digests(server)
+
+
 def _adapter_digests(server: Server) -> dict[str, str]:
     if loads_while_running(server):
         return {ADAPTER_DIGESTS: server.made_anew} if server.made_anew else {}
@@ -143,9 +150,9 @@ def _adapter_digests(server: Server) -> dict[str, str]:
     return {ADAPTER_DIGESTS: ",".join(known)} if known else {}
 
 
-def _pod(server: Server) -> dict[str, Any]:
+def _pod(server: Server, component: Component) -> dict[str, Any]:
     pod = engine_pod(server)
-    return pod_around(
+    spec = pod_around(
         pod.container,
         pod.volumes,
         compute=server.spec.compute,
@@ -153,3 +160,4 @@ def _pod(server: Server) -> dict[str, Any]:
         config=server.config,
         grace_s=pod.grace_s,
     )
+    return spec | {"topologySpreadConstraints": apart(selector_labels(server.name, component))}

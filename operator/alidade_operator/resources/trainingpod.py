@@ -6,7 +6,9 @@ from typing import Any
 from alidade_crds import contract
 from alidade_crds.blocks import Compute
 from alidade_operator.config import NodePool, OperatorConfig
+from alidade_operator.resources.access import access
 from alidade_operator.resources.observation import TRAINING_CONTAINER
+from alidade_operator.resources.placement import placement
 
 JOB_FOLDER = "/etc/alidade/job"
 JOB_KEY = "job.json"
@@ -14,6 +16,7 @@ VOLUMES_FOLDER = "/volumes"
 SCRATCH_FOLDER = "/scratch"
 TERMINATION_LOG = "/dev/termination-log"
 PROGRESS_PORT = 8080
+_CACHE_FOLDER = ".alidade-cache"
 
 
 @dataclass(frozen=True)
@@ -39,20 +42,23 @@ class Mounts:
     """ConfigMap of the job document."""
     claims: tuple[str, ...] = ()
     config_maps: tuple[str, ...] = ()
+    cache: str | None = None
+    """The claim, of those, that keeps what is fetched from elsewhere."""
 
 
 def pod_spec(
     program: Program, *, mounts: Mounts, compute: Compute, pool: NodePool, config: OperatorConfig
 ) -> dict[str, Any]:
     """The pod template's spec; restart policy and rendezvous are for the workload to add."""
+    outside = access(compute, pool, config)
     container = _container(program, mounts=mounts, compute=compute, pool=pool)
     return pod_around(
-        container,
-        _volumes(mounts, pool),
+        outside.given_to(container),
+        [*_volumes(mounts, pool), *outside.volumes],
         compute=compute,
         pool=pool,
         config=config,
-        grace_s=config.termination_grace_s,
+        grace_s=pool.termination_grace_s or config.termination_grace_s,
     )
 
 
@@ -91,14 +97,9 @@ def pod_around(
         "containers": [container],
         "volumes": volumes,
     }
-    if pool.node_selector:
-        spec["nodeSelector"] = dict(pool.node_selector)
-    if pool.tolerations:
-        spec["tolerations"] = list(pool.tolerations)
-    if pool.runtime_class_name:
-        spec["runtimeClassName"] = pool.runtime_class_name
-    if compute.priority_class_name:
-        spec["priorityClassName"] = compute.priority_class_name
+    spec |= placement(compute, pool)
+    if pool.service_account_name:
+        spec["serviceAccountName"] = pool.service_account_name
     if config.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
     return spec
@@ -109,7 +110,7 @@ def _container(program: Program, *, mounts: Mounts, compute: Compute, pool: Node
         "name": program.container,
         "image": compute.image or program.image,
         "command": list(program.command),
-        "env": [*_environment(pool), *program.env],
+        "env": [*_environment(pool, mounts), *program.env],
         "ports": [{"name": "metrics", "containerPort": PROGRESS_PORT}],
         "volumeMounts": _volume_mounts(mounts),
         "terminationMessagePath": TERMINATION_LOG,
@@ -123,7 +124,8 @@ def _container(program: Program, *, mounts: Mounts, compute: Compute, pool: Node
 
 
 def worker_resources(compute: Compute, pool: NodePool) -> dict[str, dict[str, str]]:
-    """Requests and limits of a worker: CPU is requested, memory and GPUs are also the limit."""
+    """Requests and limits of a worker: CPU is requested, memory, GPUs and what several workers share are also the
+    limit."""
     requests: dict[str, str] = {}
     limits: dict[str, str] = {}
     cpu, memory = compute.cpu or pool.cpu, compute.memory or pool.memory
@@ -133,10 +135,14 @@ def worker_resources(compute: Compute, pool: NodePool) -> dict[str, dict[str, st
         requests["memory"] = limits["memory"] = memory
     if compute.gpus_per_worker:
         requests[pool.gpu_resource] = limits[pool.gpu_resource] = str(compute.gpus_per_worker)
+    if compute.workers > 1:
+        requests |= pool.extra_resources
+        limits |= pool.extra_resources
     return {name: values for name, values in (("requests", requests), ("limits", limits)) if values}
 
 
-def _environment(pool: NodePool) -> list[dict[str, Any]]:
+def _environment(pool: NodePool, mounts: Mounts) -> list[dict[str, Any]]:
+    cache = f"{VOLUMES_FOLDER}/{mounts.cache}/{_CACHE_FOLDER}" if mounts.cache is not None else None
     told = {
         contract.JOB_ENV: f"{JOB_FOLDER}/{JOB_KEY}",
         contract.VOLUMES_ENV: VOLUMES_FOLDER,
@@ -144,11 +150,15 @@ def _environment(pool: NodePool) -> list[dict[str, Any]]:
         contract.TERMINATION_LOG_ENV: TERMINATION_LOG,
         contract.PORT_ENV: str(PROGRESS_PORT),
         "HOME": SCRATCH_FOLDER,
-        "HF_HOME": f"{SCRATCH_FOLDER}/hf",
+        "HF_HOME": f"{cache or SCRATCH_FOLDER}/hf",
+        **({contract.CACHE_ENV: cache} if cache is not None else {}),
         # A folder that exists: Python falls back to the read-only root from one that does not.
         "TMPDIR": SCRATCH_FOLDER,
         "TRITON_CACHE_DIR": f"{SCRATCH_FOLDER}/triton",
         "TORCH_EXTENSIONS_DIR": f"{SCRATCH_FOLDER}/torch_extensions",
+        "TORCHINDUCTOR_CACHE_DIR": f"{SCRATCH_FOLDER}/inductor",
+        # Images need not know the pod's user by name, for which torch's compiler asks.
+        "USER": "alidade",
     }
     environment: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in told.items()]
     environment.append({"name": contract.POD_IP_ENV, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})

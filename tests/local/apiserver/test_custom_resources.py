@@ -171,6 +171,21 @@ async def test_status_and_spec_are_written_apart(widgets: Api) -> None:
     assert (changed["spec"]["size"], changed["status"], changed["metadata"]["generation"]) == (2, {"phase": "Done"}, 2)
 
 
+async def test_a_status_has_its_defaults_before_anybody_has_written_it(api: Api) -> None:
+    """The original fills them in whenever it reads from its store, the answer to a creation too."""
+    body = definition(SPEC)
+    schema = body["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    status = {"default": {"seen": -1}, "properties": {"seen": {"type": "integer"}}}
+    schema["properties"]["status"] |= status
+    await api.post(DEFINITIONS, body)
+    made = await api.post(WIDGETS, {**widget("a", size=1), "status": {"phase": "Early"}})
+    assert made["status"] == (await api.get(f"{WIDGETS}/a"))["status"] == {"seen": -1}
+    changed = await api.put(f"{WIDGETS}/a", {**made, "spec": {"size": 2}, "status": {"phase": "Never"}})
+    assert changed["status"] == {"seen": -1}
+    reported = await api.put(f"{WIDGETS}/a/status", {**changed, "status": {"phase": "Done"}})
+    assert reported["status"] == {"phase": "Done"}
+
+
 async def test_an_update_of_a_custom_resource_names_its_version(widgets: Api) -> None:
     made = await widgets.post(WIDGETS, widget("a", size=1))
     del made["metadata"]["resourceVersion"]

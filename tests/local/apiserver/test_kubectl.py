@@ -202,7 +202,8 @@ def test_auth_commands_know_the_administrator(kubectl: Kubectl) -> None:
 def test_wait_sees_conditions_and_deletions(kubectl: Kubectl) -> None:
     kubectl("apply", "-f", "-", stdin=FINE_TUNE_JOB)
     condition = {"type": "Succeeded", "status": "True", "reason": "Done", "message": "m"}
-    status = {"conditions": [{**condition, "lastTransitionTime": "2026-01-01T00:00:00Z"}]}
+    # kubectl passes over what was said of an older generation.
+    status = {"observedGeneration": 1, "conditions": [{**condition, "lastTransitionTime": "2026-01-01T00:00:00Z"}]}
     patch = json.dumps({"status": status})
     kubectl("patch", "ftj", "tune", "--subresource=status", "--type=merge", "-p", patch)
     assert "condition met" in kubectl("wait", "ftj/tune", "--for=condition=Succeeded", "--timeout=60s")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alidade_crds.uris import parse_uri
+from alidade_operator.resources.access import access
 from alidade_operator.resources.engines.server import (
     SERVER_PORT,
     EnginePod,
@@ -58,12 +59,14 @@ class Program:
 def gpu_pod(server: Server, program: Program) -> EnginePod:
     """The pod of a server on GPUs."""
     read, mounted = read_volumes(server)
+    outside = access(server.spec.compute, server.pool, server.config)
     volumes: list[dict[str, Any]] = [
         {"name": "scratch", "emptyDir": {}},
         {"name": "tmp", "emptyDir": {}},
         # The processes of one server, one for each GPU, exchange what they compute there.
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": server.pool.shm_size}},
         *read,
+        *outside.volumes,
     ]
     mounts: list[dict[str, Any]] = [
         {"name": "scratch", "mountPath": SCRATCH_FOLDER},
@@ -71,7 +74,8 @@ def gpu_pod(server: Server, program: Program) -> EnginePod:
         {"name": "shm", "mountPath": "/dev/shm"},
         *mounted,
     ]
-    return EnginePod(_container(server, program) | {"volumeMounts": mounts}, _GRACE_S, volumes)
+    container = _container(server, program) | {"volumeMounts": mounts}
+    return EnginePod(outside.given_to(container), _GRACE_S, volumes)
 
 
 def model_flags(server: Server) -> tuple[str, str | None]:

@@ -1,0 +1,137 @@
+"""What acceptance would refuse without looking at the cluster, the schemas refuse already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alidade_crds.modelserve import GGUF_TYPES
+from tests.crds.schemas import errors
+
+DATA = {"uri": "pvc://data/a.json"}
+JOB: dict[str, Any] = {"model": {"uri": "hf://org/base"}, "dataset": DATA}
+SERVE: dict[str, Any] = {"model": {"uri": "pvc://models/a"}}
+RUN: dict[str, Any] = {
+    "sft": {"model": {"uri": "hf://org/sft"}},
+    "rewardModels": [{"name": "exact", "function": "exact_match"}],
+    "prompts": DATA,
+    "align": [{"raft": {}}],
+}
+GENERATION = {"type": "generation", "dataset": "pvc://data/q.json"}
+EVALUATION: dict[str, Any] = {"models": [{"name": "a", "model": {"uri": "hf://org/a"}}], "suites": [GENERATION]}
+INIT = {"init": {"hiddenSize": 64, "layers": 2, "heads": 4, "vocabSize": 512}}
+SPECS = {"FineTuneJob": JOB, "RewardModel": JOB, "AlignmentRun": RUN, "Evaluation": EVALUATION, "ModelServe": SERVE}
+REWARD = {"name": "r", "template": {"dataset": DATA}}
+THREE = {"compute": {"workers": 3}}
+TTL = {"ttlSecondsAfterFinished": 1}
+MEASURED = {"template": {"suites": [GENERATION], "models": [EVALUATION["models"][0] | {"name": "sft"}]}}
+SMALL_PPO = {"align": [{"ppo": {"miniBatchSize": 32, "rolloutBatchSize": 64}}], "compute": {"workers": 64}}
+
+
+def of_kind(kind: str, name: str = "demo") -> dict[str, Any]:
+    return {"from": {"kind": kind, "name": name}}
+
+
+def adapter(name: str = "a", model: Any = None) -> dict[str, Any]:
+    return {"name": name, "model": model or {"uri": "pvc://models/a"}}
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_what_makes_sense_is_let_in(kind: str) -> None:
+    assert errors(kind, SPECS[kind]) == []
+
+
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("name", ["7b", "a.b", "-a", "a-", "A"])
+def test_a_name_that_pods_and_services_cannot_have_is_refused(kind: str, name: str) -> None:
+    assert any("metadata.name must start with a letter" in error for error in errors(kind, SPECS[kind], name=name))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "said"),
+    [
+        ("FineTuneJob", {"model": of_kind("FineTuneJob")}, "names the FineTuneJob itself"),
+        ("RewardModel", {"model": of_kind("RewardModel")}, "names the RewardModel itself"),
+        ("AlignmentRun", {"sft": {"model": of_kind("AlignmentRun")}}, "names the AlignmentRun itself"),
+        ("ModelServe", {"gateway": {"arena": {"against": "demo"}}}, "names the ModelServe itself"),
+        ("ModelServe", {"adapters": [adapter("demo")]}, "must not be named like the ModelServe itself"),
+        ("FineTuneJob", {"model": {"uri": "pvc://a/../b"}}, "must not climb out of its volume"),
+        ("FineTuneJob", {"dataset": {"uri": "pvc://a/.."}}, "must not climb out of its volume"),
+        ("FineTuneJob", {"output": {"uri": "pvc://../b"}}, "must not climb out of its volume"),
+        ("FineTuneJob", {"output": {"uri": "pvc://a/"}}, "must not be the root of a volume"),
+        ("Evaluation", {"output": {"uri": "pvc://a"}}, "must not be the root of a volume"),
+        ("FineTuneJob", {"compute": {"gpusPerWorker": 2, "processesPerWorker": 4}}, "must not be greater than gpus"),
+        ("FineTuneJob", {"compute": {"workers": 3}}, "globalBatchSize must be a multiple of the training processes"),
+        ("RewardModel", {"compute": {"gpusPerWorker": 3}}, "globalBatchSize must be a multiple"),
+        ("AlignmentRun", {"compute": {"workers": 3}}, "globalBatchSize must be a multiple"),
+        ("AlignmentRun", {"rewardModels": [{"name": "r", "template": {"dataset": DATA} | THREE}]}, "multiple"),
+        ("FineTuneJob", {"training": {"microBatchSize": 12}}, "microBatchSize must divide the sequences"),
+        ("AlignmentRun", SMALL_PPO, "miniBatchSize must be a multiple"),
+        ("AlignmentRun", {"rewardModels": [REWARD | {"name": "align"}]}, "that of another stage"),
+        ("AlignmentRun", {"rewardModels": [REWARD | {"name": "x-ppo"}]}, "that of another stage"),
+        ("AlignmentRun", {"rewardModels": [REWARD | {"name": "x.y"}]}, "must have no dots"),
+        ("AlignmentRun", {"sft": {"template": JOB | {"ttlSecondsAfterFinished": 1}}}, "stays as long as its run"),
+        ("AlignmentRun", {"rewardModels": [{"name": "r", "template": {"dataset": DATA} | TTL}]}, "stays as"),
+        ("AlignmentRun", {"evaluation": MEASURED}, "sft or aligned"),
+        ("Evaluation", {"compute": {"workers": 2}, "output": {"uri": "s3://a/b"}}, "output.uri must be a volume"),
+        ("Evaluation", {"suites": [GENERATION | {"type": "reward", "rewardModel": INIT}]}, "rewardModel.init has"),
+        ("ModelServe", {"model": INIT}, "model.init has learned nothing"),
+        ("ModelServe", {"model": of_kind("RewardModel", "a")}, "must not name a RewardModel"),
+        ("ModelServe", {"adapters": [adapter(model=INIT)]}, "model.init has learned nothing"),
+        ("ModelServe", {"adapters": [adapter(model=of_kind("RewardModel", "a"))]}, "must not name a RewardModel"),
+        ("ModelServe", {"adapters": [adapter(model={"uri": "hf://org/a"})]}, "must be on a volume"),
+        ("ModelServe", {"adapters": [adapter(), adapter()]}, "adapters need names of their own"),
+        ("ModelServe", {"compute": {"workers": 2}}, "a replica is one pod of one server"),
+        ("ModelServe", {"compute": {"processesPerWorker": 1}}, "a replica is one pod of one server"),
+        ("ModelServe", {"quantization": {"method": "gguf", "type": "q9"}}, "type must be one of f32, f16"),
+        ("ModelServe", {"quantization": {"maxPerplexityIncrease": 0.1}}, "with none, nothing is measured"),
+        ("ModelServe", {"quantization": {"calibration": DATA}}, "with none, nothing is measured"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_anywhere_is_refused_in_a_sentence(kind: str, changes: dict[str, Any], said: str) -> None:
+    found = errors(kind, SPECS[kind] | changes)
+    assert any(said in error for error in found), found
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("FineTuneJob", {"model": of_kind("FineTuneJob", "other")}),
+        ("FineTuneJob", {"model": of_kind("AlignmentRun")}),
+        ("AlignmentRun", {"sft": {"ref": {"name": "demo"}}}),
+        ("FineTuneJob", {"model": {"uri": "pvc://a/b..c/..d"}, "output": {"uri": "s3://bucket"}}),
+        ("FineTuneJob", {"compute": {"processesPerWorker": 4}}),
+        ("FineTuneJob", {"compute": {"gpusPerWorker": 8, "processesPerWorker": 4}}),
+        ("Evaluation", {"compute": {"workers": 2}, "output": {"uri": "pvc://a/b"}}),
+        ("Evaluation", {"compute": {"workers": 3}}),
+        ("ModelServe", {"adapters": [adapter(), adapter("b")], "compute": {"gpusPerWorker": 2}}),
+        ("ModelServe", {"gateway": {"arena": {"against": "other"}}}),
+        *(("ModelServe", {"quantization": {"method": "gguf", "type": one}}) for one in GGUF_TYPES),
+    ],
+)
+def test_what_makes_sense_somewhere_is_let_in(kind: str, changes: dict[str, Any]) -> None:
+    assert errors(kind, SPECS[kind] | changes) == []
+
+
+@given(
+    size=st.integers(1, 64),
+    micro=st.one_of(st.just("auto"), st.integers(1, 16)),
+    workers=st.integers(1, 4),
+    gpus=st.integers(0, 4),
+    processes=st.one_of(st.none(), st.integers(1, 4)),
+)
+def test_the_rule_of_batches_is_that_of_the_trainer(
+    size: int, micro: Any, workers: int, gpus: int, processes: Any
+) -> None:
+    compute = {"workers": workers, "gpusPerWorker": gpus} | ({"processesPerWorker": processes} if processes else {})
+    found = errors(
+        "FineTuneJob", JOB | {"compute": compute, "training": {"globalBatchSize": size, "microBatchSize": micro}}
+    )
+    if processes and gpus and processes > gpus:
+        assert found
+        return
+    share, rest = divmod(size, workers * (processes or gpus or 1))
+    assert bool(found) == bool(rest or (micro != "auto" and share % micro)), found

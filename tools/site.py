@@ -1,0 +1,59 @@
+"""Hooks of mkdocs: pages that lie beside docs/ become part of the site, and links to other files lead to the forge."""
+
+import posixpath
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parent.parent
+# Pages by where they are in the repository, and where on the site.
+BESIDE = {
+    "README.md": "index.md",
+    "bench/README.md": "bench.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "docs/decisions": "decisions/0001-one-pytorchjob-per-attempt.md",
+}
+_LINK = re.compile(r"(!?)\[([^\]\[]*)\]\(([^)\s]+)\)")
+_FENCE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
+
+
+def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
+    """Adds the pages from beside docs/."""
+    from mkdocs.structure.files import File
+
+    for source, target in BESIDE.items():
+        if source.endswith(".md"):
+            files.append(File.generated(config, target, content=(ROOT / source).read_text(encoding="utf-8")))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: "Page", config: "MkDocsConfig", files: "Files") -> str:
+    """Turns links between places of the repository into links between places of the site."""
+    del files
+    own = page.file.src_uri
+    source = next((place for place, target in BESIDE.items() if target == own), f"docs/{own}")
+    parts = _FENCE.split(markdown)
+    return "".join(part if part.startswith("```") else rewritten(part, source, own, config.repo_url) for part in parts)
+
+
+def rewritten(text: str, source: str, own: str, repository: str | None) -> str:
+    """The text with its relative links as the site needs them. source, own: the page in the repository, on the site."""
+
+    def replace(match: re.Match[str]) -> str:
+        mark, words, link = match.groups()
+        path, hash_, anchor = link.partition("#")
+        if not path or "://" in path or path.startswith("mailto:"):
+            return match[0]
+        place = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+        target = BESIDE.get(place) or (place.removeprefix("docs/") if place.startswith("docs/") else None)
+        if target is not None:
+            return f"{mark}[{words}]({posixpath.relpath(target, posixpath.dirname(own) or '.')}{hash_}{anchor})"
+        return f"[{words}]({repository.rstrip('/')}/blob/main/{place}{hash_}{anchor})" if repository else words
+
+    return _LINK.sub(replace, text)
