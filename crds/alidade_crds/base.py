@@ -27,6 +27,10 @@ class Spec(BaseModel):
         """The block as it stands in YAML, without what is unset."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
+    def chosen(self) -> dict[str, Any]:
+        """The block without what is as it would be by itself: a release that adds a field leaves this as it was."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+
 
 class Report(BaseModel):
     """A block that the platform writes (status, progress, results): fields of a newer version are passed over."""

@@ -51,7 +51,7 @@ def _describe(error: ValidationError) -> str:
 
 def fingerprint(job: JobDocument) -> str:
     """sha256 of everything in the job that changes what is learned; equal for two attempts of the same training."""
-    content = {key: value for key, value in job.to_dict().items() if key not in NOT_FINGERPRINTED}
+    content = {key: value for key, value in job.chosen().items() if key not in NOT_FINGERPRINTED}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

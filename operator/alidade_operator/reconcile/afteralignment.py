@@ -93,9 +93,10 @@ def _evaluation(
     fields["suites"] = [_with_reward(suite, reward) for suite in template.suites]
     fields["leak_check"] = leak_check_of(run.spec)
     fields["suspend"] = run.spec.suspend
-    spec = EvaluationSpec(models=models, **fields).to_dict()
-    inputs = inputs_hash({name: spec[name] for name in spec if name != "models"}, model_identity(model), [
-        one.to_dict() for one in template.models
+    whole = EvaluationSpec(models=models, **fields)
+    chosen, spec = whole.chosen(), whole.to_dict()
+    inputs = inputs_hash({name: chosen[name] for name in chosen if name != "models"}, model_identity(model), [
+        one.chosen() for one in template.models
     ])  # fmt: skip
     if "output" not in spec:
         spec["output"] = {"uri": stage_output(run, config, f"{EVALUATION_STAGE}-{inputs}")}

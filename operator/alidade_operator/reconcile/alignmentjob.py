@@ -158,12 +158,12 @@ def _pinned_inputs(run: AlignmentRun) -> str | None:
 def _inputs(run: AlignmentRun, stages: Stages, seen: RunObserved) -> str:
     spec = run.spec
     assert spec is not None, "an unreadable spec does not get here"
-    told = alignment_spec(spec, model=Model(), rewards={}, output=None).to_dict()
+    told = alignment_spec(spec, model=Model(), rewards={}, output=None).chosen()
     models = {
         name: model_identity(stage.model) if stage.model is not None else _uri_of(spec, name)
         for name, stage in stages.rewards.items()
     }
-    start = model_identity(stages.sft.model) if stages.sft.model is not None else spec.sft.to_dict()
+    start = model_identity(stages.sft.model) if stages.sft.model is not None else spec.sft.chosen()
     return inputs_hash(told, start, models, dict(sorted(seen.data.items())))
 
 

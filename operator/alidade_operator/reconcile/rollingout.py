@@ -70,7 +70,7 @@ def _is_told(situation: Situation, server: Server) -> bool:
 def _trial(situation: Situation, draft: ServeDraft, server: Server, number: Size, *, is_told: bool) -> Trial:
     seen, spec = situation.seen, situation.spec
     canary, key = owned(seen.canary), trial_key(server.model)
-    told = spec.to_dict()
+    told = spec.chosen()
     asked = {name: told[name] for name in told if name not in _BESIDE_THE_MODEL}
     is_stopped = not number.replicas and not scales_to_zero(spec)
     return Trial(

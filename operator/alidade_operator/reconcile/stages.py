@@ -97,7 +97,7 @@ def _sft(run: AlignmentRun, seen: RunObserved, config: OperatorConfig) -> Stage:
         base = _base_of(run, seen, "spec.sft.template", sft.template.model)
         if base.state != "ready":
             return replace(base, status=_waiting(SFT, FINE_TUNE_JOB))
-        inputs = inputs_hash(spec, _identity(base), _data(seen, spec))
+        inputs = inputs_hash(sft.template.chosen(), _identity(base), _data(seen, spec))
     return _made(run, seen, config, MadeStage(SFT, FINE_TUNE_JOB, child_name(run.name, SFT, inputs), inputs, spec), 0.0)
 
 
@@ -120,8 +120,8 @@ def _reward(
             return replace(base, status=_waiting(reward.name, REWARD_MODEL))
     spec = reward.template.model_copy(update={"model": model}).to_dict()
     if inputs is None:
-        content = {name: value for name, value in spec.items() if name != "model"}
-        inputs = inputs_hash(content, _identity(base) or model.to_dict(), _data(seen, spec))
+        content = reward.template.model_copy(update={"model": None}).chosen()
+        inputs = inputs_hash(content, _identity(base) or model.chosen(), _data(seen, spec))
     made = MadeStage(reward.name, REWARD_MODEL, child_name(run.name, reward.name, inputs), inputs, spec)
     return _made(run, seen, config, made, _own_seconds(sft))
 
