@@ -18,7 +18,7 @@ from alidade_crds.blocks import (
     Training,
 )
 from alidade_crds.evaluation import EvaluationTemplate
-from alidade_crds.jobs import BATCH_RULES, PROCESSES, FineTuneJobSpec, RewardTemplate, RunPolicy
+from alidade_crds.jobs import ADAPTER_RULES, BATCH_RULES, PROCESSES, FineTuneJobSpec, RewardTemplate, RunPolicy
 from alidade_crds.modelserve import ModelServeTemplate
 from alidade_crds.status import JobStatus, ModelInfo
 
@@ -295,6 +295,12 @@ class AlignmentRunSpec(RunPolicy):
             "prompts.mix cannot be used: an alignment takes one set of prompts",
         ),
         *BATCH_RULES,
+        *ADAPTER_RULES,
+        (
+            "self.adapter.type != 'qlora'",
+            "adapter.type qlora is for FineTuneJobs and RewardModels: an alignment draws its answers from whole "
+            "weights; use lora",
+        ),
         (
             f"self.align.all(step, !has(step.ppo) || step.ppo.miniBatchSize % {PROCESSES} == 0)",
             "ppo.miniBatchSize must be a multiple of the training processes: compute.workers times processesPerWorker, "

@@ -166,11 +166,22 @@ class AdapterType(StrEnum):
 class Adapter(Spec):
     """Low-rank adaptation (Hu et al. 2021), or none for all weights."""
 
+    model_config = spec_config(
+        (
+            "self.type != 'none' || !(self.rslora || self.dora)",
+            "rslora and dora are ways of adding: they need type lora or qlora",
+        )
+    )
+
     type: AdapterType = Field(
-        AdapterType.NONE, description="none trains all weights; lora and qlora train low-rank additions."
+        AdapterType.NONE,
+        description="none trains all weights; lora trains low-rank additions; qlora trains them on a base whose linear "
+        "layers are held in 4 bits (NF4, Dettmers et al. 2023).",
     )
     rank: int = Field(8, ge=1, le=1024, description="Rank of the additions.")
-    alpha: float = Field(16, gt=0, le=4096, description="Scale: the additions are multiplied by alpha/rank.")
+    alpha: float = Field(
+        16, gt=0, le=4096, description="Scale: the additions are multiplied by alpha/rank, with rslora by alpha/√rank."
+    )
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the additions' input, a probability.")
     target_modules: list[Annotated[str, StringConstraints(min_length=1, max_length=128)]] = Field(
         ["auto"],
@@ -180,6 +191,16 @@ class Adapter(Spec):
     )
     train_embeddings: bool = Field(
         False, description="Whether embeddings and output head are trained whole beside the additions."
+    )
+    rslora: bool = Field(
+        False,
+        description="Whether alpha is divided by the rank's root, which keeps large ranks learning "
+        "(Kalajdzievski 2023).",
+    )
+    dora: bool = Field(
+        False,
+        description="Whether the weights' magnitudes are trained beside their directions (DoRA, Liu et al. 2024): "
+        "nearer to training all weights, and slower.",
     )
 
 
@@ -237,6 +258,12 @@ class Training(Spec):
         True, description="Whether activations are computed again in the backward pass to save memory."
     )
     seed: int = Field(0, ge=0, le=4294967295, description="Seed of initial weights, shuffling and dropout.")
+    freeze: list[Annotated[str, StringConstraints(min_length=1, max_length=256)]] = Field(
+        [],
+        max_length=64,
+        description="Weights that stay as they are, by patterns of their names, such as model.layers.0.* or "
+        "*embed_tokens*; for adapter.type none.",
+    )
     neftune_alpha: float | None = Field(
         None, gt=0, le=100, description="Scale of the noise on embeddings (NEFTune, Jain et al. 2023)."
     )

@@ -101,12 +101,29 @@ BATCH_RULES = (
 )
 
 
+ADAPTER_RULES = (
+    (
+        "self.adapter.type != 'qlora' || self.deepspeed.zeroStage < 3",
+        "adapter.type qlora needs deepspeed.zeroStage 0 to 2: a base in 4 bits is whole on every process",
+    ),
+    (
+        "self.adapter.type == 'none' || self.training.freeze.size() == 0",
+        "training.freeze is for adapter.type none: lora and qlora leave all weights of the base as they are",
+    ),
+)
+
+
 class FineTuneJobSpec(TrainingJobSpec):
     """One job that pretrains a model or fine-tunes it on demonstrations."""
 
     model_config = spec_config(
         EARLY_STOPPING_RULE,
         *BATCH_RULES,
+        *ADAPTER_RULES,
+        (
+            "self.adapter.type == 'none' || !has(self.model.init)",
+            "model.init starts from random weights, which need training as a whole: use adapter.type none",
+        ),
         (
             "!has(self.ghostAttention) || (self.method == 'sft' && !has(self.model.init))",
             "ghostAttention samples answers from the start model: it needs method sft, and no model.init",
@@ -156,13 +173,13 @@ class RewardBlocks(TrainingBlocks):
 class RewardModelSpec(RewardBlocks, TrainingJobSpec):
     """One job that trains a reward model on preferences."""
 
-    model_config = spec_config(EARLY_STOPPING_RULE, *BATCH_RULES, NO_NEW_MODEL_RULE)
+    model_config = spec_config(EARLY_STOPPING_RULE, *BATCH_RULES, *ADAPTER_RULES, NO_NEW_MODEL_RULE)
 
 
 class RewardTemplate(RewardBlocks):
     """A RewardModel that an AlignmentRun makes."""
 
-    model_config = spec_config(EARLY_STOPPING_RULE, *BATCH_RULES, NO_NEW_MODEL_RULE)
+    model_config = spec_config(EARLY_STOPPING_RULE, *BATCH_RULES, *ADAPTER_RULES, NO_NEW_MODEL_RULE)
 
     model: Model | None = Field(None, description="The model it starts from; default: that of the run's SFT stage.")
 

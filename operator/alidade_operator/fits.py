@@ -34,6 +34,7 @@ VLLM_CACHE_BYTES = 8.0 * GIB
 _ACTIVATION_BYTES = 34  # per token and unit of width in a block, 16 bit (Korthikanti et al., equation 1)
 _CHECKPOINT_BYTES = 2  # per token and unit of width: the block's input is all that is kept
 _LOGIT_BYTES = 8  # per token and vocabulary entry: float32 logits, and their gradient
+_QUANTIZED_BYTES = 4.127 / 8  # per weight in NF4 with double quantization (Dettmers et al. 2023, section 3)
 _ADAM_STATES = 8  # float32 momentum and variance
 _MASTER_WEIGHT = 4  # float32 copy of a 16 bit weight
 
@@ -54,6 +55,8 @@ class Setup:
     rank: int
     train_embeddings: bool
     on_gpu: bool
+    may_quantize: bool = False
+    """Whether the base may be held in 4 bits: not by an alignment, which samples from it."""
     has_critic: bool = False
     """Whether a critic of the model's own size is trained beside it (PPO with all weights)."""
     has_reference: bool = False
@@ -126,6 +129,7 @@ def setup_of(spec: TrainingJobSpec, *, micro_batch_size: int) -> Setup:
         rank=spec.adapter.rank,
         train_embeddings=spec.adapter.train_embeddings,
         on_gpu=spec.compute.gpus_per_worker > 0,
+        may_quantize=not isinstance(spec, AlignmentJobSpec),
         **fields,
     )
 
@@ -162,7 +166,8 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
     per_weight = _ADAM_STATES + (_MASTER_WEIGHT if setup.precision == Precision.BF16 else 0)
     on_host = setup.offload != Offload.NONE and setup.on_gpu
     copies = 2 if setup.has_critic else 1
-    weights = float(copies * item * (shape.parameters + (trained if setup.adapter != AdapterType.NONE else 0)))
+    additions = trained if setup.adapter != AdapterType.NONE else 0
+    weights = copies * (_base_weights(shape, setup, item) + item * additions)
     trained *= copies
     if setup.zero_stage == 3:
         # The layer in use and the one fetched ahead are whole on every GPU.
@@ -179,6 +184,15 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         frozen=_frozen(shape, setup, item),
         sampling=_sampling(shape, setup, item),
     )
+
+
+def _base_weights(shape: ModelShape, setup: Setup, item: int) -> float:
+    """Bytes of the weights themselves. QLoRA leaves embeddings and head whole, and dequantizes a matrix while it is
+    used."""
+    if setup.adapter != AdapterType.QLORA:
+        return float(item * shape.parameters)
+    whole = min(shape.parameters, 2 * shape.vocab_size * shape.hidden_size)
+    return item * (whole + shape.hidden_size * shape.intermediate_size) + _QUANTIZED_BYTES * (shape.parameters - whole)
 
 
 def _frozen(shape: ModelShape, setup: Setup, item: int) -> float:
@@ -272,7 +286,7 @@ def _checkpointing(setup: Setup) -> Iterator[Change]:
 
 def _higher_stage(setup: Setup) -> Iterator[Change]:
     if setup.processes > 1:
-        for stage in range(setup.zero_stage + 1, 4):
+        for stage in range(setup.zero_stage + 1, 3 if setup.adapter == AdapterType.QLORA else 4):
             yield Change({"spec.deepspeed.zeroStage": str(stage)}, replace(setup, zero_stage=stage))
 
 
@@ -282,18 +296,26 @@ def _lora(setup: Setup) -> Iterator[Change]:
         yield Change({"spec.adapter.type": "lora"}, changed)
 
 
+def _qlora(setup: Setup) -> Iterator[Change]:
+    if setup.adapter != AdapterType.QLORA and setup.may_quantize and setup.zero_stage <= 2:
+        changed = replace(setup, adapter=AdapterType.QLORA, train_embeddings=False)
+        yield Change({"spec.adapter.type": "qlora"}, changed)
+
+
 def _offload(setup: Setup) -> Iterator[Change]:
     if not setup.on_gpu or setup.offload == Offload.ALL:
         return
     if setup.offload == Offload.NONE and setup.zero_stage >= 1:
         yield Change({"spec.deepspeed.offload": "optimizer"}, replace(setup, offload=Offload.OPTIMIZER))
+    if setup.adapter == AdapterType.QLORA:
+        return
     changed = replace(setup, zero_stage=3, offload=Offload.ALL)
     yield Change(_stage_3(setup) | {"spec.deepspeed.offload": "all"}, changed)
 
 
 def _more_workers(setup: Setup) -> Iterator[Change]:
     workers = setup.workers * 2
-    while setup.on_gpu and workers <= _MOST_WORKERS:
+    while setup.on_gpu and setup.adapter != AdapterType.QLORA and workers <= _MOST_WORKERS:
         changed = replace(setup, zero_stage=3, processes=workers * setup.processes_per_worker)
         yield Change(_stage_3(setup) | {"spec.compute.workers": str(workers)}, changed)
         workers *= 2
@@ -305,4 +327,4 @@ def _stage_3(setup: Setup) -> dict[str, str]:
 
 # A proposal of more would not be a small change any more.
 _MOST_WORKERS = 64
-_STEPS = (_smaller_micro_batch, _checkpointing, _higher_stage, _lora, _offload, _more_workers)
+_STEPS = (_smaller_micro_batch, _checkpointing, _higher_stage, _lora, _qlora, _offload, _more_workers)

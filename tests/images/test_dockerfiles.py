@@ -111,7 +111,7 @@ def test_what_is_pinned_for_the_quantizer_is_a_version_each_and_not_another_than
     lines = (ROOT / "images" / "quantizer" / "requirements.txt").read_text().splitlines()
     wanted = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in wanted)
-    assert {"llmcompressor", "bitsandbytes", "compressed-tensors"} <= {line.split("==")[0] for line in wanted}
+    assert {"llmcompressor", "compressed-tensors"} <= {line.split("==")[0] for line in wanted}
     assert all(pins.get(name, version) == version for name, version in (line.split("==") for line in wanted))
 
 

@@ -149,13 +149,6 @@ FROM_BASE: dict[str, Any] = {"model": {"from": {"kind": "FineTuneJob", "name": "
             "write the path without it.",
         ),
         (
-            {"adapter": {"type": "qlora"}},
-            {},
-            "False",
-            "FeatureNotAvailable",
-            "spec.adapter.type is qlora, which this release cannot do yet. Set it to lora or none.",
-        ),
-        (
             {"vocabulary": {"extendWith": {"uri": "pvc://data/sp.model"}}},
             {},
             "False",
@@ -301,10 +294,10 @@ def test_a_missing_config_map_is_looked_for_soon_at_first_and_then_less_often(
 
 
 def test_a_refused_resource_is_told_once() -> None:
-    first = plan(job(adapter={"type": "qlora"}), observed())
+    first = plan(job(tracking={"tensorboard": {}}), observed())
     assert [(notice.type, notice.reason) for notice in first.notices] == [("Warning", "FeatureNotAvailable")]
     assert len(first.decisions) == 1
-    again = plan(job(adapter={"type": "qlora"}, status=first.status), observed())
+    again = plan(job(tracking={"tensorboard": {}}, status=first.status), observed())
     assert again.status is None
     assert not again.notices
     assert not again.decisions

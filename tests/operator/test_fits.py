@@ -91,6 +91,15 @@ def test_lora_of_a_7b_model_fits_beside_its_frozen_weights() -> None:
     assert states(LLAMA_7B, adapter=AdapterType.LORA) == 2 * 6_738_415_616 + 16 * 19_988_480
 
 
+def test_qlora_holds_the_blocks_weights_in_4_bits_and_embeddings_whole() -> None:
+    """Dettmers et al. 2023, section 3: 4 bits a weight, and 0.127 for its scales; one matrix is dequantized at a time."""
+    embeddings, matrix = 2 * 32000 * 4096, 4096 * 11008
+    quantized = (6_738_415_616 - embeddings) * 4.127 / 8
+    expected = quantized + 2 * (embeddings + matrix) + 16 * 19_988_480
+    assert states(LLAMA_7B, adapter=AdapterType.QLORA) == pytest.approx(expected)
+    assert states(LLAMA_7B, adapter=AdapterType.QLORA) < 4.5 * GIGA
+
+
 def test_activations_match_the_equations_of_korthikanti_et_al() -> None:
     """Eq. 1 without the attention term: 34 s b h a block; recomputed, 2 s b h a block and one whole block."""
     tokens = 4 * 1024
@@ -137,6 +146,7 @@ def test_the_largest_micro_batch_is_a_power_of_two_that_fits() -> None:
             8,
             {"spec.deepspeed.zeroStage": "3", "spec.deepspeed.offload": "all"},
         ),
+        ({"adapter": AdapterType.LORA, "may_quantize": True}, 8, {"spec.adapter.type": "qlora"}),
     ],
 )
 def test_the_smallest_change_that_fits_is_proposed(

@@ -174,9 +174,9 @@ def refused(blocks: dict[str, Any], cluster: MemoryCluster | None = None) -> tup
             "(spec.sft.template.training.globalBatchSize of 10 over 1 processes). Set it to 2.",
         ),
         (
-            sft(adapter={"type": "qlora"}),
+            sft(tracking={"tensorboard": {}}),
             "FeatureNotAvailable",
-            "spec.sft.template.adapter.type is qlora, which this release cannot do yet. Set it to lora or none.",
+            "spec.sft.template.tracking is set, which this release cannot do yet. Leave it out.",
         ),
         (
             reward(tracking={"tensorboard": {}}),

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021) on a base model, by peft."""
+"""LoRA (Hu et al. 2021), rsLoRA (Kalajdzievski 2023) and DoRA (Liu et al. 2024) on a base model, by peft."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from alidade_crds.blocks import Adapter
 from alidade_crds.reasons import FailureReason
 from alidade_trainer.failures import JobFailure
+from alidade_trainer.quantized_bases import write_quantization
 
 
 def add_adapter(model: PreTrainedModel, adapter: Adapter, task: TaskType = TaskType.CAUSAL_LM) -> PeftModel:
@@ -30,6 +31,8 @@ def add_adapter(model: PreTrainedModel, adapter: Adapter, task: TaskType = TaskT
         lora_dropout=adapter.dropout,
         target_modules=modules,
         modules_to_save=whole or None,
+        use_rslora=adapter.rslora,
+        use_dora=adapter.dora,
         ensure_weight_tying=adapter.train_embeddings,
     )
     try:
@@ -68,6 +71,7 @@ def save_adapter(model: PeftModel, state: dict[str, Tensor], folder: Path, *, ba
     config.base_model_name_or_path = base
     config.inference_mode = True
     config.save_pretrained(folder)
+    write_quantization(model, folder)
     file = folder / "adapter_model.safetensors"
     tensors = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
     # Tied weights have two names in peft's format; safetensors refuses one memory under two.

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -11,6 +12,7 @@ from alidade_crds.reasons import FailureReason
 from alidade_engine.disk import new_folder
 from alidade_engine.models import load_model, load_tokenizer
 from alidade_trainer.failures import JobFailure
+from alidade_trainer.quantized_bases import dequantized, loading_options, read_quantization
 
 
 def merge_adapter(base: Path, adapter: Path, output: Path) -> None:
@@ -34,7 +36,8 @@ def write_merged(
 ) -> None:
     """Puts the merged model and its tokenizer into an existing folder.
 
-    The sum base + adapter is taken in fp32 and rounded once, to dtype, or to the base's own when that is None.
+    The sum base + adapter is taken in fp32 and rounded once, to dtype, or to the base's own when that is None. A base
+    that was quantized in training is so here, too: the adapter belongs to those values.
     """
     tokenizer_folder = adapter if (adapter / "tokenizer_config.json").is_file() else base
     tokenizer = load_tokenizer(tokenizer_folder, trust_remote_code=trust_remote_code)
@@ -57,12 +60,20 @@ def write_merged(
 
 def _base_model(base: Path, adapter: Path, *, trust_remote_code: bool) -> PreTrainedModel:
     """The base in fp32: a reward model for an adapter of one, else a language model."""
+    quantization = read_quantization(adapter)
+    dtype = torch.float32 if quantization is None else quantization.bnb_4bit_compute_dtype
+    options = {} if quantization is None else loading_options(base, quantization)
+    model = _load_base(base, adapter, dtype=dtype, trust_remote_code=trust_remote_code, **options)
+    return model if quantization is None else dequantized(model, torch.float32).to("cpu", torch.float32)
+
+
+def _load_base(base: Path, adapter: Path, **options: Any) -> PreTrainedModel:
     if json.loads((adapter / "adapter_config.json").read_text()).get("task_type") == "SEQ_CLS":
         from alidade_engine.reward.network import load_classifier
         from alidade_trainer.reward.heads import init_head
 
-        return load_classifier(base, dtype=torch.float32, trust_remote_code=trust_remote_code, new_head=init_head)
-    return load_model(base, dtype=torch.float32, trust_remote_code=trust_remote_code)
+        return load_classifier(base, new_head=init_head, **options)
+    return load_model(base, **options)
 
 
 def stored_dtype(folder: Path) -> torch.dtype:

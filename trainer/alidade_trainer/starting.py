@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from peft import PeftModel, TaskType
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -27,9 +29,11 @@ from alidade_trainer.adapters import add_adapter
 from alidade_trainer.data.dataset import PreparedData, prepare, training_texts
 from alidade_trainer.data.tokenising import SampledAnswer
 from alidade_trainer.failures import JobFailure
+from alidade_trainer.freezing import freeze
 from alidade_trainer.ghost_sampling import sample_last_answers
 from alidade_trainer.loss import add_embedding_noise
 from alidade_trainer.peers import Peers
+from alidade_trainer.quantized_bases import keep_as_loaded, loading_options, nf4, refuse_quantized
 from alidade_trainer.surroundings import Surroundings
 
 
@@ -67,8 +71,9 @@ def _base_folder(job: JobDocument, locations: Locations) -> Path | None:
         return None
     assert job.model.uri is not None, "a job document's model has uri or init"
     folder = locations.resolve_model(job.model.uri)
-    load_config(folder, trust_remote_code=job.model.trust_remote_code)
+    config = load_config(folder, trust_remote_code=job.model.trust_remote_code)
     check_weights(folder)
+    refuse_quantized(config, job.adapter.type)
     check_digest(job, folder)
     return folder
 
@@ -134,14 +139,32 @@ def build_model(job: JobDocument, start: StartingPoint) -> nn.Module:
         model: PreTrainedModel = init_model(job.model.init, start.tokenizer, dtype=dtype)
     else:
         assert start.model_folder is not None
-        model = load_model(start.model_folder, dtype=dtype, trust_remote_code=job.model.trust_remote_code)
+        options = base_options(job, start.model_folder, dtype)
+        model = load_model(start.model_folder, dtype=dtype, trust_remote_code=job.model.trust_remote_code, **options)
     ensure_pad_token(start.tokenizer, model)
     if job.training.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     if job.training.neftune_alpha is not None:
         add_embedding_noise(model.get_input_embeddings(), job.training.neftune_alpha)
-    trained: nn.Module = add_adapter(model, job.adapter) if job.adapter.type == AdapterType.LORA else model
+    trained: nn.Module = ready_to_train(model, job)
     return trained
+
+
+def base_options(job: JobDocument, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """Options of `from_pretrained` for the base that the job trains on."""
+    return loading_options(folder, nf4(dtype)) if job.adapter.type == AdapterType.QLORA else {}
+
+
+def ready_to_train(
+    model: PreTrainedModel, job: JobDocument, task: TaskType = TaskType.CAUSAL_LM
+) -> PreTrainedModel | PeftModel:
+    """The model with the job's adapter on it, or with the weights frozen that it names. Raises JobFailure."""
+    if job.adapter.type == AdapterType.QLORA:
+        keep_as_loaded(model)
+    if job.adapter.type != AdapterType.NONE:
+        return add_adapter(model, job.adapter, task)
+    freeze(model, job.training.freeze)
+    return model
 
 
 def refuse_unknown(job: JobDocument) -> None:
@@ -153,7 +176,18 @@ def refuse_unknown(job: JobDocument) -> None:
             "set",
             "a reward model starts from a language model; name it in model.uri",
         ),
-        (job.adapter.type == AdapterType.QLORA, "adapter.type", job.adapter.type, "use lora or none"),
+        (
+            job.adapter.type == AdapterType.QLORA and job.stage == Stage.ALIGN,
+            "adapter.type",
+            job.adapter.type,
+            "an alignment draws its answers from whole weights; use lora",
+        ),
+        (
+            job.adapter.type == AdapterType.QLORA and job.deepspeed.zero_stage == 3,
+            "adapter.type",
+            job.adapter.type,
+            "a base in 4 bits is whole on every process; use deepspeed.zeroStage 0 to 2",
+        ),
         (
             job.model.init is not None and job.adapter.type != AdapterType.NONE,
             "adapter.type",

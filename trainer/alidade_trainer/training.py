@@ -398,8 +398,9 @@ def fitting_micro_batch(job: JobDocument, start: StartingPoint, model: nn.Module
         stage=job.deepspeed.zero_stage,
         processes=peers.count,
     )
-    # On a GPU the weights themselves have still to be moved there.
-    weights = sum(weight.numel() for weight in model.parameters()) * bytes_per_number if on_gpu else 0
+    # On a GPU the weights themselves have still to be moved there, but for those that were quantized on it.
+    waiting = [weight for weight in model.parameters() if on_gpu and weight.device.type == "cpu"]
+    weights = sum(weight.numel() for weight in waiting) * bytes_per_number
     free = free_bytes(peers.device, local_processes=peers.local_count) - states - weights
     fitting = fitting_sequences(shape, start.data.train.longest, free_bytes=free, on_gpu=on_gpu)
     return largest_power_of_two(share_of_process(job.training, peers.count), fitting)

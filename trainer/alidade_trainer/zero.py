@@ -194,8 +194,9 @@ def _gradient_norm(engine: deepspeed.DeepSpeedEngine) -> Tensor:
 
 
 def weight_size(parameter: nn.Parameter) -> int:
-    """Numbers in a weight, also when ZeRO-3 has spread it over the processes."""
-    return int(getattr(parameter, "ds_numel", parameter.numel()))
+    """Numbers in a weight, also when ZeRO-3 has spread it over the processes, or bitsandbytes put it into 4 bits."""
+    quantized = getattr(parameter, "quant_state", None)
+    return quantized.shape.numel() if quantized is not None else int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def gathered_state(model: nn.Module, *, trainable_only: bool, keep: bool) -> dict[str, Tensor]:

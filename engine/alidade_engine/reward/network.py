@@ -60,8 +60,9 @@ def load_classifier(
     dtype: torch.dtype,
     trust_remote_code: bool = False,
     new_head: Callable[[nn.Linear], None] | None = None,
+    **options: Any,
 ) -> PreTrainedModel:
-    """The model of a folder with a head of one output, from safetensors only.
+    """The model of a folder with a head of one output, from safetensors only; options go to `from_pretrained`.
 
     new_head: draws the head that a language model without one gets; without it such a model is refused.
     Raises JobFailure: as `alidade_engine.models.load_config`; ModelInvalid when weights are missing.
@@ -78,6 +79,7 @@ def load_classifier(
             local_files_only=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise JobFailure(

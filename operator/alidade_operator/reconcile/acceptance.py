@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from alidade_crds.blocks import AdapterType, Compute, Model
+from alidade_crds.blocks import Compute, Model
 from alidade_crds.jobs import FineTuneJobSpec, JobBlocks, TrainingJobSpec
 from alidade_crds.reasons import FINAL, Reason
 from alidade_crds.uris import REMOTE, Location, UriError, parse_uri
@@ -95,8 +95,6 @@ def name_refusal(job: TrainingJob, longest: int, *, workers: int) -> Refusal | N
 
 def _features(candidate: Candidate) -> Refusal | None:
     spec, field = candidate.spec, candidate.field
-    if spec.adapter.type == AdapterType.QLORA:
-        return _not_available(f"{field}.adapter.type is qlora", "Set it to lora or none.")
     later: dict[str, object] = {"tracking": spec.tracking}
     if isinstance(spec, FineTuneJobSpec):
         later |= {"vocabulary": spec.vocabulary, "context": spec.context}

@@ -99,13 +99,18 @@ def _setup(spec: TrainingJobSpec, shape: ModelShape, limit: float) -> tuple[Setu
 
 def _demand(shape: ModelShape, setup: Setup, pool: NodePool, limit: float) -> str:
     needed = estimate(shape, setup)
-    how = "all weights" if setup.adapter == AdapterType.NONE else f"LoRA of rank {setup.rank}"
+    how = (
+        "all weights" if setup.adapter == AdapterType.NONE else f"{_ADAPTER_NAMES[setup.adapter]} of rank {setup.rank}"
+    )
     where = "on each GPU" if setup.on_gpu else "in each process"
     has = f"pool {pool.name} has GPUs of {limit / GIB:.0f} GiB" if setup.on_gpu else f"{limit / GIB:.1f} GiB are set"
     return (
         f"Training {how} of {_size(shape.parameters)} parameters with micro batch {setup.micro_batch_size} needs about "
         f"{needed.total / GIB:.1f} GiB {where} ({needed}); {has}."
     )
+
+
+_ADAPTER_NAMES = {AdapterType.LORA: "LoRA", AdapterType.QLORA: "QLoRA"}
 
 
 def _advice(remedy: Remedy | None, setup: Setup, needed: Estimate) -> str:

@@ -62,7 +62,7 @@ def rewards(model: torch.nn.Module, rows: list[list[int]]) -> list[float]:
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
-@pytest.mark.parametrize("adapter", [{"type": "none"}, {"type": "lora", "rank": 4}])
+@pytest.mark.parametrize("adapter", [{"type": "none"}, {"type": "lora", "rank": 4}, {"type": "qlora", "rank": 4}])
 def test_a_reward_model_learns_the_preference_and_is_loaded_by_transformers_as_it_is(
     reward_job: Callable[..., Path],
     run_job: Callable[..., Any],

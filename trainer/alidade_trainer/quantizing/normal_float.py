@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from alidade_crds.modelserve import QuantizationMethod
 from alidade_engine.disk import new_folder
 from alidade_engine.models import load_tokenizer
+from alidade_trainer.quantized_bases import nf4
 from alidade_trainer.quantizing.folders import (
     MODEL_FOLDER,
     folder_digest,
@@ -36,14 +37,7 @@ class NormalFloatFolder:
     def write(self, source: Path, target: Path, texts: Sequence[Sequence[int]]) -> None:  # noqa: ARG002
         """As `Quantizer.write`."""
         dtype = served_dtype(source)
-        settings = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=dtype,
-            # The scales are quantized, too: 0.37 bits less for each weight.
-            bnb_4bit_use_double_quant=True,
-        )
-        model = placed(source, dtype, quantization_config=settings)
+        model = placed(source, dtype, quantization_config=nf4(dtype))
         with new_folder(target) as folder:
             model.save_pretrained(folder)
             load_tokenizer(source).save_pretrained(folder)

@@ -8,24 +8,24 @@ import torch
 from peft import TaskType
 from torch import Tensor, nn
 
-from alidade_crds.blocks import AdapterType, Precision
+from alidade_crds.blocks import Precision
 from alidade_crds.contract import JobDocument
 from alidade_crds.jobs import RankingLoss
 from alidade_crds.reasons import FailureReason
 from alidade_engine.models import ensure_pad_token, load_config, load_tokenizer
 from alidade_engine.reward.network import RewardNetwork, load_classifier
 from alidade_engine.sources import Locations
-from alidade_trainer.adapters import add_adapter
 from alidade_trainer.dealing import dealt
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.loop import TrainingLoop
 from alidade_trainer.peers import Peers
+from alidade_trainer.quantized_bases import refuse_quantized
 from alidade_trainer.report import ReportPieces
 from alidade_trainer.reward.comparisons import Comparison, ComparisonCollator, ComparisonData, prepare_comparisons
 from alidade_trainer.reward.heads import init_head
 from alidade_trainer.reward.measures import ScoredPair, preference_metrics, reward_histogram
 from alidade_trainer.reward.ranking import prompt_losses
-from alidade_trainer.starting import StartingPoint, check_digest
+from alidade_trainer.starting import StartingPoint, base_options, check_digest, ready_to_train
 from alidade_trainer.surroundings import Surroundings
 from alidade_trainer.training import StageParts, TrainingRun
 
@@ -40,6 +40,7 @@ def _make_start(job: JobDocument, locations: Locations) -> StartingPoint:
     folder = locations.resolve_model(job.model.uri)
     trust = job.model.trust_remote_code
     config = load_config(folder, trust_remote_code=trust)
+    refuse_quantized(config, job.adapter.type)
     check_digest(job, folder)
     tokenizer = load_tokenizer(folder, trust_remote_code=trust)
     ensure_pad_token(tokenizer)
@@ -55,14 +56,16 @@ def build_reward_model(job: JobDocument, start: StartingPoint) -> RewardNetwork:
     dtype = torch.bfloat16 if job.training.precision == Precision.BF16 else torch.float32
     torch.manual_seed(job.training.seed)
     model = load_classifier(
-        start.model_folder, dtype=dtype, trust_remote_code=job.model.trust_remote_code, new_head=init_head
+        start.model_folder,
+        dtype=dtype,
+        trust_remote_code=job.model.trust_remote_code,
+        new_head=init_head,
+        **base_options(job, start.model_folder, dtype),
     )
     ensure_pad_token(start.tokenizer, model)
     if job.training.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    if job.adapter.type == AdapterType.LORA:
-        return RewardNetwork(add_adapter(model, job.adapter, TaskType.SEQ_CLS))
-    return RewardNetwork(model)
+    return RewardNetwork(ready_to_train(model, job, TaskType.SEQ_CLS))
 
 
 @dataclass(frozen=True)
