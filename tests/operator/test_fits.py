@@ -92,7 +92,7 @@ def test_lora_of_a_7b_model_fits_beside_its_frozen_weights() -> None:
 
 
 def test_qlora_holds_the_blocks_weights_in_4_bits_and_embeddings_whole() -> None:
-    """Dettmers et al. 2023, section 3: 4 bits a weight, and 0.127 for its scales; one matrix is dequantized at a time."""
+    """Dettmers et al. 2023, section 3: 4 bits a weight, 0.127 for its scales; one matrix whole at a time."""
     embeddings, matrix = 2 * 32000 * 4096, 4096 * 11008
     quantized = (6_738_415_616 - embeddings) * 4.127 / 8
     expected = quantized + 2 * (embeddings + matrix) + 16 * 19_988_480

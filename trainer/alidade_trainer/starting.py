@@ -88,6 +88,7 @@ def _make_start(
 ) -> StartingPoint:
     trust = job.model.trust_remote_code
     context_length: int | None
+    model_type = None
     if job.model.init is not None:
         context_length = job.model.init.context_length
         tokenizer: PreTrainedTokenizerBase = train_tokenizer(
@@ -97,9 +98,10 @@ def _make_start(
         assert folder is not None
         config = load_config(folder, trust_remote_code=trust)
         context_length = getattr(config, "max_position_embeddings", None)
+        model_type = config.model_type
         tokenizer = load_tokenizer(folder, trust_remote_code=trust)
     ensure_pad_token(tokenizer)
-    data = prepare(job, tokenizer, locations, context_length=context_length, sampled=sampled)
+    data = prepare(job, tokenizer, locations, context_length=context_length, model_type=model_type, sampled=sampled)
     if peers.local_count > 1:
         shared.mkdir(parents=True)
         tokenizer.save_pretrained(shared / "tokenizer")

@@ -17,6 +17,7 @@ from alidade_crds.reasons import FailureReason
 from alidade_engine.data.formats import Conversation, Preference, Prompt, Text
 from alidade_engine.sources import Locations
 from alidade_engine.templates import resolve_template
+from alidade_trainer.data.packing import PACKABLE
 from alidade_trainer.data.report import GhostReport, SourceReport, data_report
 from alidade_trainer.data.sequences import Collator, Samples, TokenDataset, concatenate, epoch_order
 from alidade_trainer.data.tokenising import (
@@ -79,13 +80,15 @@ def prepare(
     *,
     stage: Stage | None = None,
     context_length: int | None = None,
+    model_type: str | None = None,
     sampled: Mapping[int, SampledAnswer | None] | None = None,
 ) -> PreparedData:
     """The job's data as sequences of tokens: a function of the arguments and the files alone.
 
     stage: sft or pretrain; default: the job's. context_length: longest sequence of the model, in tokens; a greater
-    dataset.maxLength is lowered to it, with a warning. sampled: by number of the example, the last answers that ghost
-    attention trains on (see `tokenise`). The template is set as the tokenizer's chat_template.
+    dataset.maxLength is lowered to it, with a warning. model_type: transformers' name of the model's family; one whose
+    samples would see one another is not packed, with a warning. sampled: by number of the example, the last answers
+    that ghost attention trains on (see `tokenise`). The template is set as the tokenizer's chat_template.
     Raises JobFailure: DataNotFound, DataMalformed, DataEmpty, DataTooLong, TemplateFailed.
     """
     stage = stage or job.stage
@@ -97,6 +100,13 @@ def prepare(
             f"dataset.maxLength is {max_length}, the model's context {context_length} tokens; {context_length} is used."
         )
         max_length = context_length
+    packing = data.packing
+    if packing and model_type is not None and model_type not in PACKABLE:
+        warnings.append(
+            f"dataset.packing is true, and samples that share a sequence would see one another in a model of type "
+            f"{model_type}; each has a padded sequence of its own."
+        )
+        packing = False
     template = resolve_template(tokenizer, data.template)
     rules = Rules(stage, max_length, template)
     main = tokenise(OpenedSource(locations, data.uri, data.format), tokenizer, rules, sampled)
@@ -115,10 +125,8 @@ def prepare(
     held_out = _held_out_source(data, tokenizer, locations, rules)
     train, validation, samples = _select(job, main, mixed, held_out, warnings)
     sources = [main.report, *(source.report for source in mixed), *([held_out.report] if held_out else [])]
-    sequences = TokenDataset.of(samples, train, max_length=max_length, packing=data.packing)
-    checks = (
-        TokenDataset.of(samples, validation, max_length=max_length, packing=data.packing) if len(validation) else None
-    )
+    sequences = TokenDataset.of(samples, train, max_length=max_length, packing=packing)
+    checks = TokenDataset.of(samples, validation, max_length=max_length, packing=packing) if len(validation) else None
     if stage is Stage.SFT:
         tokenizer.chat_template = template
     used = template if stage is Stage.SFT else None
@@ -126,14 +134,14 @@ def prepare(
         stage,
         template=used,
         max_length=max_length,
-        packing=data.packing,
+        packing=packing,
         sources=sources,
         train=sequences,
         validation=checks,
         warnings=warnings,
         ghost_attention=_ghost_report(sampled, rules) if sampled else None,
     )
-    return PreparedData(sequences, checks, report, used, data.packing)
+    return PreparedData(sequences, checks, report, used, packing)
 
 
 def training_texts(job: JobDocument, locations: Locations) -> Iterator[str]:

@@ -3,6 +3,17 @@
 import numpy as np
 from numpy.typing import NDArray
 
+# fmt: off
+PACKABLE = frozenset((
+    "apertus", "arcee", "bitnet", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "gemma2", "gemma3_text", "glm",
+    "glm4", "gpt2", "gpt_neo", "gpt_neox", "gptj", "granite", "granitemoe", "helium", "hunyuan_v1_dense", "internlm3",
+    "llama", "ministral", "ministral3", "mistral", "mixtral", "nemotron", "olmo", "olmo2", "olmo3", "olmoe",
+    "persimmon", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
+))
+# fmt: on
+"""Types of models whose attention stays within a sample when positions begin anew with each, as transformers has them.
+Others, such as OPT, Falcon and BLOOM, look past that: their samples would see one another."""
+
 
 def best_fit(lengths: NDArray[np.int64], capacity: int) -> list[list[int]]:
     """Bins of indices into lengths, each bin's lengths summing to at most capacity.
