@@ -291,6 +291,10 @@ class AlignmentRunSpec(RunPolicy):
             "training.earlyStopping is for training jobs; guardrails stop an alignment",
         ),
         (
+            "!has(self.training.spikeRecovery)",
+            "training.spikeRecovery is for training jobs; guardrails stop an alignment",
+        ),
+        (
             "!has(self.prompts) || self.prompts.mix.size() == 0",
             "prompts.mix cannot be used: an alignment takes one set of prompts",
         ),

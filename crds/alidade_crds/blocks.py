@@ -211,6 +211,20 @@ class EarlyStopping(Spec):
     patience: int = Field(3, ge=1, le=1000, description="Evaluations without an improvement that are waited for.")
 
 
+class SpikeRecovery(Spec):
+    """Goes back to a checkpoint when the loss spikes, and passes over the data around it (PaLM, section 5.1)."""
+
+    factor: float = Field(
+        2.0,
+        gt=1,
+        le=1000,
+        description="A loss above so many times the median of the last ones is a spike; NaN always is.",
+    )
+    window: int = Field(50, ge=5, le=10000, description="Steps whose median a loss is compared with.")
+    skip_steps: int = Field(20, ge=0, le=100000, description="Steps whose data is passed over beyond the spike's own.")
+    max_rewinds: int = Field(5, ge=1, le=1000, description="Times that training goes back before the job fails.")
+
+
 class Schedule(StrEnum):
     """Course of the learning rate after the warm-up."""
 
@@ -268,6 +282,14 @@ class Training(Spec):
         None, gt=0, le=100, description="Scale of the noise on embeddings (NEFTune, Jain et al. 2023)."
     )
     early_stopping: EarlyStopping | None = Field(None, description="Ends training early; needs dataset.validation.")
+    spike_recovery: SpikeRecovery | None = Field(
+        None, description="What is done about loss spikes; default: nothing, and a loss that is NaN fails the job."
+    )
+    deterministic: bool = Field(
+        False,
+        description="Whether only kernels are used that give the same bits every time; slower on GPUs, and an "
+        "error where there is none.",
+    )
     evaluate_every_steps: int | None = Field(
         None,
         ge=1,

@@ -221,6 +221,8 @@ class ProgressDocument(Report):
     total_iterations: int | None = Field(None, ge=0, description="Iterations of the present alignment step in all.")
     metrics: dict[str, float] = Field({}, description="Newest metrics of an alignment step, such as reward and kl.")
     resumed_from_step: int | None = Field(None, description="Step of the checkpoint this attempt started from.")
+    rewinds: int = Field(0, ge=0, description="Times that training went back because of a loss spike.")
+    last_rewind: str | None = Field(None, description="What the newest of them was about, as a sentence.")
     updated_at: datetime = Field(description="When this was true.")
 
 

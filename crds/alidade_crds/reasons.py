@@ -91,6 +91,7 @@ class Reason(Word):
     SUSPENDED_BY_USER = "SuspendedByUser", "spec.suspend is true."
     SUSPENDED_BY_QUEUE = "SuspendedByQueue", "Kueue has not admitted the job, or has taken its quota back."
 
+    LOSS_SPIKE = "LossSpike", "The loss spiked, and training went back to a checkpoint (an event; the run goes on)."
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded", "backoffLimit attempts failed after the first."
     DEADLINE_EXCEEDED = "DeadlineExceeded", "activeDeadlineSeconds passed."
     NOT_FAILED = "NotFailed", "Nothing has failed for good."
@@ -130,6 +131,7 @@ class FailureReason(Word):
     VOLUME_READ_ONLY = "VolumeReadOnly", "The output volume cannot be written."
     WORKER_LOST = "WorkerLost", "A peer process went away."
     LOSS_NOT_FINITE = "LossNotFinite", "The loss became NaN or infinite."
+    LOSS_SPIKES = "LossSpikes", "The loss spiked more often than training.spikeRecovery goes back."
     REWARD_INVALID = "RewardInvalid", "A reward is NaN, the same for all answers, or fails; the message has a sample."
     KL_CEILING = "KlCeiling", "The policy went farther from its start than guardrails.klCeiling."
     LENGTH_COLLAPSED = "LengthCollapsed", "Answers became shorter than guardrails.minLengthRatio allows."

@@ -34,6 +34,7 @@ class Progress(Report):
     align_step: str | None = Field(None, max_length=32, description="The present step of an alignment, such as 1-raft.")
     iteration: int | None = Field(None, ge=0, description="Iterations of the present alignment step done.")
     total_iterations: int | None = Field(None, ge=0, description="Iterations of the present alignment step in all.")
+    rewinds: int | None = Field(None, ge=0, description="Times that training went back because of a loss spike.")
     updated_at: datetime = Field(description="When this was read from the job.")
 
 

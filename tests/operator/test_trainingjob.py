@@ -144,6 +144,23 @@ def test_progress_is_written_when_it_is_new_and_old_progress_is_old_enough() -> 
     assert later.status.progress.step == 2
 
 
+def test_a_rewind_is_told_once_and_at_once() -> None:
+    running = seen(training_job(), pods=(pod(),))
+    resource = after(launched(), plan(launched(), running))
+    resource = after(resource, plan(resource, replace(running, progress=progress(57))))
+    document = progress(50, rewinds=1, last_rewind="The loss of step 57 is nan.")
+    soon = plan(resource, replace(running, progress=document), now=NOW + timedelta(seconds=1))
+    assert [(one.type, one.reason, one.message) for one in soon.notices] == [
+        ("Warning", "LossSpike", "The loss of step 57 is nan.")
+    ]
+    assert soon.status is not None
+    assert soon.status.progress is not None
+    assert (soon.status.progress.step, soon.status.progress.rewinds) == (50, 1)
+    resource = after(resource, soon)
+    later = progress(51, rewinds=1, last_rewind="The loss of step 57 is nan.")
+    assert not plan(resource, replace(running, progress=later), now=NOW + timedelta(minutes=1)).notices
+
+
 def test_numbers_that_are_none_are_left_out_of_progress() -> None:
     running = seen(training_job(), pods=(pod(),), progress=progress(1).model_copy(update={"loss": float("nan")}))
     made = plan(launched(), running)

@@ -43,9 +43,10 @@ class BatchStream:
     """The micro-batches of one process.
 
     The sequences stand in an endless row, shuffled anew for every epoch; step i reads those from i x globalBatchSize
-    on, so every step has the same number of them and an epoch may end within a step. Within a step the sequences are
-    sorted by length before they are dealt out: a micro-batch needs less padding and processes get equal work, while
-    the step's gradient, normalised over the whole step, stays the same whatever the processes and micro-batches are.
+    on, later by what is passed over, so every step has the same number of them and an epoch may end within a step.
+    Within a step the sequences are sorted by length before they are dealt out: a micro-batch needs less padding and
+    processes get equal work, while the step's gradient, normalised over the whole step, stays the same whatever the
+    processes and micro-batches are.
     """
 
     def __init__(
@@ -58,7 +59,10 @@ class BatchStream:
         micro_batch_size: int,
         rank: int,
         processes: int,
+        passed_over: Callable[[int], int] = lambda _step: 0,
     ) -> None:
+        """passed_over: steps' worth of sequences that are left out before a step."""
+        self._passed_over = passed_over
         self._sequences = sequences
         self._collate = collate
         self._seed = seed
@@ -72,7 +76,7 @@ class BatchStream:
     def indices(self, step: int) -> list[int]:
         """The sequences of one step over all processes, in the order of the shuffled row; steps count from 0."""
         count = len(self._sequences)
-        first = step * self._global_batch_size
+        first = (step + self._passed_over(step)) * self._global_batch_size
         return [self._at(place // count, place % count) for place in range(first, first + self._global_batch_size)]
 
     def step(self, step: int) -> list[MicroBatch]:

@@ -18,6 +18,7 @@ from alidade_trainer.loss import summed_loss
 from alidade_trainer.peers import Peers
 from alidade_trainer.plan import TrainingPlan, learning_rate_at
 from alidade_trainer.progress import StepMetrics
+from alidade_trainer.spikes import SpikeWatch
 from alidade_trainer.zero import take_step
 
 
@@ -52,10 +53,14 @@ class TrainingLoop:
     checkpoint_every_steps: int
     selects_positions: bool
     """Whether the model can leave out logits that no loss needs."""
+    watch: SpikeWatch | None = None
+    """Notices loss spikes."""
 
     def run(self, start: int, after: AfterStep, stop_requested: Callable[[], bool]) -> LoopEnd:
-        """Trains from so many steps done to the end. A checkpoint is written at the end, too, unless start was the "
-        "end."""
+        """Trains from so many steps done to the end. A checkpoint is written at the end, too, unless start was the end.
+
+        Raises LossSpikeError where one is watched for; the engine's weights and states are of no use then.
+        """
         for step in range(start, self.plan.total_steps):
             metrics, stop = self._step(step, stop_requested)
             after.record(metrics)
@@ -84,10 +89,14 @@ class TrainingLoop:
         loss_sum = self._backward(batches, learned)
         total, stops = self.peers.sums([loss_sum, float(stop_requested())])
         loss = total / max(learned, 1)
-        refuse_not_finite(loss, "loss", step + 1)
+        if self.watch is None:
+            refuse_not_finite(loss, "loss", step + 1)
         learning_rate = learning_rate_at(step, self.training, self.plan)
         grad_norm = take_step(self.engine, learning_rate)
-        refuse_not_finite(grad_norm, "norm of the gradient", step + 1)
+        if self.watch is None:
+            refuse_not_finite(grad_norm, "norm of the gradient", step + 1)
+        else:
+            self.watch.see(step + 1, loss, grad_norm)
         metrics = StepMetrics(
             step=step + 1,
             epoch=self.plan.epoch_at(step + 1),

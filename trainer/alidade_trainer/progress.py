@@ -74,6 +74,8 @@ class Progress:
     total_iterations: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     """Newest of an alignment step."""
+    rewinds: int = 0
+    last_rewind: str | None = None
     _recent: list[StepMetrics] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -98,6 +100,12 @@ class Progress:
             self.last = metrics
             self.tokens_total += metrics.tokens
             self._recent = [*self._recent, metrics][-self.RECENT_STEPS :]
+
+    def record_rewind(self, number: int, sentence: str) -> None:
+        """Says that training has gone back, the number of times it has by now, and why."""
+        with self._lock:
+            self.rewinds, self.last_rewind = number, sentence
+            self._recent = []
 
     def record_evaluation(self, loss: float) -> None:
         """Takes up a loss on held-out data."""
@@ -169,6 +177,8 @@ class Progress:
                 total_iterations=self.total_iterations,
                 metrics=dict(self.metrics),
                 resumed_from_step=self.resumed_from_step,
+                rewinds=self.rewinds,
+                last_rewind=self.last_rewind,
                 updated_at=datetime.now(UTC),
             )
 

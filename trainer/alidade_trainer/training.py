@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,15 @@ from alidade_trainer.progress import GpuMeter, Progress, State, StepMetrics, pea
 from alidade_trainer.report import ReportPieces, save_pieces, write_report
 from alidade_trainer.results import another_job, write_result
 from alidade_trainer.samples import sample_answers
+from alidade_trainer.spikes import (
+    LossSpikeError,
+    Rewind,
+    SpikeWatch,
+    next_rewind,
+    passed_over,
+    read_rewinds,
+    write_rewinds,
+)
 from alidade_trainer.starting import StartingPoint, build_model, prepare_start, refuse_unknown
 from alidade_trainer.surroundings import Surroundings
 from alidade_trainer.zero import (
@@ -69,6 +79,10 @@ def train(job: JobDocument, around: Surroundings) -> ResultDocument:
         check_steps(job, peers.count)
     share_of_process(job.training, peers.count)
     checked_raw_config(job)
+    if job.training.deterministic:
+        # cuBLAS reads it when it is loaded, which torch does at the first use.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     disable_progress_bar()  # of loading and saving; the log has a line for each
     start_deepspeed(on_gpu=on_gpu, processes=peers.count)
     try:
@@ -141,20 +155,37 @@ class TrainingRun:
     """Optimizer steps done."""
 
     def __post_init__(self) -> None:
-        self._history = None
-        if self.peers.is_first:
-            self._history = History(self.around.output / "metrics.jsonl", up_to_step=self.done)
-        evaluations = self._history.evaluations if self._history else None
-        self._eval_losses = [line["eval_loss"] for line in self.peers.from_first(evaluations)]
+        self._history: History | None = None
+        self._take_up_history()
+        self._rewinds: list[Rewind] = self.peers.from_first(
+            read_rewinds(self.around.output) if self.peers.is_first else None
+        )
         self._selects = can_select_positions(model_itself(self.engine.module))
         self._collate = Collator(self.start.tokenizer.pad_token_id, packed=self.start.data.packed)
         self._started = time.monotonic()
 
+    def _take_up_history(self) -> None:
+        """The metrics of the steps done, and none of those after."""
+        if self._history is not None:
+            self._history.close()
+        if self.peers.is_first:
+            self._history = History(self.around.output / "metrics.jsonl", up_to_step=self.done)
+        evaluations = self._history.evaluations if self._history else None
+        self._eval_losses = [line["eval_loss"] for line in self.peers.from_first(evaluations)]
+
     def execute(self) -> ResultDocument:
         """Trains to the end, then writes model, report and result; or ends early because it was asked to."""
         self._say_plan()
-        _enter(self.around, "training")
-        end = self._loop().run(self.done, AfterStep(self._record, self._evaluate, self._save), self.around.stop)
+        if self.job.training.spike_recovery is not None and self.store.newest() is None:
+            self._save(self.done)  # there has to be something to go back to
+        end = None
+        while end is None:
+            _enter(self.around, "training")
+            after = AfterStep(self._record, self._evaluate, self._save)
+            try:
+                end = self._loop().run(self.done, after, self.around.stop)
+            except LossSpikeError as spike:
+                self._rewind(spike)
         if end == LoopEnd.STOP_REQUESTED:
             return ResultDocument(outcome="terminated", step=self.done)
         if end == LoopEnd.PATIENCE_OVER:
@@ -172,6 +203,28 @@ class TrainingRun:
         module: nn.Module = self.engine.module
         return module
 
+    def _rewind(self, spike: LossSpikeError) -> None:
+        """Goes back to the newest checkpoint. Raises JobFailure when that was done too often."""
+        recovery, checkpoint = self.job.training.spike_recovery, self.store.newest()
+        assert recovery is not None, "spikes are watched for only then"
+        assert checkpoint is not None, "one is written before the first step"
+        rewind = next_rewind(spike, checkpoint.state.step, self._rewinds, recovery)
+        self._rewinds.append(rewind)
+        self.around.say(f"Warning: {rewind}")
+        self.around.progress.record_rewind(len(self._rewinds), str(rewind))
+        if self.peers.is_first:
+            write_rewinds(self.around.output, self._rewinds)
+        load_engine(self.engine, checkpoint, self.job)
+        self.done = checkpoint.state.step
+        self._take_up_history()
+
+    def _watch(self) -> SpikeWatch | None:
+        recovery = self.job.training.spike_recovery
+        if recovery is None:
+            return None
+        steps = self._history.steps[-recovery.window :] if self._history else []
+        return SpikeWatch(recovery, self.peers.from_first([step["loss"] for step in steps]))
+
     def _stream(self, sequences: Sequences, collate: Collate) -> BatchStream:
         """This process's share of the sequences, in the order of the job's seed."""
         return BatchStream(
@@ -182,6 +235,7 @@ class TrainingRun:
             micro_batch_size=self.plan.micro_batch_size,
             rank=self.peers.rank,
             processes=self.peers.count,
+            passed_over=lambda step: passed_over(self._rewinds, step),
         )
 
     def _loop(self) -> TrainingLoop:
@@ -193,6 +247,7 @@ class TrainingRun:
             self.peers,
             self.job.checkpoint.every_steps,
             self._selects,
+            self._watch(),
         )
 
     @property
@@ -281,7 +336,7 @@ class TrainingRun:
     def _finish(self, model: ModelInfo, metrics: dict[str, float]) -> ResultDocument:
         assert self._history is not None
         self._history.close()
-        warnings = self.start.data.warnings
+        warnings = [*self.start.data.warnings, *map(str, self._rewinds)]
         result = ResultDocument(
             outcome="succeeded",
             model=model,

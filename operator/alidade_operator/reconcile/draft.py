@@ -34,6 +34,7 @@ class StatusDraft:
         self.deletions: list[Delete] = []
         self.remarks: list[Notice] = []
         self.taken_notices: list[Notice] = []
+        """Events that are told whether or not anything is decided."""
         self._generation = generation
         self._fields: dict[str, Any] = {}
         self._look_again_s: float | None = None

@@ -23,6 +23,7 @@ def of_document(document: ProgressDocument, known: Progress | None, now: datetim
         align_step=document.align_step,
         iteration=document.iteration,
         total_iterations=document.total_iterations,
+        rewinds=document.rewinds or None,
         updated_at=now,
     )
     if known is not None and progress.model_copy(update={"updated_at": known.updated_at}) == known:

@@ -330,7 +330,10 @@ def _state_progress(situation: Situation, draft: Draft) -> None:
     known = draft.before.progress
     if reported == known:
         return
-    since = (draft.now - known.updated_at).total_seconds() if known is not None else None
+    went_back = (reported.rewinds or 0) > ((known.rewinds if known is not None else None) or 0)
+    if went_back and document.last_rewind is not None:
+        draft.taken_notices.append(Notice("Warning", str(Reason.LOSS_SPIKE), document.last_rewind))
+    since = (draft.now - known.updated_at).total_seconds() if known is not None and not went_back else None
     wait = situation.config.status_interval_s - since if since is not None else 0.0
     if wait > 0:
         draft.look_again_in(wait)

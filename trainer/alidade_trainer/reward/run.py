@@ -97,6 +97,7 @@ class RewardRun(TrainingRun):
         self._comparison_collator = ComparisonCollator(
             self.start.tokenizer.pad_token_id, use_margin=loss.margin == "fromStrength"
         )
+        self._loss = loss
         self._reward_loop = self._new_loop(loss)
 
     def _trained_model(self) -> nn.Module:
@@ -104,7 +105,7 @@ class RewardRun(TrainingRun):
         return model
 
     def _loop(self) -> TrainingLoop:
-        return self._reward_loop
+        return self._new_loop(self._loss)
 
     def _new_loop(self, loss: RankingLoss) -> RewardLoop:
         return RewardLoop(
@@ -115,6 +116,7 @@ class RewardRun(TrainingRun):
             self.peers,
             self.job.checkpoint.every_steps,
             selects_positions=False,
+            watch=self._watch(),
             loss=loss,
         )
 
