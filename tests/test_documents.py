@@ -58,8 +58,18 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_every_page_is_in_the_sites_menu() -> None:
     text = (ROOT / "mkdocs.yml").read_text()
     listed = set(re.findall(r"[\w/-]+\.md", text.partition("\nnav:")[2]))
-    pages = {path.relative_to(ROOT / "docs").as_posix() for path in DOCUMENTS if (ROOT / "docs") in path.parents}
+    own = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS if (ROOT / "docs") in path.parents]
+    pages = {path.removeprefix("docs/") for path in own if path not in BESIDE}
     assert listed == pages | {target for source, target in BESIDE.items() if source.endswith(".md")}
+
+
+def test_the_guide_leads_to_every_page() -> None:
+    guide = ROOT / "docs/README.md"
+    linked = {(guide.parent / link.partition("#")[0]).resolve() for link in _LINK.findall(text_of(guide))}
+    decisions = ROOT / "docs/decisions"
+    pages = {path for path in DOCUMENTS if (ROOT / "docs") in path.parents and decisions not in path.parents}
+    assert pages - {guide} <= linked
+    assert decisions in linked
 
 
 def test_links_are_the_sites() -> None:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Pages by where they are in the repository, and where on the site.
 BESIDE = {
     "README.md": "index.md",
+    "docs/README.md": "guide.md",
     "bench/README.md": "bench.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
@@ -24,9 +25,12 @@ _FENCE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
-    """Adds the pages from beside docs/."""
+    """Adds the pages from beside docs/, and its README under another name: the site's first page is the repository's."""
     from mkdocs.structure.files import File
 
+    readme = files.get_file_from_path("README.md")
+    assert readme is not None
+    files.remove(readme)
     for source, target in BESIDE.items():
         if source.endswith(".md"):
             files.append(File.generated(config, target, content=(ROOT / source).read_text(encoding="utf-8")))

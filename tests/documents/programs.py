@@ -21,21 +21,10 @@ from tests.documents.pages import ROOT, Command
 
 _VALUES_SCHEMA = json.loads((ROOT / "charts/alidade/values.schema.json").read_text())
 # Of other people's programs no more is known than that they are not ours.
-_OTHERS = {
-    "cosign",
-    "cp",
-    "curl",
-    "docker",
-    "eval",
-    "export",
-    "kind",
-    "openssl",
-    "pip",
-    "printf",
-    "python3",
-    "xdg-open",
-    ".",
-}
+_OTHERS = frozenset(
+    "az cosign cp curl docker eval export gcloud grep kind openssl pip printf python3 xargs xdg-open .".split()
+)
+_VERB_LENGTHS = {"config": 2, "create": 2, "rollout": 2}
 _SUBSTITUTION = re.compile(r"\$\(((?:'[^']*'|[^()'])*)\)")
 _OURS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
 
@@ -130,7 +119,9 @@ def _flags(program: str, arguments: list[str], more: str = "") -> list[str]:
     words = [*arguments]
     while words[0] in ("--namespace", "-n"):
         del words[:2]
-    verb = words[: {"create": 3, "rollout": 2}.get(words[0], 1) if program == "kubectl" else 1]
+    verb = words[: _VERB_LENGTHS.get(words[0], 1) if program == "kubectl" else 1]
+    if verb[-1] == "secret":
+        verb = words[:3]
     said = _help(program, *verb, "--help")
     if not re.search(rf"^ *{program} {' '.join(verb)}\b", said, re.MULTILINE):
         return [f"{program} has no {' '.join(verb)}"]
