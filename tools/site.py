@@ -46,6 +46,12 @@ def on_page_markdown(markdown: str, *, page: "Page", config: "MkDocsConfig", fil
     return "".join(part if part.startswith("```") else rewritten(part, source, own, config.repo_url) for part in parts)
 
 
+def on_page_content(html: str, *, page: "Page", config: "MkDocsConfig", files: "Files") -> str:
+    """Lets the browser break names of fields in tables after their dots, and nowhere else."""
+    del page, config, files
+    return re.sub(r"(?<=<td><code>)[\w.\[\]]+(?=</code>)", lambda match: match[0].replace(".", ".<wbr>"), html)
+
+
 def rewritten(text: str, source: str, own: str, repository: str | None) -> str:
     """The text with its relative links as the site needs them. source, own: the page in the repository, on the site."""
 
