@@ -25,7 +25,7 @@ _FENCE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
-    """Adds the pages from beside docs/, and its README under another name: the site's first page is the repository's."""
+    """Adds the pages from beside docs/, and its README by another name: the first page is the repository's."""
     from mkdocs.structure.files import File
 
     readme = files.get_file_from_path("README.md")
