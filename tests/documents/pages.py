@@ -84,6 +84,16 @@ def commands(block: Block) -> Iterator[Command]:
         yield Command(block, re.sub(r"\\\n\s*", "", match[1]))
 
 
+def named_commands(page: str) -> Iterator[Command]:
+    """The commands that stand in a page's sentences."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    fences = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+    text = fences.sub(lambda match: "\n" * match[0].count("\n"), text)
+    for match in re.finditer(r"`((?:alidade|helm|kubectl) [^`]+)`", text):
+        place = Block(page, text.count("\n", 0, match.start()) + 1, "", "", "", "")
+        yield Command(place, match[1].replace("\n", " "))
+
+
 def all_commands() -> list[Command]:
     """The commands of all pages."""
     return [

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.cluster_fixtures import RunningCluster
-from tests.documents.pages import ROOT, Block, Command, all_commands, blocks, commands, pages
+from tests.documents.pages import ROOT, Block, Command, all_commands, blocks, commands, named_commands, pages
 from tests.documents.programs import objections
 
 NAMESPACE = "documents"
@@ -70,6 +70,14 @@ def test_every_command_could_run() -> None:
     )
     assert not syntax.stderr
     assert [f"{command}: {objection}" for command in listed for objection in objections(command)] == []
+
+
+def test_commands_in_sentences_are_there() -> None:
+    listed = [command for page in pages() for command in named_commands(page)]
+    assert len(listed) > 50
+    found = [f"{command}: {objection}" for command in listed for objection in objections(command)]
+    # A sentence may name a command without all that it takes; the plugin is no verb of kubectl's own.
+    assert [one for one in found if "Missing argument" not in one and "kubectl alidade:" not in one] == []
 
 
 def test_every_command_is_run_or_says_what_it_needs() -> None:

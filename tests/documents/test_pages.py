@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 from typing import Any
 
@@ -14,7 +16,7 @@ from alidade_operator.fits import GIB, estimate, setup_of
 from alidade_operator.modelsizes import parse_parameters, standard_shape
 from alidade_operator.reconcile.fit import fit_verdict
 from alidade_operator.reconcile.usage import cost
-from tests.documents.pages import ROOT, blocks
+from tests.documents.pages import ROOT, blocks, pages
 
 
 def read(page: str) -> str:
@@ -29,6 +31,17 @@ def test_troubleshooting_has_one_entry_for_each_reason() -> None:
 
 
 A100 = NodePool(name="a100-80gb", gpus_per_node=8, gpu_memory_gib=80, price_per_gpu_hour=3.9)
+
+
+def test_python_on_pages_takes_from_our_packages_what_they_have() -> None:
+    seen = 0
+    for block in (block for page in pages() for block in blocks(page) if block.language == "python"):
+        for node in ast.walk(ast.parse(block.text)):
+            if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("alidade"):
+                module = importlib.import_module(node.module)
+                assert [one.name for one in node.names if not hasattr(module, one.name)] == [], str(block)
+                seen += 1
+    assert seen
 
 
 def rows(page: str, head: str) -> list[list[str]]:
