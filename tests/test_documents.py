@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tools.site import BESIDE, rewritten
+from tools.site import BESIDE, rewritten, with_breaks
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
@@ -82,6 +82,12 @@ def test_links_are_the_sites() -> None:
     forge = "https://git.example.com/ml/alidade/"
     linked = rewritten("[c](../../examples/kbqa)", "docs/how-to/align.md", "how-to/align.md", forge)
     assert linked == "[c](https://git.example.com/ml/alidade/blob/main/examples/kbqa)"
+
+
+def test_names_of_fields_break_after_dots_and_other_code_does_not() -> None:
+    html = "<td><code>nodePools[].env</code></td><td><code>a.b c</code></td><p><code>a.b</code></p>"
+    broken = html.replace("[].env", "[].<wbr>env")
+    assert with_breaks(html) == broken
 
 
 def test_the_charts_alerts_have_their_places() -> None:

@@ -47,8 +47,13 @@ def on_page_markdown(markdown: str, *, page: "Page", config: "MkDocsConfig", fil
 
 
 def on_page_content(html: str, *, page: "Page", config: "MkDocsConfig", files: "Files") -> str:
-    """Lets the browser break names of fields in tables after their dots, and nowhere else."""
+    """Lets names of fields fit into tables."""
     del page, config, files
+    return with_breaks(html)
+
+
+def with_breaks(html: str) -> str:
+    """The page, where a browser may break names of fields in tables after their dots, and nowhere else."""
     return re.sub(r"(?<=<td><code>)[\w.\[\]]+(?=</code>)", lambda match: match[0].replace(".", ".<wbr>"), html)
 
 

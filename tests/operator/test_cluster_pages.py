@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import yaml
 
 from alidade_operator.resources.observation import queue_view
+from tests.documents.pages import blocks
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 
 
-def blocks(name: str) -> list[str]:
-    """The YAML on a page."""
-    return re.findall(r"^```yaml\n(.*?)^```", (PAGES / name).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-
-
 def test_the_init_container_of_the_training_operator_is_restricted() -> None:
-    (text,) = [text for text in blocks("gpu-node-pools.md") if "init-pytorch" in text]
+    (text,) = [block.text for block in blocks("docs/how-to/gpu-node-pools.md") if "name: init-pytorch" in block.text]
     (container,) = yaml.safe_load(text.replace("{{.InitContainerImage}}", "alpine"))
     assert container["name"] == "init-pytorch"
     context = container["securityContext"]
