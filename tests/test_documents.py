@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tools.site import BESIDE, rewritten
+from tools.site import BESIDE, rewritten, with_breaks
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
@@ -58,8 +58,18 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_every_page_is_in_the_sites_menu() -> None:
     text = (ROOT / "mkdocs.yml").read_text()
     listed = set(re.findall(r"[\w/-]+\.md", text.partition("\nnav:")[2]))
-    pages = {path.relative_to(ROOT / "docs").as_posix() for path in DOCUMENTS if (ROOT / "docs") in path.parents}
+    own = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS if (ROOT / "docs") in path.parents]
+    pages = {path.removeprefix("docs/") for path in own if path not in BESIDE}
     assert listed == pages | {target for source, target in BESIDE.items() if source.endswith(".md")}
+
+
+def test_the_guide_leads_to_every_page() -> None:
+    guide = ROOT / "docs/README.md"
+    linked = {(guide.parent / link.partition("#")[0]).resolve() for link in _LINK.findall(text_of(guide))}
+    decisions = ROOT / "docs/decisions"
+    pages = {path for path in DOCUMENTS if (ROOT / "docs") in path.parents and decisions not in path.parents}
+    assert pages - {guide} <= linked
+    assert decisions in linked
 
 
 def test_links_are_the_sites() -> None:
@@ -72,6 +82,12 @@ def test_links_are_the_sites() -> None:
     forge = "https://git.example.com/ml/alidade/"
     linked = rewritten("[c](../../examples/kbqa)", "docs/how-to/align.md", "how-to/align.md", forge)
     assert linked == "[c](https://git.example.com/ml/alidade/blob/main/examples/kbqa)"
+
+
+def test_names_of_fields_break_after_dots_and_other_code_does_not() -> None:
+    html = "<td><code>nodePools[].env</code></td><td><code>a.b c</code></td><p><code>a.b</code></p>"
+    broken = html.replace("[].env", "[].<wbr>env")
+    assert with_breaks(html) == broken
 
 
 def test_the_charts_alerts_have_their_places() -> None:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Pages by where they are in the repository, and where on the site.
 BESIDE = {
     "README.md": "index.md",
+    "docs/README.md": "guide.md",
     "bench/README.md": "bench.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
@@ -24,9 +25,12 @@ _FENCE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
-    """Adds the pages from beside docs/."""
+    """Adds the pages from beside docs/, and its README by another name: the first page is the repository's."""
     from mkdocs.structure.files import File
 
+    readme = files.get_file_from_path("README.md")
+    assert readme is not None
+    files.remove(readme)
     for source, target in BESIDE.items():
         if source.endswith(".md"):
             files.append(File.generated(config, target, content=(ROOT / source).read_text(encoding="utf-8")))
@@ -40,6 +44,17 @@ def on_page_markdown(markdown: str, *, page: "Page", config: "MkDocsConfig", fil
     source = next((place for place, target in BESIDE.items() if target == own), f"docs/{own}")
     parts = _FENCE.split(markdown)
     return "".join(part if part.startswith("```") else rewritten(part, source, own, config.repo_url) for part in parts)
+
+
+def on_page_content(html: str, *, page: "Page", config: "MkDocsConfig", files: "Files") -> str:
+    """Lets names of fields fit into tables."""
+    del page, config, files
+    return with_breaks(html)
+
+
+def with_breaks(html: str) -> str:
+    """The page, where a browser may break names of fields in tables after their dots, and nowhere else."""
+    return re.sub(r"(?<=<td><code>)[\w.\[\]]+(?=</code>)", lambda match: match[0].replace(".", ".<wbr>"), html)
 
 
 def rewritten(text: str, source: str, own: str, repository: str | None) -> str:

@@ -89,6 +89,7 @@ def reasons_reference() -> str:
         "# Conditions and reasons",
         "",
         "Generated from `crds/alidade_crds/reasons.py`. Programs may rely on these words; messages are for people.",
+        "[Troubleshooting](../how-to/troubleshooting.md) says what to do about each reason.",
     ]
     sections = {
         "Condition types": reasons.ConditionType,

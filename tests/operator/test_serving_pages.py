@@ -19,6 +19,7 @@ from alidade_operator.resources.engines.gpu import DRAIN_TIMEOUT_S
 from alidade_operator.resources.engines.server import adapters_name
 from alidade_operator.resources.observation import SourceView
 from tests.crds.schemas import errors
+from tests.documents import pages
 from tests.operator.builders import CONFIG, MODEL, NOW, UID, condition, observed
 
 HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to"
@@ -27,12 +28,12 @@ CLAIMS = frozenset({"alidade-workspace", "datasets", "models", "data"})
 
 def blocks(page: str, language: str) -> list[str]:
     """The fenced blocks of a page in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", (HOW_TO / page).read_text(), re.MULTILINE | re.DOTALL)
+    return [block.text for block in pages.blocks(f"docs/how-to/{page}") if block.language == language]
 
 
-def examples(*pages: str) -> list[dict[str, Any]]:
+def examples(*names: str) -> list[dict[str, Any]]:
     """The resources in the YAML blocks of pages."""
-    found = [yaml.safe_load(text) for page in pages for text in blocks(page, "yaml")]
+    found = [yaml.safe_load(text) for name in names for text in blocks(name, "yaml")]
     return [one for one in found if one.get("kind") == "ModelServe"]
 
 

@@ -19,7 +19,7 @@ KINDS = {"Demonstrations": Conversation, "Plain text": Text, "Preferences": Pref
 def blocks(section: str) -> list[tuple[str, str]]:
     """Each fenced block of a section: the word behind its language, and its content."""
     text = PAGE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-    return re.findall(r"```\w+ (\S+)\n(.*?)```", text, re.DOTALL)
+    return re.findall(r"```\w+ title=\"(\S+)\"\n(.*?)```", text, re.DOTALL)
 
 
 EXAMPLES = [(section, name, content) for section in KINDS for name, content in blocks(section)]
