@@ -56,7 +56,7 @@ situations = st.builds(
         pods=tuple({item.name: item for item in pods}.values()),
         document_exists=document,
         claims=frozenset(claims),
-        training_operator=operator,
+        missing_kinds=frozenset(() if operator else ("PyTorchJob",)),
     ),
     st.lists(training_jobs, max_size=4),
     st.lists(pods, max_size=4),
