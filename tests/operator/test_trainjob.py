@@ -37,6 +37,7 @@ from tests.operator.builders import (
 from tests.operator.playedtrainer import pod_template
 from tests.operator.security import restricted
 from tests.operator.test_resources import CASES, SEEN
+from tests.operator.trainermodels import is_within
 
 WITH_TRAINJOBS = CONFIG.model_copy(update={"training_backend": "TrainJob"})
 Body = dict[str, Any]
@@ -88,17 +89,6 @@ def test_trainers_own_models_read_every_field(blocks: Body) -> None:
         read = model.from_dict(body)
         assert read is not None
         assert is_within(body, read.to_dict())
-
-
-def is_within(part: Any, whole: Any) -> bool:
-    """Whether all of a value stands in another one, which may have defaults beside it."""
-    if isinstance(part, dict):
-        return isinstance(whole, dict) and all(
-            name in whole and is_within(value, whole[name]) for name, value in part.items()
-        )
-    if isinstance(part, list):
-        return len(part) == len(whole) and all(map(is_within, part, whole))
-    return bool(part == whole)
 
 
 def test_trainers_webhooks_would_accept_it(blocks: Body) -> None:
