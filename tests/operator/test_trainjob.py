@@ -12,7 +12,7 @@ from kubeflow_trainer_api import models
 
 from alidade_crds.blocks import Compute
 from alidade_crds.status import ChildRef, JobStatus
-from alidade_operator.api import PYTORCH_JOB, TRAIN_JOB, TRAINING_RUNTIME
+from alidade_operator.api import FINE_TUNE_JOB, PYTORCH_JOB, REWARD_MODEL, TRAIN_JOB, TRAINING_RUNTIME
 from alidade_operator.config import GangScheduling, NodePool, OperatorConfig
 from alidade_operator.reconcile.backends import BACKENDS, backend_of, unused_kinds
 from alidade_operator.reconcile.plan import Plan
@@ -34,6 +34,7 @@ from tests.operator.builders import (
     pod,
     training_job,
 )
+from tests.operator.memory import MemoryCluster
 from tests.operator.playedtrainer import pod_template
 from tests.operator.security import restricted
 from tests.operator.test_resources import CASES, SEEN
@@ -251,6 +252,28 @@ def test_a_pod_that_has_ended_is_waited_for_when_its_job_is_made_again() -> None
     assert condition(made, "Launched")[2] == (
         "Pod demo-1-node-0-0-abcde of an earlier launch is still there; waiting for it to go."
     )
+
+
+def test_a_runs_alignment_is_a_trainjob_which_goes_when_the_run_is_changed() -> None:
+    cluster = MemoryCluster(WITH_TRAINJOBS)
+    cluster.apply()
+    cluster.settle()
+    cluster.train(cluster.of(FINE_TUNE_JOB, "sft")["metadata"]["name"])
+    cluster.settle()
+    cluster.train(cluster.of(REWARD_MODEL, "helpfulness")["metadata"]["name"])
+    cluster.settle()
+    cluster.clock(seconds=1)
+    cluster.settle()
+    name = cluster.of(TRAIN_JOB)["metadata"]["name"]
+    assert re.fullmatch("demo-align-[0-9a-f]{8}-1", name)
+    assert cluster.status()["jobRef"] == {"kind": "TrainJob", "name": name}
+    cluster.apply(align=[{"raft": {"iterations": 3}}])
+    deletions = [item for made in cluster.settle() for item in deleted(made)]
+    assert deletions == [f"TrainJob/{name}"]
+    cluster.clock(seconds=1)
+    cluster.settle()
+    assert cluster.of(TRAIN_JOB)["metadata"]["name"] != name
+    assert cluster.names(PYTORCH_JOB) == []
 
 
 # Which one it is
