@@ -44,7 +44,10 @@ class Reason(Word):
     REFERENCE_PENDING = "ReferencePending", "A referenced resource does not exist yet or has not finished."
     REFERENCE_FAILED = "ReferenceFailed", "A referenced resource has failed."
     REFERENCE_CYCLE = "ReferenceCycle", "Resources refer to one another in a circle."
-    TRAINING_OPERATOR_MISSING = "TrainingOperatorMissing", "The cluster does not know PyTorchJobs."
+    TRAINING_OPERATOR_MISSING = (
+        "TrainingOperatorMissing",
+        "The cluster does not know what training jobs are on the pool, PyTorchJobs or TrainJobs.",
+    )
 
     WITHIN_MEMORY = "WithinMemory", "The estimate is within the memory there is."
     EXCEEDS_MEMORY = "ExceedsMemory", "The estimate is above the memory there is; the message says what would fit."

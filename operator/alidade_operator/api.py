@@ -52,6 +52,8 @@ MODEL_SERVE = Kind(GROUP, VERSION, "modelserves", "ModelServe")
 PARENT_KINDS = (FINE_TUNE_JOB, REWARD_MODEL, ALIGNMENT_RUN, EVALUATION, MODEL_SERVE)
 
 PYTORCH_JOB = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
+TRAIN_JOB = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob")
+TRAINING_RUNTIME = Kind("trainer.kubeflow.org", "v1alpha1", "trainingruntimes", "TrainingRuntime")
 JOB = Kind("batch", "v1", "jobs", "Job")
 POD = Kind("", "v1", "pods", "Pod")
 DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
@@ -76,7 +78,7 @@ WORKLOADS = (
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 POLICY_KINDS = (DISRUPTION_BUDGET, NETWORK_POLICY, AUTOSCALER, SCALED_OBJECT, POD_MONITOR)
 """What a served model's pods have around them."""
-CHILD_KINDS = (PYTORCH_JOB, JOB, POD, DEPLOYMENT, SERVICE, *POLICY_KINDS)
+CHILD_KINDS = (PYTORCH_JOB, TRAIN_JOB, JOB, POD, DEPLOYMENT, SERVICE, *POLICY_KINDS)
 OPTIONAL_KINDS = (SCALED_OBJECT, POD_MONITOR)
 """Kinds that a cluster may well do without; only who asks for them is told."""
 

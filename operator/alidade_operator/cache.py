@@ -9,11 +9,14 @@ from alidade_operator.api import (
     CHILD_KINDS,
     CLAIM,
     DEPLOYMENT,
+    JOB,
     PARENT_KINDS,
     POD,
     POLICY_KINDS,
+    PYTORCH_JOB,
     SCALED_OBJECT,
     SERVICE,
+    TRAIN_JOB,
     JsonObject,
     Kind,
 )
@@ -332,7 +335,7 @@ def _keep_deployment(body: JsonObject) -> JsonObject:
     return {"spec": {"replicas": (body.get("spec") or {}).get("replicas")}, "status": body.get("status") or {}}
 
 
-def _keep_job(body: JsonObject) -> JsonObject:
+def _keep_suspend(body: JsonObject) -> JsonObject:
     return {"spec": {"suspend": (body.get("spec") or {}).get("suspend")}, "status": body.get("status") or {}}
 
 
@@ -355,8 +358,9 @@ _KEPT_CONTENT: dict[str, Callable[[JsonObject], JsonObject]] = {
     **{kind.kind: _keep_nothing for kind in POLICY_KINDS},
     AUTOSCALER.kind: _keep_status,
     SCALED_OBJECT.kind: _keep_status,
-    "PyTorchJob": _keep_training_job,
-    "Job": _keep_job,
+    PYTORCH_JOB.kind: _keep_training_job,
+    TRAIN_JOB.kind: _keep_suspend,
+    JOB.kind: _keep_suspend,
     POD.kind: _keep_pod,
     CLAIM.kind: _keep_nothing,
     DEPLOYMENT.kind: _keep_deployment,

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -13,6 +13,8 @@ from alidade_crds.blocks import Credential
 from alidade_operator.hosts import HostPolicy, entry_error
 
 CONFIG_ENV = "ALIDADE_CONFIG"
+
+TrainingBackend = Literal["PyTorchJob", "TrainJob"]
 
 
 class ConfigError(ValueError):
@@ -27,7 +29,8 @@ class GangScheduling(Spec):
         min_length=1,
         max_length=63,
         description="schedulerName of the pods: volcano, or that of a scheduler with the plugin Coscheduling, such as "
-        "scheduler-plugins-scheduler. The training operator is started with the same --gang-scheduler-name.",
+        "scheduler-plugins-scheduler. The training operator of PyTorchJobs is started with the same "
+        "--gang-scheduler-name.",
     )
     queue: Name | None = Field(None, description="Volcano's queue; default: its own.")
     timeout_s: int | None = Field(
@@ -107,6 +110,9 @@ class NodePool(Spec):
     credentials: list[Credential] = Field(
         [], max_length=8, description="Secrets of the job's namespace with which pods reach models and data."
     )
+    training_backend: TrainingBackend | None = Field(
+        None, description="What a training job on the pool is; default: what it is on all pools."
+    )
     termination_grace_s: int | None = Field(
         None,
         ge=1,
@@ -145,6 +151,11 @@ class OperatorConfig(Spec):
 
     node_pools: list[NodePool] = Field(
         [NodePool(name="default")], min_length=1, description="The pools; the first is the default."
+    )
+    training_backend: TrainingBackend = Field(
+        "PyTorchJob",
+        description="What a training job is: a PyTorchJob for the Kubeflow training operator 1.9, or a TrainJob for "
+        "Kubeflow Trainer 2. What runs already stays what it is.",
     )
     trainer_image: str = Field("alidade/trainer:0.1.0", description="Image of training containers that name none.")
     eval_image: str = Field("alidade/eval:0.1.0", description="Image of evaluation containers that name none.")
@@ -233,6 +244,16 @@ class OperatorConfig(Spec):
         """Where addresses may point to."""
         known = frozenset((self.operator_namespace, self.monitoring_namespace))
         return HostPolicy(self.allow_private_hosts, tuple(self.allowed_hosts), known)
+
+    def training_backend_of(self, pool: str | None) -> TrainingBackend:
+        """What a training job is on the pool of a name, the first one for None; one that is unknown has no say."""
+        found = self.pool(pool)
+        return (found.training_backend if found is not None else None) or self.training_backend
+
+    @property
+    def training_backends(self) -> frozenset[str]:
+        """What training jobs are on the pools there are."""
+        return frozenset(self.training_backend_of(pool.name) for pool in self.node_pools)
 
     def pool(self, name: str | None) -> NodePool | None:
         """The pool of a name, the first one for None, or None when there is no such pool."""

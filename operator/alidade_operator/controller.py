@@ -51,6 +51,7 @@ from alidade_operator.observerun import observe_run
 from alidade_operator.observeserve import observe_serve
 from alidade_operator.podreader import PROGRESS, SERVING, PodReader
 from alidade_operator.reconcile.alignmentrun import plan_alignment_run
+from alidade_operator.reconcile.backends import unused_kinds
 from alidade_operator.reconcile.modelserve import plan_model_serve
 from alidade_operator.reconcile.plan import STATUSES, Plan, TrainingJob, parse_status
 from alidade_operator.reconcile.run import AlignmentRun
@@ -182,8 +183,9 @@ class Controller:
         delay_s = _FIRST_LIST_RETRY_S
         while True:
             missing = set(self._cache.missing_kinds)
+            optional = (*OPTIONAL_KINDS, *unused_kinds(self.config))
             try:
-                await resync(self._cache, self._api, self.config.namespaces, self._take_listed)
+                await resync(self._cache, self._api, self.config.namespaces, self._take_listed, optional=optional)
             except ApiError as error:
                 _log.error("listing failed", extra={"action": "list", "why": str(error)})
                 await asyncio.sleep(delay_s)
@@ -196,7 +198,7 @@ class Controller:
             if self._cache.missing_kinds != missing:
                 self.enqueue_all()
             interval_s = self.config.resync_interval_s
-            if self._cache.missing_kinds - {kind.kind for kind in OPTIONAL_KINDS}:
+            if self._cache.missing_kinds - {kind.kind for kind in optional}:
                 interval_s = min(interval_s, _MISSING_KIND_S)
             # Spread, so that several operators do not list at the same time.
             await asyncio.sleep(interval_s * random.uniform(1.0, 1.2))

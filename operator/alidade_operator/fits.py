@@ -16,7 +16,7 @@ from alidade_crds.blocks import AdapterType, Offload, Precision
 from alidade_crds.jobs import TrainingJobSpec
 from alidade_operator.jobspecs import AlignmentJobSpec
 from alidade_operator.modelsizes import ModelShape
-from alidade_operator.resources.pytorchjob import processes_per_worker
+from alidade_operator.resources.attempt import processes_per_worker
 
 GIB = 2**30
 

@@ -85,7 +85,7 @@ class NoProgress(kopf.ProgressStorage):  # type: ignore[misc]  # kopf's types ar
 REGISTRY = kopf.OperatorRegistry()
 kopf.set_default_registry(REGISTRY)
 
-# Watches hold one connection each (eleven kinds, by namespace), and listings need a few.
+# Watches hold one connection each (one for each kind and namespace), and listings need a few.
 _WATCH_CONNECTIONS = 16
 _LIST_PAGE = 500
 

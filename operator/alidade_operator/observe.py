@@ -15,7 +15,8 @@ from alidade_operator.api import (
     JOB,
     MODEL_SERVE,
     POD,
-    PYTORCH_JOB,
+    TRAIN_JOB,
+    TRAINING_RUNTIME,
     WORKLOADS,
     Api,
     ApiError,
@@ -25,9 +26,11 @@ from alidade_operator.api import (
 from alidade_operator.cache import Cache, Key, references
 from alidade_operator.config import OperatorConfig
 from alidade_operator.jobspecs import addresses
-from alidade_operator.reconcile.craft import workload_of
+from alidade_operator.reconcile.backends import BACKENDS
+from alidade_operator.reconcile.craft import workloads_of
 from alidade_operator.reconcile.plan import TrainingJob
 from alidade_operator.resources.adapters import LoadedAdapters
+from alidade_operator.resources.batchjob import batch_job_view
 from alidade_operator.resources.jobdocument import document_name
 from alidade_operator.resources.labels import is_owned_by
 from alidade_operator.resources.observation import (
@@ -38,15 +41,14 @@ from alidade_operator.resources.observation import (
     ReplicaLoad,
     SourceView,
     TrainingJobView,
-    batch_job_view,
     endpoint_view,
     pod_view,
     queue_view,
     source_view,
-    training_job_view,
 )
+from alidade_operator.resources.trainjob import digest_of, runtime_name
 
-_VIEWS = {PYTORCH_JOB.kind: training_job_view, JOB.kind: batch_job_view}
+_VIEWS = {JOB.kind: batch_job_view} | {name: backend.view for name, backend in BACKENDS.items()}
 
 
 @dataclass(frozen=True)
@@ -99,17 +101,16 @@ async def observe(job: TrainingJob, sight: Sight, *, start: ModelInfo | None = N
     """
     cache = sight.cache
     key = Key(job.kind.kind, job.namespace, job.name)
-    workload = workload_of(job.kind)
-    look = _VIEWS[workload.kind]
+    workloads = {kind.kind for kind in workloads_of(job.kind)}
     jobs: list[TrainingJobView] = []
     pods: list[PodView] = []
     for child in cache.children(key):
-        if child["kind"] == workload.kind:
-            view = look(child, owner_uid=job.uid)
+        if child["kind"] in workloads:
+            view = _VIEWS[child["kind"]](child, owner_uid=job.uid)
             jobs += [view] if view is not None and view.base == job.base else []
         elif child["kind"] == POD.kind:
             pods.append(pod_view(child))
-    jobs += _of_others(job, {view.name for view in jobs}, cache)
+    jobs += _of_others(job, jobs, cache)
     own = {view.name for view in jobs}
     master = next((pod for pod in pods if pod.is_master and not pod.ended and pod.job_name in own), None)
     source, sources = _source(job, cache), _sources(job, cache)
@@ -120,6 +121,7 @@ async def observe(job: TrainingJob, sight: Sight, *, start: ModelInfo | None = N
     claims: frozenset[str] = frozenset()
     config_maps: dict[str, frozenset[str] | None] = {}
     document: JsonObject | None = None
+    runtime_digest = ""
     if job.spec is not None and may_launch:
         uris = [uri for _, uri in addresses(job.spec)]
         known = start or (source.model if source is not None else None)
@@ -128,6 +130,7 @@ async def observe(job: TrainingJob, sight: Sight, *, start: ModelInfo | None = N
         claims = await sight.claims([*uris, *models], job.namespace)
         config_maps = {name: keys_of(body) for name, body in (await sight.config_maps(uris, job.namespace)).items()}
         document = await sight.get(CONFIG_MAP, job.namespace, document_name(job.base))
+        runtime_digest = await _runtime_digest(job, sight)
     return Observed(
         jobs=tuple(jobs),
         pods=tuple(pods),
@@ -141,7 +144,8 @@ async def observe(job: TrainingJob, sight: Sight, *, start: ModelInfo | None = N
         endpoint=_endpoint(job, cache),
         progress=sight.progress.get(master.uid) if master is not None else None,
         queue=await _queue(job, jobs, sight),
-        training_operator=PYTORCH_JOB.kind not in cache.missing_kinds,
+        runtime_digest=runtime_digest,
+        missing_kinds=frozenset(cache.missing_kinds & BACKENDS.keys()),
     )
 
 
@@ -171,19 +175,26 @@ async def _queue(job: TrainingJob, jobs: Iterable[TrainingJobView], sight: Sight
     return _KUEUE_MISSING
 
 
-def _of_others(job: TrainingJob, known: set[str], cache: Cache) -> list[TrainingJobView]:
+def _of_others(job: TrainingJob, jobs: Iterable[TrainingJobView], cache: Cache) -> list[TrainingJobView]:
     """Jobs without our labels under the name of a next launch, known from a creation that was refused."""
+    known = {(view.kind.kind, view.name) for view in jobs}
+    names = {f"{job.base}-{number}" for number in (max(1, job.status.attempts), job.status.attempts + 1)}
     views = []
-    for number in (max(1, job.status.attempts), job.status.attempts + 1):
-        name = f"{job.base}-{number}"
-        workload = workload_of(job.kind)
-        body = cache.get(Key(workload.kind, job.namespace, name))
-        look = _VIEWS[workload.kind]
-        view = look(body, owner_uid=job.uid) if body is not None and name not in known else None
-        if view is not None:
-            known.add(name)
-            views.append(view)
+    for kind, name in sorted((kind.kind, name) for kind in workloads_of(job.kind) for name in names):
+        body = cache.get(Key(kind, job.namespace, name))
+        view = _VIEWS[kind](body, owner_uid=job.uid) if body is not None and (kind, name) not in known else None
+        views += [view] if view is not None else []
     return views
+
+
+async def _runtime_digest(job: TrainingJob, sight: Sight) -> str:
+    """What tells the TrainingRuntime of the job's attempts from an earlier state of it; empty where there is none."""
+    assert job.spec is not None, "an unreadable spec is not launched"
+    is_training = TRAIN_JOB in workloads_of(job.kind)
+    if not is_training or sight.config.training_backend_of(job.spec.compute.node_pool) != TRAIN_JOB.kind:
+        return ""
+    body = await sight.get(TRAINING_RUNTIME, job.namespace, runtime_name(job.base, job.uid))
+    return digest_of(body) if body is not None else ""
 
 
 def _source(job: TrainingJob, cache: Cache) -> SourceView | None:

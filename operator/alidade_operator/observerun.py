@@ -17,7 +17,6 @@ from alidade_operator.api import (
     EVALUATION,
     FINE_TUNE_JOB,
     MODEL_SERVE,
-    PYTORCH_JOB,
     REWARD_MODEL,
     JsonObject,
     Kind,
@@ -25,13 +24,14 @@ from alidade_operator.api import (
 from alidade_operator.cache import INPUTS_LABEL, Key, references
 from alidade_operator.observe import Sight, circle, keys_of, observe
 from alidade_operator.reconcile.alignmentjob import aligned_stage, alignment_job
+from alidade_operator.reconcile.backends import BACKENDS
 from alidade_operator.reconcile.plan import parse_status
 from alidade_operator.reconcile.run import AlignmentRun, ResourceView, ResultView, RunObserved
 from alidade_operator.reconcile.runacceptance import all_addresses, is_due
 from alidade_operator.reconcile.runchildren import RUN_GENERATION
 from alidade_operator.reconcile.stages import stages_of
 from alidade_operator.resources.labels import is_owned_by
-from alidade_operator.resources.observation import Observed, TrainingJobView, training_job_view
+from alidade_operator.resources.observation import Observed, TrainingJobView
 
 _TRAINING_KINDS = (FINE_TUNE_JOB, REWARD_MODEL)
 
@@ -97,7 +97,8 @@ def _aligned(run: AlignmentRun, sight: Sight, inputs: str) -> tuple[str, StageSt
 
 
 def _training_jobs(children: Sequence[JsonObject], uid: str) -> tuple[TrainingJobView, ...]:
-    views = [training_job_view(child, owner_uid=uid) for child in children if child["kind"] == PYTORCH_JOB.kind]
+    jobs = [child for child in children if child["kind"] in BACKENDS]
+    views = [BACKENDS[child["kind"]].view(child, owner_uid=uid) for child in jobs]
     return tuple(view for view in views if view is not None)
 
 
@@ -109,7 +110,7 @@ async def _with_place(run: AlignmentRun, seen: RunObserved, sight: Sight) -> Run
     place = Observed(
         claims=await sight.claims(uris, run.namespace),
         config_maps={name: keys_of(body) for name, body in config_maps.items()},
-        training_operator=PYTORCH_JOB.kind not in sight.cache.missing_kinds,
+        missing_kinds=frozenset(sight.cache.missing_kinds & BACKENDS.keys()),
     )
     # What was taken up with the spec stays, however often a launch of it is refused.
     data = seen.data if run.is_begun else data_digests(uris, config_maps)

@@ -19,9 +19,10 @@ from alidade_operator.reconcile.serve import (
 )
 from alidade_operator.resources.adapterlist import AdapterListView, adapter_list_view
 from alidade_operator.resources.adapters import AdapterView, adapter_view
+from alidade_operator.resources.batchjob import batch_job_view
 from alidade_operator.resources.engines.server import adapters_name
 from alidade_operator.resources.gateway import TRIAL, needs_gateway
-from alidade_operator.resources.observation import Observed, ReplicaLoad, batch_job_view, pod_view, source_view
+from alidade_operator.resources.observation import Observed, ReplicaLoad, pod_view, source_view
 from alidade_operator.resources.serving import (
     CANARY,
     COMPONENT,

@@ -1,7 +1,7 @@
 """Full listings of every kind: they fill the cache at the start, and later bring right what watches have lost."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from alidade_operator.api import CHILD_KINDS, CLAIM, OPTIONAL_KINDS, PARENT_KINDS, Api, ApiError, JsonObject, Kind
 from alidade_operator.cache import Cache
@@ -18,26 +18,33 @@ def selector_of(kind: Kind) -> str:
 
 
 async def resync(
-    cache: Cache, api: Api, namespaces: Sequence[str], on_change: Callable[[Kind, JsonObject], None]
+    cache: Cache,
+    api: Api,
+    namespaces: Sequence[str],
+    on_change: Callable[[Kind, JsonObject], None],
+    *,
+    optional: Collection[Kind] = OPTIONAL_KINDS,
 ) -> None:
     """Lists every kind and tells of what was different from the cache; raises ApiError when a listing fails.
 
     on_change: told as soon as the cache has it. The watch brings nothing new then, and neither does a second try after
-    a listing that failed.
+    a listing that failed. optional: kinds of which nobody is told that they are not installed.
     """
     for kind in WATCHED_KINDS:
         for namespace in namespaces or (None,):
-            for body in await _resync_kind(cache, api, kind, namespace):
+            for body in await _resync_kind(cache, api, kind, namespace, optional=optional):
                 on_change(kind, body)
 
 
-async def _resync_kind(cache: Cache, api: Api, kind: Kind, namespace: str | None) -> list[JsonObject]:
+async def _resync_kind(
+    cache: Cache, api: Api, kind: Kind, namespace: str | None, *, optional: Collection[Kind]
+) -> list[JsonObject]:
     try:
         items, version = await api.list(kind, namespace=namespace, selector=selector_of(kind))
     except ApiError as error:
         if not error.not_found:
             raise
-        if kind.kind not in cache.missing_kinds and kind not in OPTIONAL_KINDS:
+        if kind.kind not in cache.missing_kinds and kind not in optional:
             _log.warning(
                 "kind is not installed", extra={"action": "list", "why": f"{kind.plural}.{kind.group} is not known"}
             )

@@ -8,6 +8,7 @@ from alidade.state import SERVE, Body, why_not_yet
 
 _FIRST_POD = {
     "PyTorchJob": "training.kubeflow.org/job-name={job},training.kubeflow.org/job-role=master",
+    "TrainJob": "jobset.sigs.k8s.io/jobset-name={job},batch.kubernetes.io/job-completion-index=0",
     "Job": "batch.kubernetes.io/job-name={job},batch.kubernetes.io/job-completion-index=0",
 }
 """Labels of the pod that tells most, by the kind of job."""

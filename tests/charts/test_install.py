@@ -129,8 +129,8 @@ def test_notes_say_what_is_missing_and_what_to_do_next(bare_cluster: Cluster) ->
     assert "PyTorchJob" not in said, "it is there"
     for missing in ("Kueue", "the Prometheus operator", "config.nodePools is empty", "alidade-workspace"):
         assert missing in said
-    said = bare_cluster.helm(
-        "upgrade", values={"config": {"nodePools": [{"name": "a"}]}, "watchNamespaces": ["default"]}
-    )
+    pools = [{"name": "a", "trainingBackend": "TrainJob"}]
+    said = bare_cluster.helm("upgrade", values={"config": {"nodePools": pools}, "watchNamespaces": ["default"]})
     assert "Alidade 0.1.0 serves the namespaces default." in said
     assert "nodePools" not in said
+    assert "TrainJob (trainer.kubeflow.org/v1alpha1): jobs wait with TrainingOperatorMissing" in said

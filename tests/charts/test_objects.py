@@ -17,6 +17,7 @@ from alidade_operator.config import Admission, NodePool, OperatorConfig
 from alidade_operator.reconcile.craft import EVALUATING, TRAINING
 from alidade_operator.resources.engines.server import SERVER_PORT
 from alidade_operator.resources.labels import SELECTOR, child_labels
+from alidade_operator.resources.observation import TRAINING_CONTAINER
 from alidade_operator.resources.serving import CANARY, COMPONENT, GATEWAY, service
 from alidade_operator.resources.trainingpod import PROGRESS_PORT, Mounts, pod_spec, trainer
 from tests.charts.rendering import NAMESPACE, VALUE_SETS, Json, of_kind, pod_specs, render, the
@@ -226,14 +227,16 @@ def test_a_single_replica_keeps_no_node_from_being_drained() -> None:
 
 def test_monitors_find_the_pods_that_the_operator_makes() -> None:
     """By their labels, and by the names of the ports that answer /metrics."""
-    objects = render({"monitoring": {"enabled": True}})
+    backends = [{"name": "a"}, {"name": "b", "trainingBackend": "TrainJob"}]
+    objects = render({"monitoring": {"enabled": True}, "config": {"nodePools": backends}})
     components: dict[str, set[str]] = {
         "alidade-trainers": {TRAINING.component},
+        "alidade-trainjobs": {TRAINING.component},
         "alidade-evaluations": {EVALUATING.component},
         "alidade-servers": {str(COMPONENT), str(CANARY), str(GATEWAY)},
     }
     ports = pod_spec(
-        trainer(OperatorConfig()),
+        trainer(OperatorConfig(), TRAINING_CONTAINER),
         mounts=Mounts("document"),
         compute=Compute(),
         pool=NodePool(name="default"),
@@ -241,6 +244,7 @@ def test_monitors_find_the_pods_that_the_operator_makes() -> None:
     )["containers"][0]["ports"]
     assert [port["name"] for port in ports] == ["metrics"]
     served = service(("team-a", "chat", "uid"), "chat", COMPONENT)["spec"]["ports"][0]["targetPort"]
+    assert {one["metadata"]["name"] for one in of_kind(objects, "PodMonitor")} == set(components)
     for monitor in of_kind(objects, "PodMonitor"):
         name, spec = monitor["metadata"]["name"], monitor["spec"]
         found = set()
@@ -256,7 +260,7 @@ def test_monitors_find_the_pods_that_the_operator_makes() -> None:
         ]
 
 
-# What the training operator and the controller of Jobs put on the first pod.
+# What the training operator, and the controller of Jobs, put on the first pod.
 OTHERS_LABELS = {"training.kubeflow.org/replica-type": "master", "batch.kubernetes.io/job-completion-index": "0"}
 
 

@@ -29,13 +29,14 @@ from alidade_operator.api import (
     REWARD_MODEL,
     SECRET,
     SERVICE,
+    TRAIN_JOB,
     WEBHOOK_CONFIGURATION,
     WORKLOADS,
     Kind,
 )
 from alidade_operator.config import OperatorConfig
 from alidade_operator.leader import LEASE_NAME
-from alidade_operator.reconcile.craft import workload_of
+from alidade_operator.reconcile.craft import workloads_of
 from alidade_operator.resources.labels import owner_reference
 from alidade_operator.resync import WATCHED_KINDS
 from tests.charts.rendering import NAMESPACE, Json, of_kind, render, the
@@ -45,12 +46,15 @@ Verbs = dict[tuple[str, str], set[str]]
 
 STAGES = (FINE_TUNE_JOB, REWARD_MODEL)
 SERVED = (DEPLOYMENT, SERVICE, *POLICY_KINDS)
+WORKLOADS_OF_JOBS = (PYTORCH_JOB, TRAIN_JOB, JOB)
 INDIRECT: dict[tuple[str, str], tuple[Kind, ...]] = {
     ("reconcile/stages.py", "made.kind"): STAGES,
     ("reconcile/stages.py", "new.kind"): STAGES,
     ("reconcile/alignmentrun.py", "kinds[view.kind]"): STAGES,
-    ("reconcile/launch.py", "craft.workload"): (PYTORCH_JOB, JOB),
-    ("reconcile/trainingjob.py", "self.workload"): (PYTORCH_JOB, JOB),
+    ("reconcile/launch.py", "workload"): WORKLOADS_OF_JOBS,
+    ("reconcile/launch.py", "item.kind"): WORKLOADS_OF_JOBS,
+    ("reconcile/trainingjob.py", "item.kind"): WORKLOADS_OF_JOBS,
+    ("reconcile/alignmentrun.py", "item.kind"): (PYTORCH_JOB, TRAIN_JOB),
     ("reconcile/trainingjob.py", "job.kind"): (FINE_TUNE_JOB, REWARD_MODEL, EVALUATION),
     ("reconcile/servingfront.py", "kind"): SERVED,
     ("reconcile/servedraft.py", "kind"): SERVED,
@@ -65,7 +69,7 @@ CALLS = {"get": {"get"}, "create": {"create"}, "replace": {"update"}, "list": {"
 
 
 def test_what_variables_may_be_is_what_the_code_says() -> None:
-    assert {workload_of(kind) for kind in PARENT_KINDS} <= {PYTORCH_JOB, JOB}
+    assert {one for kind in PARENT_KINDS for one in workloads_of(kind)} == set(WORKLOADS_OF_JOBS)
 
 
 def calls(path: Path) -> Iterator[ast.Call]:

@@ -80,6 +80,12 @@ def test_a_cluster_that_has_it_all() -> None:
         ({"version": "v1.28.9"}, "Kubernetes", "missing", "needs 1.29 or newer"),
         ({"own_kinds": frozenset({"finetunejobs"})}, "resource types", "missing", "lacks RewardModel"),
         ({"training_kinds": frozenset({"tfjobs"})}, "training operator", "missing", "no job can train"),
+        (
+            {"configuration": {"trainingBackend": "TrainJob"}},
+            "trainer",
+            "missing",
+            "TrainJobs (trainer.kubeflow.org/v1alpha1)",
+        ),
         ({"leases": [lease(age_s=60)]}, "operator", "missing", "has been silent for 60 s"),
         ({"leases": [lease(holder="")]}, "operator", "warning", "is ready and holds no lease yet"),
         (

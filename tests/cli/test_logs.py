@@ -44,9 +44,16 @@ def cluster_with(pods: dict[str, str], **resources: dict[str, Any]) -> Pods:
 
 MASTER = "training.kubeflow.org/job-name=a-1,training.kubeflow.org/job-role=master"
 FIRST = "batch.kubernetes.io/job-name=a-1,batch.kubernetes.io/job-completion-index=0"
+NODE = "jobset.sigs.k8s.io/jobset-name=b-1,batch.kubernetes.io/job-completion-index=0"
 TRAINING = {"status": {"jobRef": {"kind": "PyTorchJob", "name": "a-1"}}}
 EVALUATION = {"status": {"jobRef": {"kind": "Job", "name": "a-1"}}}
 RUN = {"status": {"stage": "evaluation", "stages": [{"name": "evaluation", "kind": "Evaluation", "ref": "a"}]}}
+
+
+def test_the_log_of_a_trainjob_is_that_of_its_first_node(capsys: pytest.CaptureFixture[str]) -> None:
+    job = {"status": {"jobRef": {"kind": "TrainJob", "name": "b-1"}}}
+    print_logs(cluster_with({NODE: "the-node"}, FineTuneJob_b=job), kind_named("FineTuneJob"), "b", follow=True)
+    assert "the-node" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from alidade_operator.api import (
     MODEL_SERVE,
     PARENT_KINDS,
     REWARD_MODEL,
+    TRAIN_JOB,
+    TRAINING_RUNTIME,
     Kind,
 )
 from alidade_operator.config import OperatorConfig, read_config
@@ -30,13 +32,17 @@ from alidade_operator.reconcile.plan import Plan, TrainingJob
 from alidade_operator.reconcile.serve import ModelServe, ServeObserved
 from alidade_operator.reconcile.trainingjob import plan_training_job
 from alidade_operator.resources.observation import Observed, SourceView
+from alidade_operator.resources.trainjob import digest_of
 from tests.operator.builders import NOW
 from tests.operator.memory import NAMESPACE, MemoryCluster
 
 FOLDER = Path(__file__).parent
 EXAMPLES = FOLDER.parents[1] / "examples"
 CONFIG_FILE = EXAMPLES / "gpu" / "operator.yaml"
+# Of this example it is also kept what is made where training jobs are TrainJobs.
+AS_TRAINJOB = EXAMPLES / "gpu" / "finetune.yaml"
 _NOTE = "# What the operator makes of examples/{}: python -m tests.golden.rendering. Review every change.\n"
+_TRAINJOB_NOTE = "# With trainingBackend: TrainJob.\n"
 _WORKSPACE = "alidade-workspace"
 
 
@@ -68,12 +74,21 @@ def golden_file(example: Path) -> Path:
 def golden_files() -> dict[Path, str]:
     """Path and text of every golden file."""
     config = read_config(CONFIG_FILE)
-    files = {}
-    for example in examples():
-        children = [_short(child) for body in documents(example) for child in rendered(body, config)]
-        text = yaml.dump_all(children, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-        files[golden_file(example)] = _NOTE.format(example.relative_to(EXAMPLES)) + text
-    return files
+    files = {golden_file(example): _text(example, config) for example in examples()}
+    with_trainjobs = config.model_copy(update={"training_backend": TRAIN_JOB.kind})
+    return files | {trainjob_file(AS_TRAINJOB): _TRAINJOB_NOTE + _text(AS_TRAINJOB, with_trainjobs)}
+
+
+def trainjob_file(example: Path) -> Path:
+    """Where what is made of an example with TrainJobs is kept."""
+    golden = golden_file(example)
+    return golden.with_stem(f"{golden.stem}-trainjob")
+
+
+def _text(example: Path, config: OperatorConfig) -> str:
+    children = [_short(child) for body in documents(example) for child in rendered(body, config)]
+    text = yaml.dump_all(children, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return _NOTE.format(example.relative_to(EXAMPLES)) + text
 
 
 def _short(body: dict[str, Any]) -> dict[str, Any]:
@@ -89,10 +104,14 @@ def rendered(body: dict[str, Any], config: OperatorConfig) -> list[dict[str, Any
     if kind is ALIGNMENT_RUN:
         return list(_of_run(body, config))
     metadata = {"namespace": NAMESPACE, "uid": f"uid-{body['metadata']['name']}"} | body["metadata"]
-    return _children(_plan(kind, body | {"metadata": metadata}, config))
+    body = body | {"metadata": metadata}
+    children = _children(_plan(kind, body, config))
+    if children[-1]["kind"] != TRAINING_RUNTIME.kind:
+        return children
+    return children + _children(_plan(kind, body, config, runtime_digest=digest_of(children[-1])))
 
 
-def _plan(kind: Kind, body: dict[str, Any], config: OperatorConfig) -> Plan:
+def _plan(kind: Kind, body: dict[str, Any], config: OperatorConfig, **seen_too: Any) -> Plan:
     if kind is MODEL_SERVE:
         # Its pods' policies come with the first plan, too.
         claims = _claims(body)
@@ -104,6 +123,7 @@ def _plan(kind: Kind, body: dict[str, Any], config: OperatorConfig) -> Plan:
         config_maps=_config_maps(body),
         source=next(iter(sources.values()), None),
         sources=sources,
+        **seen_too,
     )
     return plan_training_job(TrainingJob.parse(kind, body), observed, config, NOW)
 

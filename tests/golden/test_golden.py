@@ -12,10 +12,21 @@ import kubernetes_validate
 import pytest
 import yaml
 from kubeflow.training import ApiClient
+from kubeflow_trainer_api import models
 
 from alidade_crds.crd import KINDS
-from tests.golden.rendering import EXAMPLES, FOLDER, documents, examples, golden_file, golden_files
+from tests.golden.rendering import (
+    AS_TRAINJOB,
+    EXAMPLES,
+    FOLDER,
+    documents,
+    examples,
+    golden_file,
+    golden_files,
+    trainjob_file,
+)
 from tests.operator.security import restricted
+from tests.operator.trainermodels import is_within
 
 GOLDEN = sorted(FOLDER.glob("*.yaml"))
 # The oldest and the newest Kubernetes that we say we run on, as far as the validator knows them.
@@ -34,6 +45,9 @@ def pods(path: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
         templates = [replica["template"] for replica in (spec.get("pytorchReplicaSpecs") or {}).values()]
         if body["kind"] in ("Job", "Deployment"):
             templates.append(spec["template"])
+        if body["kind"] == "TrainingRuntime":
+            jobs = spec["template"]["spec"]["replicatedJobs"]
+            templates += [job["template"]["spec"]["template"] for job in jobs]
         for template in templates:
             yield f"{body['kind']} {body['metadata']['name']}", template["metadata"], template["spec"]
 
@@ -46,7 +60,7 @@ def test_the_golden_files_are_what_the_operator_makes() -> None:
 
 
 def test_every_example_has_one() -> None:
-    assert {golden_file(path) for path in examples()} == set(GOLDEN)
+    assert {*map(golden_file, examples()), trainjob_file(AS_TRAINJOB)} == set(GOLDEN)
     assert {path.name for path in examples() if path.parent.name == "gpu"} == {
         "align.yaml", "evaluate.yaml", "finetune.yaml", "serve.yaml",
     }  # fmt: skip
@@ -81,6 +95,14 @@ def test_the_training_operator_knows_every_field(path: Path) -> None:
             assert client.sanitize_for_serialization(read) == body
 
 
+def test_trainer_knows_every_field() -> None:
+    found = [body for body in bodies(trainjob_file(AS_TRAINJOB)) if body["kind"] in ("TrainJob", "TrainingRuntime")]
+    assert len(found) == 2
+    for body in found:
+        read = getattr(models, f"TrainerV1alpha1{body['kind']}").from_dict(body)
+        assert is_within(body, read.to_dict())
+
+
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.name)
 def test_every_pod_is_restricted(path: Path) -> None:
     for name, _, spec in pods(path):
@@ -106,7 +128,7 @@ def test_what_runs_on_gpus_asks_for_all_that_it_takes(path: Path) -> None:
 
 
 def test_every_job_on_gpus_is_held_back_for_its_queue() -> None:
-    jobs = [body for path in GOLDEN for body in bodies(path) if body["kind"] in ("PyTorchJob", "Job")]
+    jobs = [body for path in GOLDEN for body in bodies(path) if body["kind"] in ("PyTorchJob", "TrainJob", "Job")]
     queued = [body for body in jobs if "kueue.x-k8s.io/queue-name" in body["metadata"]["labels"]]
     assert {body["metadata"]["labels"]["app.kubernetes.io/instance"] for body in queued} == {
         "assistant", "assistant-helpfulness-" + _hash(queued), "assistant-sft",

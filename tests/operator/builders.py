@@ -11,7 +11,7 @@ from alidade_crds.evaluation import EvaluationResult, EvaluationSpec, Evaluation
 from alidade_crds.jobs import FineTuneJobSpec
 from alidade_crds.packed import PackedResults
 from alidade_crds.status import JobStatus, ModelInfo
-from alidade_operator.api import EVALUATION, FINE_TUNE_JOB
+from alidade_operator.api import EVALUATION, FINE_TUNE_JOB, PYTORCH_JOB
 from alidade_operator.config import NodePool, OperatorConfig
 from alidade_operator.reconcile.plan import Plan, TrainingJob
 from alidade_operator.reconcile.trainingjob import plan_training_job
@@ -92,6 +92,7 @@ def observed(**values: Any) -> Observed:
 def training_job(attempt: int = 1, *, state: str = "running", **values: Any) -> TrainingJobView:
     """A PyTorchJob of the FineTuneJob `demo`, a minute old."""
     known = TrainingJobView(
+        kind=PYTORCH_JOB,
         name=f"demo-{attempt}",
         uid=f"job-{attempt}",
         base="demo",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import subprocess
@@ -11,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import yaml
@@ -33,6 +34,7 @@ CONFIG: dict[str, Any] = {
 
 
 _numbers = itertools.count(1)
+P = TypeVar("P", bound=Played)
 
 
 @dataclass
@@ -130,10 +132,17 @@ def operator(api_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture
 async def played(api_server: Path, request: pytest.FixtureRequest) -> AsyncIterator[Played]:
     """A namespace of its own in which the test is training operator and kubelet."""
+    async with played_namespace(Played, api_server, request) as part:
+        yield part
+
+
+@contextlib.asynccontextmanager
+async def played_namespace(kind: type[P], api_server: Path, request: pytest.FixtureRequest) -> AsyncIterator[P]:
+    """A namespace named after the test, in which it plays controllers."""
     api = Api(lambda: connection(api_server), connections=8)
     name = request.node.name.replace("_", "-").lower()
     namespace = "".join(char for char in name if char.isalnum() or char == "-")[:50] + f"-{next(_numbers)}"
-    part = Played(api, namespace)
+    part = kind(api, namespace)
     try:
         await part.create_namespace()
         yield part

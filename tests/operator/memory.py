@@ -15,11 +15,11 @@ from alidade_operator.api import (
     CONFIG_MAP,
     EVALUATION,
     EVENT,
-    FINE_TUNE_JOB,
     MODEL_SERVE,
+    PARENT_KINDS,
     POD,
     PYTORCH_JOB,
-    REWARD_MODEL,
+    TRAIN_JOB,
     Api,
     ApiError,
     JsonObject,
@@ -37,10 +37,7 @@ from tests.operator.builders import CONFIG, NOW
 
 T = TypeVar("T")
 NAMESPACE = "team-a"
-KINDS = {
-    kind.kind: kind
-    for kind in (ALIGNMENT_RUN, FINE_TUNE_JOB, REWARD_MODEL, EVALUATION, MODEL_SERVE, PYTORCH_JOB, POD, CLAIM)
-}
+KINDS = {kind.kind: kind for kind in (*PARENT_KINDS, PYTORCH_JOB, TRAIN_JOB, POD, CLAIM)}
 SFT = {
     "template": {
         "method": "sft",

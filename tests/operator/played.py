@@ -52,6 +52,7 @@ def connection(kubeconfig: Path) -> Connection:
 
 
 PYTORCH_JOB_KIND = ROOT / "local/alidade_local/manifests/pytorchjobs.yaml"
+TRAIN_JOB_KINDS = ROOT / "tests/operator/trainjobs.yaml"
 
 
 def own_kinds() -> list[Path]:
@@ -95,7 +96,10 @@ def now() -> str:
 
 
 class Played:
-    """One namespace."""
+    """One namespace, where a training job is a PyTorchJob."""
+
+    training_kind = PYTORCH_JOB
+    container = "pytorch"
 
     def __init__(self, api: Api, namespace: str) -> None:
         self.api = api
@@ -228,13 +232,13 @@ class Played:
         return body
 
     async def training_jobs(self, name: str) -> dict[str, dict[str, Any]]:
-        """PyTorchJobs of a FineTuneJob by name."""
+        """The training jobs of a FineTuneJob by name."""
         selector = f"app.kubernetes.io/instance={name}"
-        items, _ = await self.api.list(PYTORCH_JOB, namespace=self.namespace, selector=selector)
+        items, _ = await self.api.list(self.training_kind, namespace=self.namespace, selector=selector)
         return {item["metadata"]["name"]: item for item in items}
 
     async def launched(self, name: str, attempt: int = 1) -> dict[str, Any]:
-        """The PyTorchJob of an attempt, once it is there."""
+        """The training job of an attempt, once it is there."""
 
         async def look() -> dict[str, Any] | None:
             return (await self.training_jobs(name)).get(f"{name}-{attempt}")
@@ -269,6 +273,23 @@ class Played:
         lingers: once deleted, the pod stays until `release_pod`, as one does that saves a checkpoint.
         """
         name = job["metadata"]["name"]
+        metadata = await self.first_pod(job)
+        if lingers:
+            metadata["finalizers"] = ["alidade.dev/test"]
+        spec = {"containers": [{"name": self.container, "image": "none"}], "restartPolicy": "Never"}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+        await self.api.create(POD, self.namespace, body)
+        state = {"running": {"startedAt": now()}}
+        await self.pod_status(name, {"phase": "Running", "podIP": ip}, state)
+        await self.job_status(name, "Running")
+
+    def pod_name(self, job: str) -> str:
+        """Name of the first pod of a training job."""
+        return f"{job}-master-0"
+
+    async def first_pod(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Metadata of the first pod of a training job, as its controller makes it."""
+        name = job["metadata"]["name"]
         template = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
         labels = template["metadata"]["labels"] | {
             "training.kubeflow.org/job-name": name,
@@ -282,25 +303,18 @@ class Played:
             "uid": job["metadata"]["uid"],
             "controller": True,
         }
-        metadata: dict[str, Any] = {"name": f"{name}-master-0", "labels": labels, "ownerReferences": [owner]}
-        if lingers:
-            metadata["finalizers"] = ["alidade.dev/test"]
-        spec = {"containers": [{"name": "pytorch", "image": "none"}], "restartPolicy": "Never"}
-        body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-        await self.api.create(POD, self.namespace, body)
-        state = {"running": {"startedAt": now()}}
-        await self.pod_status(name, {"phase": "Running", "podIP": ip}, state)
-        await self.job_status(name, "Running")
+        return {"name": self.pod_name(name), "labels": labels, "ownerReferences": [owner]}
 
     async def pod_status(self, job: str, status: dict[str, Any], state: dict[str, Any]) -> None:
         """The kubelet writes a pod's status."""
         container = {
-            "name": "pytorch", "image": "none", "imageID": "none", "ready": False, "restartCount": 0, "state": state,
+            "name": self.container, "image": "none", "imageID": "none", "ready": False, "restartCount": 0,
+            "state": state,
         }  # fmt: skip
-        await self.write_status(POD, f"{job}-master-0", status | {"containerStatuses": [container]})
+        await self.write_status(POD, self.pod_name(job), status | {"containerStatuses": [container]})
 
     async def job_status(self, name: str, *true: str) -> None:
-        """The training operator writes the PyTorchJob's conditions."""
+        """The training job's controller writes its conditions."""
         conditions = [
             {
                 "type": kind,
@@ -324,7 +338,7 @@ class Played:
         await send(self.api, "PATCH", kind, path, {"status": status}, content_type=merge_patch)
 
     async def end_pod(self, name: str, *, exit_code: int = 0, result: ResultDocument | None = None) -> None:
-        """The training container of a PyTorchJob ends, and the training operator sees it."""
+        """The training container of a job ends, and the job's controller sees it."""
         message = result.to_termination_message() if result is not None else ""
         terminated = {"exitCode": exit_code, "message": message, "startedAt": now(), "finishedAt": now()}
         phase = "Succeeded" if exit_code == 0 else "Failed"
@@ -342,7 +356,7 @@ class Played:
 
     async def release_pod(self, job: str) -> None:
         """Lets a pod go that lingers."""
-        path = POD.path(self.namespace, f"{job}-master-0")
+        path = POD.path(self.namespace, self.pod_name(job))
         merge_patch = "application/merge-patch+json"
         await send(self.api, "PATCH", POD, path, {"metadata": {"finalizers": None}}, content_type=merge_patch)
 

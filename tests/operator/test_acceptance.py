@@ -171,7 +171,7 @@ FROM_BASE: dict[str, Any] = {"model": {"from": {"kind": "FineTuneJob", "name": "
         ),
         (
             {},
-            {"training_operator": False},
+            {"missing_kinds": frozenset({"PyTorchJob"})},
             "False",
             "TrainingOperatorMissing",
             "The cluster has no PyTorchJob (kubeflow.org/v1). Install the Kubeflow training operator 1.9.",

@@ -69,7 +69,7 @@ def launched(**fields: Any) -> TrainingJob:
 
 def seen(state: str, *pods: PodView, attempt: int = 1, **values: Any) -> Observed:
     """The Job of an attempt in a state, with its pods."""
-    return observed(jobs=(training_job(attempt, state=state),), pods=pods, document_exists=True, **values)
+    return observed(jobs=(training_job(attempt, state=state, kind=JOB),), pods=pods, document_exists=True, **values)
 
 
 def status_of(made: Plan) -> EvaluationStatus:
@@ -90,7 +90,7 @@ def test_a_new_evaluation_gets_its_document_and_the_job_of_its_first_attempt() -
 
 
 def test_a_cluster_without_training_operator_evaluates() -> None:
-    made = plan(evaluation(), observed(training_operator=False))
+    made = plan(evaluation(), observed(missing_kinds=frozenset({"PyTorchJob"})))
     assert created(made) == ["ConfigMap/demo-job", "Job/demo-1"]
 
 
@@ -512,7 +512,7 @@ def test_a_job_taken_back_by_its_queue_says_so() -> None:
 
 
 def test_a_job_of_something_else_under_its_name_is_waited_for() -> None:
-    foreign = training_job(1, owned=False)
+    foreign = training_job(1, owned=False, kind=JOB)
     made = plan(evaluation(), observed(jobs=(foreign,)))
     assert created(made) == []
     assert condition(made, "Launched") == (

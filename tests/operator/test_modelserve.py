@@ -118,7 +118,7 @@ def quantizing(
 ) -> ServeObserved:
     """The quantization's Job in a state; result: of its pod, which has ended then."""
     base = job_name(resource, look(**values))
-    job = training_job(attempt, state=state, name=f"{base}-{attempt}", base=base)
+    job = training_job(attempt, state=state, kind=JOB, name=f"{base}-{attempt}", base=base)
     code = 0 if result is None or result.failure is None else 1
     pods = (ended_pod(attempt, exit_code=code, result=result),) if result is not None else ()
     return look(quantization=observed(jobs=(job,), pods=pods, document_exists=True), **values)
@@ -416,8 +416,8 @@ def test_a_failed_quantization_says_why_and_is_tried_again_when_the_spec_is_chan
 
 
 def test_a_quantization_that_nobody_waits_for_any_more_is_stopped() -> None:
-    other = training_job(1, name="chat-q-0-1", base="chat-q-0")
-    made = plan(serve(), look(other_jobs=(other, training_job(2, state="succeeded", base="chat-q-1"))))
+    other = training_job(1, kind=JOB, name="chat-q-0-1", base="chat-q-0")
+    made = plan(serve(), look(other_jobs=(other, training_job(2, state="succeeded", kind=JOB, base="chat-q-1"))))
     assert deleted(made) == ["Job/chat-q-0-1"]
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from alidade_operator.resources.observation import pod_view, source_view, training_job_view
+from alidade_operator.resources.observation import pod_view, source_view
+from alidade_operator.resources.pytorchjob import pytorch_job_view
 
 CREATED = "2026-11-21T12:00:00Z"
 
@@ -36,7 +37,7 @@ def pytorch_job(*conditions: str, **values: Any) -> dict[str, Any]:
 def test_the_state_of_a_training_job_does_not_depend_on_the_order_of_its_conditions(
     conditions: tuple[str, ...], state: str
 ) -> None:
-    view = training_job_view(pytorch_job(*conditions), owner_uid="u")
+    view = pytorch_job_view(pytorch_job(*conditions), owner_uid="u")
     assert view is not None
     assert view.state == state
 
@@ -44,19 +45,19 @@ def test_the_state_of_a_training_job_does_not_depend_on_the_order_of_its_conditi
 def test_a_condition_that_is_not_true_is_none() -> None:
     body = pytorch_job("Running")
     body["status"]["conditions"][0]["status"] = "False"
-    view = training_job_view(body, owner_uid="u")
+    view = pytorch_job_view(body, owner_uid="u")
     assert view is not None
     assert view.state == "waiting"
 
 
 def test_a_job_that_a_queue_holds_back_has_no_active_time() -> None:
-    view = training_job_view(pytorch_job("Suspended", spec={"runPolicy": {"suspend": True}}), owner_uid="u")
+    view = pytorch_job_view(pytorch_job("Suspended", spec={"runPolicy": {"suspend": True}}), owner_uid="u")
     assert view is not None
     assert (view.state, view.suspended, view.active_since) == ("suspended", True, None)
 
 
 def test_active_time_begins_when_the_training_operator_takes_the_job_up() -> None:
-    view = training_job_view(pytorch_job("Running", startTime="2026-11-21T13:00:00Z"), owner_uid="u")
+    view = pytorch_job_view(pytorch_job("Running", startTime="2026-11-21T13:00:00Z"), owner_uid="u")
     assert view is not None
     assert view.active_since == datetime(2026, 11, 21, 13, tzinfo=UTC)
 
@@ -64,22 +65,22 @@ def test_active_time_begins_when_the_training_operator_takes_the_job_up() -> Non
 def test_only_the_controller_of_that_uid_owns_a_job() -> None:
     references = [{"uid": "other", "controller": True}, {"uid": "u", "controller": False}]
     body = pytorch_job(metadata={"ownerReferences": references})
-    view = training_job_view(body, owner_uid="u")
+    view = pytorch_job_view(body, owner_uid="u")
     assert view is not None
     assert not view.owned
     references[1]["controller"] = True
-    view = training_job_view(body, owner_uid="u")
+    view = pytorch_job_view(body, owner_uid="u")
     assert view is not None
     assert view.owned
 
 
 def test_a_job_without_an_attempt_in_its_name_is_none_of_ours() -> None:
-    assert training_job_view(pytorch_job(metadata={"name": "other"}), owner_uid="u") is None
+    assert pytorch_job_view(pytorch_job(metadata={"name": "other"}), owner_uid="u") is None
 
 
 def test_annotations_that_are_no_numbers_count_as_nothing() -> None:
     annotations = {"alidade.dev/gpu-hours-before": "many", "alidade.dev/active-seconds-before": "1.5"}
-    view = training_job_view(pytorch_job(metadata={"annotations": annotations}), owner_uid="u")
+    view = pytorch_job_view(pytorch_job(metadata={"annotations": annotations}), owner_uid="u")
     assert view is not None
     assert (view.gpu_hours_before, view.active_seconds_before) == (0.0, 1.5)
 
@@ -166,7 +167,7 @@ def test_what_takes_a_pod_away_is_found(status: dict[str, Any], disruption: str)
 def test_a_job_that_has_run_had_pods(conditions: list[dict[str, str]], had_pods: bool) -> None:
     body = pytorch_job()
     body["status"] = {"conditions": conditions}
-    view = training_job_view(body, owner_uid="u")
+    view = pytorch_job_view(body, owner_uid="u")
     assert view is not None
     assert view.had_pods is had_pods
 

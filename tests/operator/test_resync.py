@@ -73,8 +73,8 @@ async def test_only_children_are_selected_by_label() -> None:
     selector = "app.kubernetes.io/managed-by=alidade"
     selected = {url.path.rsplit("/", 1)[-1] for url in asked if parse_qs(url.query).get("labelSelector") == [selector]}
     assert selected == {
-        "pytorchjobs", "jobs", "pods", "deployments", "services", "poddisruptionbudgets", "networkpolicies",
-        "horizontalpodautoscalers", "scaledobjects", "podmonitors",
+        "pytorchjobs", "trainjobs", "jobs", "pods", "deployments", "services", "poddisruptionbudgets",
+        "networkpolicies", "horizontalpodautoscalers", "scaledobjects", "podmonitors",
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How many training processes there are and where, read from the environment that a PyTorchJob gives its pods."""
+"""How many training processes there are and where, read from the environment of a PyTorchJob's or TrainJob's pod."""
 
 import os
 from collections.abc import Mapping

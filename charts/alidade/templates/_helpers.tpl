@@ -86,6 +86,16 @@ configuration: {{ include "alidade.fullname" . }}
 {{- merge $own $around (deepCopy .Values.config) $defaults | toYaml -}}
 {{- end -}}
 
+{{/* What training jobs are on the pools that the values name: PyTorchJob, TrainJob or both, with commas between. */}}
+{{- define "alidade.trainingBackends" -}}
+{{- $default := default "PyTorchJob" .Values.config.trainingBackend -}}
+{{- $kinds := list -}}
+{{- range default (list dict) .Values.config.nodePools -}}
+  {{- $kinds = append $kinds (default $default .trainingBackend) -}}
+{{- end -}}
+{{- $kinds | uniq | sortAlpha | join "," -}}
+{{- end -}}
+
 {{/* Which namespaces a monitor looks into. */}}
 {{- define "alidade.monitoredNamespaces" -}}
 {{- if .Values.watchNamespaces -}}

@@ -95,14 +95,25 @@ def _look_at(namespace: str) -> str:
     return f"kubectl logs --namespace {namespace} --selector app.kubernetes.io/component=operator --tail 20"
 
 
-def _training(seen: Survey) -> Finding:
-    if "pytorchjobs" in seen.training_kinds:
-        return Finding("training operator", "ok", "PyTorchJobs are known")
-    fix = (
-        "kubectl apply --server-side --kustomize "
-        "'https://github.com/kubeflow/trainer//manifests/overlays/standalone?ref=v1.9.4'"
-    )
-    return Finding("training operator", "missing", "PyTorchJobs (kubeflow.org/v1) are not known: no job can train", fix)
+_INSTALL = "kubectl apply --server-side --kustomize 'https://github.com/kubeflow/trainer//manifests/overlays/"
+# What training jobs are, by the operator's word for it: plural, version, who runs them, how that is installed.
+_BACKENDS = {
+    "PyTorchJob": ("pytorchjobs", "kubeflow.org/v1", "training operator", f"{_INSTALL}standalone?ref=v1.9.4'"),
+    "TrainJob": ("trainjobs", "trainer.kubeflow.org/v1alpha1", "trainer", f"{_INSTALL}manager?ref=v2.3.0'"),
+}
+
+
+def _training(seen: Survey) -> Iterator[Finding]:
+    """Only what the operator's configuration names; without one to be seen, what it is by default."""
+    configuration = seen.configuration or {}
+    default = configuration.get("trainingBackend") or "PyTorchJob"
+    pools = configuration.get("nodePools") or [{}]
+    for kind in sorted({pool.get("trainingBackend") or default for pool in pools}):
+        plural, version, name, fix = _BACKENDS[kind]
+        if plural in seen.training_kinds:
+            yield Finding(name, "ok", f"{kind}s are known")
+        else:
+            yield Finding(name, "missing", f"{kind}s ({version}) are not known: no job can train", fix)
 
 
 def _gpus_of(node: Json) -> int:

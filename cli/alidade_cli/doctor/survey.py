@@ -24,7 +24,7 @@ class Survey:
     own_kinds: frozenset[str]
     """Plurals of alidade.dev that the cluster knows."""
     training_kinds: frozenset[str]
-    """Plurals of kubeflow.org."""
+    """Plurals of kubeflow.org and trainer.kubeflow.org."""
     groups: frozenset[str]
     """Names of API groups."""
     operators: list[Json] | None = None
@@ -53,7 +53,7 @@ def survey(cluster: Cluster, read: "Reader | None" = None) -> Survey:
         version=str(get.one("/version")["gitVersion"]),
         namespace=cluster.namespace,
         own_kinds=get.plurals(own),
-        training_kinds=get.plurals("/apis/kubeflow.org/v1"),
+        training_kinds=get.plurals("/apis/kubeflow.org/v1") | get.plurals("/apis/trainer.kubeflow.org/v1alpha1"),
         groups=groups,
         operators=get.all("/apis/apps/v1/deployments", labelSelector=_OPERATOR),
         configuration=_configuration(get.all("/api/v1/configmaps", labelSelector=_OPERATOR)),

@@ -11,9 +11,10 @@ from alidade_crds.uris import REMOTE, Location, UriError, parse_uri
 from alidade_operator.conditions import Truth
 from alidade_operator.config import OperatorConfig
 from alidade_operator.jobspecs import addresses, urls
+from alidade_operator.reconcile.backends import backend_of
 from alidade_operator.reconcile.plan import TrainingJob
+from alidade_operator.resources.attempt import processes_per_worker
 from alidade_operator.resources.observation import Observed, SourceView
-from alidade_operator.resources.pytorchjob import longest_name, processes_per_worker
 
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
@@ -61,17 +62,19 @@ def refusal(candidate: Candidate) -> Refusal | None:
 
 
 def _training_operator(candidate: Candidate) -> Refusal | None:
-    if candidate.observed.training_operator:
+    backend = backend_of(candidate.spec.compute, candidate.config)
+    if backend.kind.kind not in candidate.observed.missing_kinds:
         return None
     return Refusal(
         Reason.TRAINING_OPERATOR_MISSING,
-        "The cluster has no PyTorchJob (kubeflow.org/v1). Install the Kubeflow training operator 1.9.",
+        f"The cluster has no {backend.kind.kind} ({backend.kind.api_version}). Install {backend.needs}.",
     )
 
 
 def _name(candidate: Candidate) -> Refusal | None:
-    workers = candidate.spec.compute.workers
-    return name_refusal(candidate.job, longest_name(workers=workers), workers=workers)
+    compute = candidate.spec.compute
+    longest = backend_of(compute, candidate.config).longest_name(workers=compute.workers)
+    return name_refusal(candidate.job, longest, workers=compute.workers)
 
 
 def name_refusal(job: TrainingJob, longest: int, *, workers: int) -> Refusal | None:

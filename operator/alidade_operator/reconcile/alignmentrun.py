@@ -6,7 +6,7 @@ from datetime import datetime
 from alidade_crds.alignmentrun import StageStatus
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import JobStatus, ModelInfo
-from alidade_operator.api import ALIGNMENT_RUN, FINE_TUNE_JOB, PYTORCH_JOB, REWARD_MODEL
+from alidade_operator.api import ALIGNMENT_RUN, FINE_TUNE_JOB, REWARD_MODEL
 from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import acceptance, alignmentjob, runacceptance, steps
 from alidade_operator.reconcile.afteralignment import live_evaluations, plan_after_alignment
@@ -71,7 +71,7 @@ def _refuse(run: AlignmentRun, seen: RunObserved, draft: RunDraft, found: accept
 def _live_jobs(seen: RunObserved) -> list[Delete]:
     jobs = [*seen.other_jobs, *(seen.job.jobs if seen.job is not None else ())]
     return [
-        Delete(PYTORCH_JOB, item.name, item.uid)
+        Delete(item.kind, item.name, item.uid)
         for item in jobs
         if item.owned and not item.terminating and item.state not in ("succeeded", "failed")
     ]
@@ -82,7 +82,7 @@ def _failed_before(run: AlignmentRun, seen: RunObserved) -> list[Delete]:
     if run.is_begun and seen.job is None:
         return []
     failed = [item for item in seen.other_jobs if item.owned and not item.terminating and item.state == "failed"]
-    return [Delete(PYTORCH_JOB, item.name, item.uid) for item in failed]
+    return [Delete(item.kind, item.name, item.uid) for item in failed]
 
 
 def _live_resources(seen: RunObserved) -> list[Delete]:
@@ -188,18 +188,18 @@ def _align(run: AlignmentRun, seen: RunObserved, config: OperatorConfig, draft: 
     draft.deletions += live_evaluations(seen)
     leaving = next((item for item in seen.other_jobs if item.owned and item.state not in ("succeeded", "failed")), None)
     if leaving is not None:
-        return _await_leave(run, draft, stages, leaving.name)
+        return _await_leave(run, draft, stages, leaving.title)
     source = SourceView(exists=True, succeeded=True, model=stages.sft.model) if stages.sft.source is not None else None
     inner = plan_training_job(job, replace(seen.job, source=source), config, draft.clock)
     return _merged(run, seen, draft, stages, job, inner)
 
 
-def _await_leave(run: AlignmentRun, draft: RunDraft, stages: Stages, name: str) -> Plan:
+def _await_leave(run: AlignmentRun, draft: RunDraft, stages: Stages, job: str) -> Plan:
     """An alignment of an older spec holds the GPUs until it is gone."""
     draft.show(stages, steps.pending(run))
     draft.state(**{field: getattr(JobStatus(), field) for field in _FIELDS_OF_JOB})
     draft.await_model()
-    message = f"PyTorchJob {name} of an older spec is still there; waiting for it to go."
+    message = f"{job} of an older spec is still there; waiting for it to go."
     draft.conditions.set(ConditionType.LAUNCHED, "False", Reason.WAITING, message)
     draft.conditions.set(ConditionType.ALIGNED, "False", Reason.WAITING, message)
     # Our own deletions come back as no event.

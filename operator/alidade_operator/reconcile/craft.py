@@ -6,25 +6,26 @@ from typing import Any, Protocol
 from alidade_crds.contract import JobDocument, JobModel, Owner, ResultDocument
 from alidade_crds.jobs import JobBlocks, TrainingJobSpec
 from alidade_crds.status import Progress
-from alidade_operator.api import EVALUATION, MODEL_SERVE, PYTORCH_JOB, JsonObject, Kind
+from alidade_operator.api import EVALUATION, MODEL_SERVE, JsonObject, Kind
 from alidade_operator.config import NodePool, OperatorConfig
 from alidade_operator.jobspecs import particulars
 from alidade_operator.reconcile import acceptance, evaluating, progress, quantizing
+from alidade_operator.reconcile.backends import TRAINING_KINDS, backend_of
 from alidade_operator.reconcile.draft import Draft
 from alidade_operator.reconcile.fit import Verdict, fit_verdict
 from alidade_operator.reconcile.launching import Launch, default_output
 from alidade_operator.reconcile.plan import TrainingJob
+from alidade_operator.resources.attempt import Attempt
 from alidade_operator.resources.jobdocument import Document, document_mounts, document_name
 from alidade_operator.resources.observation import Observed
-from alidade_operator.resources.pytorchjob import Attempt, pytorch_job
 
 
 class Craft(Protocol):
     """One sort of job."""
 
     @property
-    def workload(self) -> Kind:
-        """What an attempt is in the cluster."""
+    def workloads(self) -> tuple[Kind, ...]:
+        """What attempts may be in the cluster."""
 
     @property
     def component(self) -> str:
@@ -53,6 +54,12 @@ class Craft(Protocol):
     def document(self, launch: Launch) -> Document:
         """What the job is told."""
 
+    def workload(self, launch: Launch) -> Kind:
+        """What the next attempt is."""
+
+    def runtime(self, launch: Launch, attempt: Attempt, document: Document) -> JsonObject | None:
+        """The TrainingRuntime that has to be there before it; None for nothing."""
+
     def body(self, launch: Launch, attempt: Attempt, document: Document) -> JsonObject:
         """The workload of an attempt."""
 
@@ -68,9 +75,9 @@ class Craft(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """A training job: a PyTorchJob that makes a model."""
+    """A training job, which makes a model."""
 
-    workload: Kind = PYTORCH_JOB
+    workloads: tuple[Kind, ...] = TRAINING_KINDS
     component: str = "trainer"
     saves_memory: str = "lower spec.training.microBatchSize"
     image_setting: str = "trainerImage"
@@ -109,15 +116,17 @@ class Training:
             **particulars(spec),
         )
 
+    def workload(self, launch: Launch) -> Kind:
+        """As `Craft.workload`."""
+        return backend_of(launch.spec.compute, launch.config).kind
+
+    def runtime(self, launch: Launch, attempt: Attempt, document: Document) -> JsonObject | None:
+        """As `Craft.runtime`."""
+        return backend_of(launch.spec.compute, launch.config).runtime(attempt, **_pods(launch, document))
+
     def body(self, launch: Launch, attempt: Attempt, document: Document) -> JsonObject:
         """As `Craft.body`."""
-        return pytorch_job(
-            attempt,
-            compute=launch.spec.compute,
-            mounts=document_mounts(document, document_name(launch.job.base), launch.config),
-            pool=launch.pool,
-            config=launch.config,
-        )
+        return backend_of(launch.spec.compute, launch.config).body(attempt, **_pods(launch, document))
 
     def has_result(self, result: ResultDocument) -> bool:
         """As `Craft.has_result`."""
@@ -133,6 +142,16 @@ class Training:
     def shown(self, progress: Progress) -> dict[str, Any]:  # noqa: ARG002
         """As `Craft.shown`."""
         return {}
+
+
+def _pods(launch: Launch, document: Document) -> dict[str, Any]:
+    """What decides how the pods of a launch are."""
+    return {
+        "compute": launch.spec.compute,
+        "mounts": document_mounts(document, document_name(launch.job.base), launch.config),
+        "pool": launch.pool,
+        "config": launch.config,
+    }
 
 
 def _training(spec: JobBlocks) -> TrainingJobSpec:
@@ -151,6 +170,6 @@ def craft_of(job: TrainingJob) -> Craft:
     return _CRAFTS.get(job.kind, TRAINING)
 
 
-def workload_of(kind: Kind) -> Kind:
-    """What an attempt of a kind's resource is in the cluster."""
-    return _CRAFTS.get(kind, TRAINING).workload
+def workloads_of(kind: Kind) -> tuple[Kind, ...]:
+    """What attempts of a kind's resource may be in the cluster."""
+    return _CRAFTS.get(kind, TRAINING).workloads

@@ -30,10 +30,10 @@ from alidade_operator.reconcile.evaluationfit import evaluation_verdict
 from alidade_operator.reconcile.fit import Verdict
 from alidade_operator.reconcile.launching import Launch, default_output
 from alidade_operator.reconcile.plan import TrainingJob
+from alidade_operator.resources.attempt import Attempt, processes_per_worker
 from alidade_operator.resources.batchjob import batch_job
 from alidade_operator.resources.jobdocument import Document, document_mounts, document_name
 from alidade_operator.resources.observation import EVALUATION_CONTAINER, Observed
-from alidade_operator.resources.pytorchjob import Attempt, processes_per_worker
 from alidade_operator.resources.trainingpod import Program
 
 KEY = "api-key"
@@ -46,7 +46,7 @@ _VERDICTS = ("better", "worse", "indistinguishable")
 class Evaluating:
     """An evaluation: a Job whose pods share the prompts."""
 
-    workload: Kind = JOB
+    workloads: tuple[Kind, ...] = (JOB,)
     component: str = "evaluation"
     saves_memory: str = "set spec.precision: bf16"
     image_setting: str = "evalImage"
@@ -76,6 +76,13 @@ class Evaluating:
             processes_per_worker=processes_per_worker(spec.compute),
             output=spec.output.uri if spec.output is not None else default_output(job, launch.config),
         )
+
+    def workload(self, launch: Launch) -> Kind:  # noqa: ARG002
+        """As `Craft.workload`."""
+        return JOB
+
+    def runtime(self, launch: Launch, attempt: Attempt, document: Document) -> None:
+        """As `Craft.runtime`."""
 
     def body(self, launch: Launch, attempt: Attempt, document: Document) -> JsonObject:
         """As `Craft.body`."""

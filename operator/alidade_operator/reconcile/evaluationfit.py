@@ -7,8 +7,8 @@ from alidade_operator.config import NodePool
 from alidade_operator.fits import FIXED_CPU_BYTES, FIXED_GPU_BYTES, GIB
 from alidade_operator.modelsizes import parameters_in_name, parse_parameters
 from alidade_operator.reconcile.fit import Verdict, parse_quantity
+from alidade_operator.resources.attempt import processes_per_worker
 from alidade_operator.resources.observation import Observed
-from alidade_operator.resources.pytorchjob import processes_per_worker
 
 _BYTES = {Precision.BF16: 2, Precision.FP32: 4}
 CACHE_SHARE = 0.2

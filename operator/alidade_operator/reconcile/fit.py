@@ -27,8 +27,8 @@ from alidade_operator.modelsizes import (
     shape_of_model,
     standard_shape,
 )
+from alidade_operator.resources.attempt import processes_per_worker
 from alidade_operator.resources.observation import SourceView
-from alidade_operator.resources.pytorchjob import processes_per_worker
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from alidade_crds.blocks import Compute
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import ChildRef, FailureInfo
-from alidade_operator.api import CONFIG_MAP
+from alidade_operator.api import CONFIG_MAP, TRAINING_RUNTIME, JsonObject
 from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import acceptance
 from alidade_operator.reconcile.craft import craft_of
@@ -13,9 +13,10 @@ from alidade_operator.reconcile.draft import Draft, Phase
 from alidade_operator.reconcile.launching import Launch
 from alidade_operator.reconcile.plan import Apply, Create, Delete, Plan, TrainingJob, seconds_until
 from alidade_operator.reconcile.queueing import queued
+from alidade_operator.resources.attempt import Attempt
 from alidade_operator.resources.jobdocument import document_config_map, document_name
 from alidade_operator.resources.observation import Observed
-from alidade_operator.resources.pytorchjob import Attempt
+from alidade_operator.resources.trainjob import digest_of
 
 # A pod that outlives its deletion deadline by this much is on a node that is gone; no process of it can be waited for.
 _LOST_POD = timedelta(seconds=60)
@@ -137,7 +138,9 @@ def _why(launch: Launch, number: int, *, retried: bool) -> str:
         return f"attempt {failure.attempt} failed with {failure.reason}"
     if launch.job.status.attempts < number:
         return "the spec is accepted"
-    return f"attempt {number} has not ended, and its {craft_of(launch.job).workload.kind} is gone"
+    known = launch.job.status.job_ref
+    workload = known.kind if known is not None else craft_of(launch.job).workload(launch).kind
+    return f"attempt {number} has not ended, and its {workload} is gone"
 
 
 def _unless_in_the_way(launch: Launch, draft: Draft, number: int, *, why: str) -> Plan:
@@ -157,19 +160,31 @@ def _unless_in_the_way(launch: Launch, draft: Draft, number: int, *, why: str) -
         draft.look_again_in(_LEFTOVER_S)
         return draft.finish("Waiting", "wait", obstacle)
     craft = craft_of(launch.job)
-    document = craft.document(launch)
+    document, workload = craft.document(launch), craft.workload(launch)
+    runtime = craft.runtime(launch, attempt, document)
+    if runtime is not None and digest_of(runtime) != launch.observed.runtime_digest:
+        return _prepared(draft, runtime, f"{workload.kind} {attempt.job_name}")
     if launch.attempt == 0 or not launch.observed.document_exists:
         # Every attempt is told the same; a document that exists is only written over before anything has run.
         config_map = document_config_map(document, document_name(launch.job.base), craft.component)
         draft.children.append(Apply(CONFIG_MAP, config_map))
-    draft.children.append(Create(craft.workload, craft.body(launch, attempt, document)))
+    draft.children.append(Create(workload, craft.body(launch, attempt, document)))
     # The newest failed one stays for its logs.
     draft.deletions += [
-        Delete(craft.workload, item.name, item.uid)
+        Delete(item.kind, item.name, item.uid)
         for item in launch.observed.jobs
         if item.owned and not item.terminating and item.attempt < number - 1
     ]
-    return _launched(launch.spec.compute, draft, attempt, craft.workload.kind, why)
+    return _launched(launch.spec.compute, draft, attempt, workload.kind, why)
+
+
+def _prepared(draft: Draft, runtime: JsonObject, workload: str) -> Plan:
+    """The runtime comes first: Trainer's webhook refuses a TrainJob whose runtime it has not seen yet."""
+    draft.children.append(Apply(TRAINING_RUNTIME, runtime))
+    message = f"TrainingRuntime {runtime['metadata']['name']} was made for {workload}, which follows."
+    _not_launched(draft, Reason.WAITING, message)
+    draft.look_again_in(_FIRST_LOOK_S)
+    return draft.finish("Waiting", "prepare", message)
 
 
 def _launched(compute: Compute, draft: Draft, attempt: Attempt, workload: str, why: str) -> Plan:
@@ -194,15 +209,16 @@ def _obstacle(launch: Launch, now: datetime, job_name: str) -> str | None:
     if launch.observed.document_foreign:
         name = document_name(launch.job.base)
         return f"ConfigMap {name} belongs to an older resource, or to something else; waiting for it to go."
-    workload = craft_of(launch.job).workload.kind
     for item in launch.observed.jobs:
         if item.name == job_name and not item.owned:
-            return f"{workload} {item.name} belongs to an older resource, or to something else; waiting for it to go."
+            return f"{item.title} belongs to an older resource, or to something else; waiting for it to go."
         under_way = item.owned and item.state not in ("succeeded", "failed")
         if under_way or (item.name == job_name and item.terminating):
-            return f"{workload} {item.name} of an earlier launch is still there; waiting for it to go."
+            return f"{item.title} of an earlier launch is still there; waiting for it to go."
     for pod in launch.observed.pods:
         lost = pod.deletion_deadline is not None and now > pod.deletion_deadline + _LOST_POD
         if not pod.ended and not lost:
             return f"Pod {pod.name} of an earlier launch is still running; waiting for it to end."
+        if pod.job_name == job_name and not lost:
+            return f"Pod {pod.name} of an earlier launch is still there; waiting for it to go."
     return None

@@ -17,10 +17,10 @@ from alidade_operator.reconcile.draft import Draft
 from alidade_operator.reconcile.fit import Verdict, parse_quantity
 from alidade_operator.reconcile.launching import Launch
 from alidade_operator.reconcile.plan import TrainingJob
+from alidade_operator.resources.attempt import Attempt
 from alidade_operator.resources.batchjob import batch_job, longest_name
 from alidade_operator.resources.jobdocument import Document, document_mounts, document_name
 from alidade_operator.resources.observation import QUANTIZATION_CONTAINER, Observed
-from alidade_operator.resources.pytorchjob import Attempt
 from alidade_operator.resources.trainingpod import Program
 
 # For CPUs perplexity is measured in fp32; one weight at a time is decoded beside the model. For GPUs the model is held
@@ -33,7 +33,7 @@ _BESIDE = 1.2
 class Quantizing:
     """A quantization: a Job of one pod of the trainer's image."""
 
-    workload: Kind = JOB
+    workloads: tuple[Kind, ...] = (JOB,)
     component: str = "quantization"
     saves_memory: str = "name a smaller model"
     image_setting: str = "trainerImage, quantizationImage"
@@ -78,6 +78,13 @@ class Quantizing:
             samples=spec.samples,
             output=spec.output.uri,
         )
+
+    def workload(self, launch: Launch) -> Kind:  # noqa: ARG002
+        """As `Craft.workload`."""
+        return JOB
+
+    def runtime(self, launch: Launch, attempt: Attempt, document: Document) -> None:
+        """As `Craft.runtime`."""
 
     def body(self, launch: Launch, attempt: Attempt, document: Document) -> JsonObject:
         """As `Craft.body`."""

@@ -172,7 +172,7 @@ class RunObserved:
     job: Observed | None = None
     """What there is of the alignment job, once it can be told which one it is."""
     other_jobs: tuple[TrainingJobView, ...] = ()
-    """PyTorchJobs of alignments from other inputs: the spec has changed since."""
+    """Jobs of alignments from other inputs: the spec has changed since."""
     evaluations: tuple[ResultView, ...] = ()
     """Evaluations that the run has made, of this model or of older ones."""
     serving: ResultView | None = None

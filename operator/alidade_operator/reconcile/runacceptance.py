@@ -16,6 +16,7 @@ from alidade_operator.jobspecs import AlignmentJobSpec, addresses, judge_urls
 from alidade_operator.reconcile import acceptance
 from alidade_operator.reconcile.acceptance import Candidate, Refusal
 from alidade_operator.reconcile.alignmentjob import ALIGN, alignment_spec
+from alidade_operator.reconcile.backends import backend_of
 from alidade_operator.reconcile.evaluationacceptance import ANY_SUITE, metric_refusal
 from alidade_operator.reconcile.evaluationstage import needs_reward
 from alidade_operator.reconcile.fit import Verdict, fit_verdict, model_shape
@@ -23,8 +24,8 @@ from alidade_operator.reconcile.gate import ALIGNED_MODEL, START_MODEL
 from alidade_operator.reconcile.plan import TrainingJob
 from alidade_operator.reconcile.run import HASH_LENGTH, AlignmentRun, RunObserved, child_name
 from alidade_operator.reconcile.stages import SFT
+from alidade_operator.resources.attempt import processes_per_worker
 from alidade_operator.resources.observation import SourceView
-from alidade_operator.resources.pytorchjob import longest_name, processes_per_worker
 
 _RESERVED = frozenset({SFT, ALIGN, "evaluation", "gate", "serve", "eval"})
 
@@ -67,7 +68,9 @@ def refusal(run: AlignmentRun, seen: RunObserved, config: OperatorConfig) -> Ref
 
 def _objections(run: AlignmentRun, seen: RunObserved, config: OperatorConfig) -> Iterator[Refusal | None]:
     assert run.spec is not None, "an unreadable spec does not get here"
-    yield _names(run) or _circle(run, seen) or _evaluated(run.spec) or _baselines(run.spec) or _batches(run.spec)
+    yield (
+        _names(run, config) or _circle(run, seen) or _evaluated(run.spec) or _baselines(run.spec) or _batches(run.spec)
+    )
     yield from _hosts(run.spec, config)
     for spec, field, kind, stage in parts_of(run.spec):
         if kind is not ALIGNMENT_RUN:
@@ -100,7 +103,7 @@ def _job(run: AlignmentRun, kind: Kind, stage: str) -> TrainingJob:
     )
 
 
-def _names(run: AlignmentRun) -> Refusal | None:
+def _names(run: AlignmentRun, config: OperatorConfig) -> Refusal | None:
     assert run.spec is not None, "an unreadable spec does not get here"
     for index, reward in enumerate(run.spec.reward_models):
         if reward.name in _RESERVED or reward.name.endswith(("-raft", "-ppo", "-dpo")):
@@ -114,17 +117,18 @@ def _names(run: AlignmentRun) -> Refusal | None:
                 Reason.INVALID_SPEC,
                 f"spec.rewardModels[{index}].name is {reward.name}; pods are named after it: leave the dots out.",
             )
-        found = _reward_name(run, reward, index)
+        found = _reward_name(run, reward, index, config)
         if found is not None:
             return found
     return None
 
 
-def _reward_name(run: AlignmentRun, reward: RewardSource, index: int) -> Refusal | None:
+def _reward_name(run: AlignmentRun, reward: RewardSource, index: int, config: OperatorConfig) -> Refusal | None:
     """A reward model's pods are named after the run and the reward."""
     if reward.template is None:
         return None
-    longest = longest_name(workers=reward.template.compute.workers)
+    compute = reward.template.compute
+    longest = backend_of(compute, config).longest_name(workers=compute.workers)
     limit = longest - len(child_name(run.name, "", "0" * HASH_LENGTH))
     if limit < len(ALIGN) or len(reward.name) <= limit:
         return None  # or the run's own name is too long, which is said by the checks of its parts

@@ -7,7 +7,6 @@ from datetime import datetime
 from alidade_crds.contract import ResultDocument
 from alidade_crds.reasons import ConditionType, FailureReason, Reason
 from alidade_crds.status import ChildRef, Condition
-from alidade_operator.api import Kind
 from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import progress, usage
 from alidade_operator.reconcile.craft import Craft, craft_of
@@ -53,22 +52,9 @@ class Situation:
         """The sort of job that it is."""
         return craft_of(self.job)
 
-    @property
-    def workload(self) -> Kind:
-        """What its attempts are in the cluster."""
-        return self.craft.workload
-
-    def named(self, item: TrainingJobView) -> str:
-        """An attempt, for messages."""
-        return f"{self.workload.kind} {item.name}"
-
-    def deletion(self, item: TrainingJobView) -> Delete:
-        """The deletion of an attempt."""
-        return Delete(self.workload, item.name, item.uid)
-
     def pods_of(self, training_job: TrainingJobView) -> list[PodView]:
         """The pods that belong to an attempt and not to an older one of the same name."""
-        return [pod for pod in self.observed.pods if pod.job_uid == training_job.uid]
+        return [pod for pod in self.observed.pods if pod.belongs_to(training_job)]
 
 
 def plan_training_job(job: TrainingJob, observed: Observed, config: OperatorConfig, now: datetime) -> Plan:
@@ -84,10 +70,10 @@ def plan_training_job(job: TrainingJob, observed: Observed, config: OperatorConf
     current = situation.current
     # There is at most one attempt at a time, whatever has happened before.
     others = [item for item in situation.own_jobs if item is not current and _is_live(item)]
-    draft.deletions += [situation.deletion(item) for item in others]
+    draft.deletions += [_deletion(item) for item in others]
     if current is None or job.spec is None:
         return plan_launch(job, observed, config, draft, attempt=situation.attempt)
-    draft.state(attempts=current.attempt, job_ref=ChildRef(kind=situation.workload.kind, name=current.name))
+    draft.state(attempts=current.attempt, job_ref=ChildRef(kind=current.kind.kind, name=current.name))
     if current.terminating:
         return _while_it_goes(situation, draft, current)
     if current.state in ("succeeded", "failed"):
@@ -99,12 +85,16 @@ def _after_the_end(situation: Situation, draft: Draft) -> Plan:
     """Nothing is launched any more; what still runs goes, and the resource too when its time has come."""
     job = situation.job
     succeeded = draft.conditions.is_true(ConditionType.SUCCEEDED)
-    draft.deletions += [situation.deletion(item) for item in situation.own_jobs if _is_live(item)]
+    draft.deletions += [_deletion(item) for item in situation.own_jobs if _is_live(item)]
     why = "it has finished, and nothing of it may run any more"
     if draft.expires_at is not None and situation.now >= draft.expires_at:
         draft.deletions.append(Delete(job.kind, job.name, job.uid))
         why = "spec.ttlSecondsAfterFinished has passed"
     return draft.finish("Succeeded" if succeeded else "Failed", "clean up", why)
+
+
+def _deletion(item: TrainingJobView) -> Delete:
+    return Delete(item.kind, item.name, item.uid)
 
 
 def _is_live(item: TrainingJobView) -> bool:
@@ -117,9 +107,7 @@ def _while_it_goes(situation: Situation, draft: Draft, current: TrainingJobView)
     suspended = spec is not None and spec.suspend
     if suspended:
         state_suspension(draft, suspended=True)
-    draft.conditions.set(
-        ConditionType.LAUNCHED, "False", Reason.WAITING, f"{situation.named(current)} is being deleted."
-    )
+    draft.conditions.set(ConditionType.LAUNCHED, "False", Reason.WAITING, f"{current.title} is being deleted.")
     draft.look_again_in(_UNDECIDED_S)
     return draft.finish("Suspended" if suspended else "Waiting", "wait", f"{current.name} is being deleted")
 
@@ -187,7 +175,7 @@ def _succeeded(situation: Situation, draft: Draft, current: TrainingJobView, res
     )
     reason = result.stopped.reason if result.stopped is not None else Reason.COMPLETED
     draft.conditions.set(ConditionType.SUCCEEDED, "True", reason, message)
-    draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.COMPLETED, f"{situation.named(current)} has succeeded.")
+    draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.COMPLETED, f"{current.title} has succeeded.")
     draft.remarks += [
         Notice("Warning", situation.craft.warning, warning) for warning in result.warnings[:_MOST_WARNINGS]
     ]
@@ -244,11 +232,11 @@ def _live(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan:
     _state_usage(situation, draft, current, pods)
     used = usage.active_seconds(current, now=situation.now)
     if spec.suspend:
-        return _suspend(situation, draft, current, used)
+        return _suspend(draft, current, used)
     limit = spec.active_deadline_seconds
     if limit is not None:
         if used >= limit:
-            draft.deletions.append(situation.deletion(current))
+            draft.deletions.append(_deletion(current))
             draft.state(active_seconds=used)
             message = (
                 f"The job was active for {used:.0f} s; spec.activeDeadlineSeconds is {limit}. Raise it and apply anew."
@@ -258,8 +246,8 @@ def _live(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan:
     return _report(situation, draft, current, pods)
 
 
-def _suspend(situation: Situation, draft: Draft, current: TrainingJobView, used: float) -> Plan:
-    draft.deletions.append(situation.deletion(current))
+def _suspend(draft: Draft, current: TrainingJobView, used: float) -> Plan:
+    draft.deletions.append(_deletion(current))
     draft.state(active_seconds=used)
     state_suspension(draft, suspended=True)
     draft.conditions.set(ConditionType.LAUNCHED, "False", Reason.SUSPENDED_BY_USER, NOTHING_RUNS)
@@ -270,8 +258,8 @@ def _report(situation: Situation, draft: Draft, current: TrainingJobView, pods: 
     spec = situation.job.spec
     assert spec is not None, "an unreadable spec does not get here"
     if current.suspended:
-        message = queued(draft, spec.compute, situation.named(current), situation.observed.queue)
-        _launched(situation, draft, Reason.JOB_CREATED, current, "was created")
+        message = queued(draft, spec.compute, current.title, situation.observed.queue)
+        _launched(draft, Reason.JOB_CREATED, current, "was created")
         return draft.finish("Queued", "wait", message)
     draft.conditions.set(ConditionType.SUSPENDED, "False", Reason.NOT_SUSPENDED, "The job is not suspended.")
     master = next((pod for pod in pods if pod.is_master), None)
@@ -284,13 +272,13 @@ def _report(situation: Situation, draft: Draft, current: TrainingJobView, pods: 
         draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.INTERRUPTED, interruption)
         return draft.finish("Running", "report", interruption, progress=target)
     if current.state == "running":
-        _launched(situation, draft, Reason.RUNNING, current, "is running")
+        _launched(draft, Reason.RUNNING, current, "is running")
         return draft.finish("Running", "report", f"{current.name} is running", progress=target)
     trouble = next((_trouble(pod, situation.craft.image_setting) for pod in pods if pod.message), None)
     if trouble is not None:
-        _launched(situation, draft, Reason.PODS_PENDING, current, f"has pods that cannot run. {trouble}")
+        _launched(draft, Reason.PODS_PENDING, current, f"has pods that cannot run. {trouble}")
         return draft.finish("Pending", "report", trouble)
-    _launched(situation, draft, Reason.JOB_CREATED, current, "was created")
+    _launched(draft, Reason.JOB_CREATED, current, "was created")
     return draft.finish("Starting", "report", f"{current.name} was created", progress=target)
 
 
@@ -317,8 +305,8 @@ def _trouble(pod: PodView, image_setting: str) -> str:
     return f"Pod {pod.name}: {pod.message.rstrip('.')}.{advice}"
 
 
-def _launched(situation: Situation, draft: Draft, reason: Reason, current: TrainingJobView, what: str) -> None:
-    message = f"{situation.named(current)} {what}".rstrip(".") + "."
+def _launched(draft: Draft, reason: Reason, current: TrainingJobView, what: str) -> None:
+    message = f"{current.title} {what}".rstrip(".") + "."
     draft.conditions.set(ConditionType.LAUNCHED, "True", reason, message)
 
 

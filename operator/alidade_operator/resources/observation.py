@@ -9,22 +9,27 @@ from pydantic import ValidationError
 
 from alidade_crds.contract import ProgressDocument, ResultDocument
 from alidade_crds.status import JobStatus, ModelInfo
+from alidade_operator.api import Kind
 from alidade_operator.resources.labels import is_owned_by
 
 GPU_HOURS_BEFORE = "alidade.dev/gpu-hours-before"
 ACTIVE_SECONDS_BEFORE = "alidade.dev/active-seconds-before"
 
 TRAINING_CONTAINER = "pytorch"
+NODE_CONTAINER = "node"
+"""Of a TrainJob's pods."""
 EVALUATION_CONTAINER = "evaluation"
 QUANTIZATION_CONTAINER = "quantization"
 SERVER_CONTAINER = "server"
 GATEWAY_CONTAINER = "gateway"
 _CONTAINERS = (
-    TRAINING_CONTAINER, EVALUATION_CONTAINER, QUANTIZATION_CONTAINER, SERVER_CONTAINER, GATEWAY_CONTAINER,
+    TRAINING_CONTAINER, NODE_CONTAINER, EVALUATION_CONTAINER, QUANTIZATION_CONTAINER, SERVER_CONTAINER,
+    GATEWAY_CONTAINER,
 )  # fmt: skip
 _BATCH_JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 _BATCH_INDEX = "batch.kubernetes.io/job-completion-index"
 _JOB_NAME_LABEL = "training.kubeflow.org/job-name"
+_JOB_SET_NAME_LABEL = "jobset.sigs.k8s.io/jobset-name"
 _REPLICA_TYPE_LABEL = "training.kubeflow.org/replica-type"
 _REPLICA_INDEX_LABEL = "training.kubeflow.org/replica-index"
 
@@ -33,8 +38,9 @@ JobState = Literal["waiting", "running", "suspended", "succeeded", "failed"]
 
 @dataclass(frozen=True)
 class TrainingJobView:
-    """A PyTorchJob or Job: one attempt at a resource's job."""
+    """A PyTorchJob, TrainJob or Job: one attempt at a resource's job."""
 
+    kind: Kind
     name: str
     uid: str
     base: str
@@ -43,17 +49,23 @@ class TrainingJobView:
     """Whether this resource is its controller; a leftover of an older resource of the same name is not owned."""
     terminating: bool
     suspended: bool
-    """Whether runPolicy.suspend holds it back, which is the queue's doing."""
+    """Whether its field `suspend` holds it back, which is the queue's doing."""
     state: JobState
     message: str
     """What its newest condition says."""
     active_since: datetime | None
-    """When the training operator took it up; None while a queue holds it back."""
+    """When its controller took it up; None while a queue holds it back."""
     ended_at: datetime | None
     gpu_hours_before: float
     active_seconds_before: float
+    created_at: datetime | None = None
     had_pods: bool = True
     """Whether pods of it have run, or failed: one that was never given any has not lost them."""
+
+    @property
+    def title(self) -> str:
+        """Its kind and name, for messages."""
+        return f"{self.kind.kind} {self.name}"
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,7 @@ class PodView:
     uid: str
     job_name: str
     job_uid: str | None
+    """None where its controller is not the job itself, but something that the job has made."""
     is_master: bool
     phase: str
     reason: str
@@ -96,11 +109,19 @@ class PodView:
     """Why its node, or its room there, is taken away, in one phrase; empty when it is not."""
     started_at: datetime | None
     termination: Termination | None
+    created_at: datetime | None = None
 
     @property
     def ended(self) -> bool:
         """Whether its processes are gone."""
         return self.phase in ("Succeeded", "Failed")
+
+    def belongs_to(self, job: TrainingJobView) -> bool:
+        """Whether it is the job's, and not an older one's of the same name."""
+        if self.job_uid is not None:
+            return self.job_uid == job.uid
+        is_younger = self.created_at is None or job.created_at is None or self.created_at >= job.created_at
+        return self.job_name == job.name and is_younger
 
 
 @dataclass(frozen=True)
@@ -159,8 +180,10 @@ class Observed:
     progress: ProgressDocument | None = None
     queue: QueueView | None = None
     """Of a job that a queue holds back; None where nothing is known of that."""
-    training_operator: bool = True
-    """Whether the cluster knows PyTorchJobs."""
+    runtime_digest: str = ""
+    """Digest of the TrainingRuntime of its TrainJobs; empty where there is none."""
+    missing_kinds: frozenset[str] = frozenset()
+    """Those of what runs training jobs that the cluster does not know."""
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -168,36 +191,8 @@ def parse_time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def training_job_view(body: Mapping[str, Any], *, owner_uid: str) -> TrainingJobView | None:
-    """A PyTorchJob whose name ends with an attempt's number, or None for another one."""
-    run_policy = (body.get("spec") or {}).get("runPolicy") or {}
-    conditions = _true_conditions(body)
-    suspended = bool(run_policy.get("suspend"))
-    ending = conditions.get("Succeeded") or conditions.get("Failed") or {}
-    # Once it has run the condition stays, and becomes False.
-    known = (body.get("status") or {}).get("conditions") or []
-    had_pods = any(condition.get("type") == "Running" for condition in known)
-    state = _job_state(conditions, suspended=suspended)
-    return _view(body, owner_uid, suspended=suspended, state=state, ending=ending, had_pods=had_pods)
-
-
-def batch_job_view(body: Mapping[str, Any], *, owner_uid: str) -> TrainingJobView | None:
-    """A Job whose name ends with an attempt's number, or None for another one."""
-    conditions, status = _true_conditions(body), body.get("status") or {}
-    suspended = bool((body.get("spec") or {}).get("suspend"))
-    ending = conditions.get("Complete") or conditions.get("Failed") or {}
-    state: JobState = "running" if status.get("ready") else "waiting"
-    if "Failed" in conditions:
-        state = "failed"
-    elif "Complete" in conditions:
-        state = "succeeded"
-    elif suspended:
-        state = "suspended"
-    had_pods = bool(status.get("failed"))
-    return _view(body, owner_uid, suspended=suspended, state=state, ending=ending, had_pods=had_pods)
-
-
-def _true_conditions(body: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def true_conditions(body: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The conditions that hold, by type."""
     return {
         condition["type"]: condition
         for condition in (body.get("status") or {}).get("conditions") or []
@@ -205,25 +200,43 @@ def _true_conditions(body: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     }
 
 
-def _view(
+def ending_state(conditions: Mapping[str, Any], *, suspended: bool) -> JobState | None:
+    """The state of a Job, or of what is like one, that has ended or is held back; None for one that is under way."""
+    if "Failed" in conditions:
+        return "failed"
+    if "Complete" in conditions:
+        return "succeeded"
+    return "suspended" if suspended else None
+
+
+def attempt_view(
+    kind: Kind,
     body: Mapping[str, Any],
     owner_uid: str,
     *,
     suspended: bool,
     state: JobState,
     ending: Mapping[str, Any],
+    started_at: datetime | None,
     had_pods: bool,
 ) -> TrainingJobView | None:
+    """What all kinds of jobs say alike, and what each says in its own way; None for a name without a number.
+
+    ending: the condition by which it has ended. started_at: when its controller took it up, where it says so.
+    """
     metadata = body["metadata"]
     base, _, number = metadata["name"].rpartition("-")
     if not number.isdigit():
         return None
     annotations = metadata.get("annotations") or {}
-    newest: Mapping[str, Any] = max(
-        _true_conditions(body).values(), key=lambda item: str(item.get("lastTransitionTime", "")), default={}
-    )
+    true = true_conditions(body)
+    newest: Mapping[str, Any] = max(true.values(), key=lambda item: str(item.get("lastTransitionTime", "")), default={})
     completion = (body.get("status") or {}).get("completionTime")
+    created_at = parse_time(metadata.get("creationTimestamp"))
+    # A queue has just let it in when its controller still says that it is suspended.
+    is_held = suspended or "Suspended" in true
     return TrainingJobView(
+        kind=kind,
         name=metadata["name"],
         uid=metadata["uid"],
         base=base,
@@ -233,31 +246,13 @@ def _view(
         suspended=suspended,
         state=state,
         message=str((ending or newest).get("message", "")),
-        active_since=_active_since(body, suspended=suspended),
+        active_since=None if is_held else started_at or created_at,
         ended_at=parse_time(completion or ending.get("lastTransitionTime")),
         gpu_hours_before=_number(annotations.get(GPU_HOURS_BEFORE)),
         active_seconds_before=_number(annotations.get(ACTIVE_SECONDS_BEFORE)),
+        created_at=created_at,
         had_pods=had_pods,
     )
-
-
-def _active_since(body: Mapping[str, Any], *, suspended: bool) -> datetime | None:
-    # startTime begins anew when a queue lets the job in again, which is what leaves suspended time out.
-    start = (body.get("status") or {}).get("startTime")
-    if suspended:
-        return None
-    return parse_time(start or body["metadata"].get("creationTimestamp"))
-
-
-def _job_state(conditions: Mapping[str, Any], *, suspended: bool) -> JobState:
-    # The last condition is not "the state": the training operator moves updated ones to the end.
-    if "Failed" in conditions:
-        return "failed"
-    if "Succeeded" in conditions:
-        return "succeeded"
-    if suspended:
-        return "suspended"
-    return "running" if "Running" in conditions else "waiting"
 
 
 def _number(text: str | None) -> float:
@@ -274,6 +269,8 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
     container: Mapping[str, Any] = next(
         (item for item in status.get("containerStatuses") or [] if item.get("name") in _CONTAINERS), {}
     )
+    job_set = labels.get(_JOB_SET_NAME_LABEL)
+    controller = next((ref["uid"] for ref in metadata.get("ownerReferences") or [] if ref.get("controller")), None)
     state = container.get("state") or {}
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
     running = state.get("running")
@@ -281,8 +278,9 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
     return PodView(
         name=metadata["name"],
         uid=metadata["uid"],
-        job_name=labels.get(_JOB_NAME_LABEL) or labels.get(_BATCH_JOB_NAME_LABEL, ""),
-        job_uid=next((ref["uid"] for ref in metadata.get("ownerReferences") or [] if ref.get("controller")), None),
+        job_name=labels.get(_JOB_NAME_LABEL) or job_set or labels.get(_BATCH_JOB_NAME_LABEL, ""),
+        # A JobSet is named like its TrainJob, and the pods are those of a Job that it has made.
+        job_uid=controller if job_set is None else None,
         is_master=_is_first(metadata),
         phase=status.get("phase", "Pending"),
         reason=str(status.get("reason", "")),
@@ -295,11 +293,12 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         disruption=_disruption(status),
         started_at=parse_time((running or ended or {}).get("startedAt")),
         termination=_termination(ended) if ended and running is None else None,
+        created_at=parse_time(metadata.get("creationTimestamp")),
     )
 
 
 def _is_first(metadata: Mapping[str, Any]) -> bool:
-    """Whether a pod is the one that speaks for its job: the master of a PyTorchJob, index 0 of a Job."""
+    """Whether a pod is the one that speaks for its job: the master of a PyTorchJob, index 0 of a Job or TrainJob."""
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     is_master = (labels.get(_REPLICA_TYPE_LABEL), labels.get(_REPLICA_INDEX_LABEL)) == ("master", "0")
     return is_master or (labels.get(_BATCH_INDEX) or annotations.get(_BATCH_INDEX)) == "0"
@@ -351,7 +350,7 @@ def queue_view(workloads: Sequence[Mapping[str, Any]]) -> QueueView:
             return QueueView(str(evicted.get("reason", "")), str(evicted.get("message", "")))
     if workloads:
         return QueueView()
-    # Kueue takes up only the kinds that its configuration lists, and PyTorchJob is not among its defaults.
+    # Kueue takes up only the kinds that its configuration lists: neither PyTorchJob nor TrainJob is among its defaults.
     return QueueView("NoWorkload", "Kueue has not taken it up; if that stays so, its integrations lack this kind")
 
 
@@ -397,5 +396,5 @@ def endpoint_view(body: Mapping[str, Any] | None) -> EndpointView:
     if body is None:
         return EndpointView(exists=False)
     status = body.get("status") or {}
-    available = _true_conditions(body).get("Available") is not None
+    available = true_conditions(body).get("Available") is not None
     return EndpointView(exists=True, url=status.get("url") if available else None)

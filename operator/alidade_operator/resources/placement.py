@@ -73,6 +73,23 @@ def scheduling_policy(compute: Compute, pool: NodePool) -> dict[str, Any] | None
     return policy
 
 
+def pod_group_policy(pool: NodePool) -> dict[str, Any]:
+    """The fields of a TrainingRuntime from which Trainer makes a PodGroup of all pods; none without a gang."""
+    gang = pool.gang_scheduling
+    if gang is None:
+        return {}
+    if gang.is_volcano:
+        return {"podGroupPolicy": {"volcano": {}}}
+    timeout = {"scheduleTimeoutSeconds": gang.timeout_s} if gang.timeout_s is not None else {}
+    return {"podGroupPolicy": {"coscheduling": timeout}}
+
+
+def volcano_queue(pool: NodePool) -> dict[str, str]:
+    """The annotation by which Volcano finds the queue of a pool; none without one."""
+    gang = pool.gang_scheduling
+    return {_VOLCANO_QUEUE: gang.queue} if gang is not None and gang.is_volcano and gang.queue is not None else {}
+
+
 def gang_of_a_job(compute: Compute, pool: NodePool) -> dict[str, str]:
     """Annotations of a Job of which Volcano makes a PodGroup; its scheduler alone reads them."""
     gang = pool.gang_scheduling
@@ -81,6 +98,4 @@ def gang_of_a_job(compute: Compute, pool: NodePool) -> dict[str, str]:
 
 def pod_annotations(pool: NodePool) -> dict[str, str]:
     """Annotations of the pods of a pool."""
-    gang = pool.gang_scheduling
-    queue = {_VOLCANO_QUEUE: gang.queue} if gang is not None and gang.is_volcano and gang.queue is not None else {}
-    return queue | dict(pool.pod_annotations)
+    return volcano_queue(pool) | dict(pool.pod_annotations)

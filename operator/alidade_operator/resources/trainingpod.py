@@ -7,7 +7,6 @@ from alidade_crds import contract
 from alidade_crds.blocks import Compute
 from alidade_operator.config import NodePool, OperatorConfig
 from alidade_operator.resources.access import access
-from alidade_operator.resources.observation import TRAINING_CONTAINER
 from alidade_operator.resources.placement import placement
 
 JOB_FOLDER = "/etc/alidade/job"
@@ -29,9 +28,9 @@ class Program:
     env: tuple[dict[str, Any], ...] = ()
 
 
-def trainer(config: OperatorConfig) -> Program:
-    """The trainer; the training operator looks for its container by this name."""
-    return Program(TRAINING_CONTAINER, ("alidade-trainer", "run"), config.trainer_image)
+def trainer(config: OperatorConfig, container: str) -> Program:
+    """The trainer. container: the name by which what runs the job looks for it."""
+    return Program(container, ("alidade-trainer", "run"), config.trainer_image)
 
 
 @dataclass(frozen=True)
