@@ -1,12 +1,13 @@
 """What `alidade wait` says of a job."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from alidade_cli.errors import CommandFailed
-from alidade_cli.jobs import wait_for
+from alidade_cli.errors import ClusterSilent, CommandFailed
 from alidade_cli.kube import Cluster, Resource, kind_named
+from alidade_cli.waiting import wait_for
 from alidade_crds.crd import Kind
 
 
@@ -20,8 +21,6 @@ class Answers(Cluster):
 
 
 def cluster_with(*states: Resource) -> Answers:
-    from pathlib import Path
-
     cluster = Answers(Path("kubeconfig"), "default")
     object.__setattr__(cluster, "states", list(states))
     return cluster
@@ -57,3 +56,51 @@ def test_a_failed_job_ends_the_command_with_the_conditions_sentence() -> None:
 def test_a_job_that_takes_too_long_is_said_to_wait_for_something(resource: Resource, why: str) -> None:
     with pytest.raises(CommandFailed, match=f"has not finished after 0 s; {why}"):
         wait_for(cluster_with(resource), FTJ, "a", timeout_s=0)
+
+
+def test_without_a_terminal_each_change_is_a_line_with_what_holds_it_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("alidade_cli.waiting._POLL_INTERVAL_S", 0)
+    refused = state(Accepted=("False", "pool a100 is not there"))
+    refused["status"]["phase"] = "Waiting"
+    running = state(Accepted=("True", ""))
+    wait_for(cluster_with(refused, refused, running, running, state(Succeeded=("True", ""))), FTJ, "a", timeout_s=None)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert [line.partition(" ")[2] for line in said.err.splitlines()] == [
+        "FineTuneJob a: Waiting: Accepted is False: pool a100 is not there",
+        "FineTuneJob a: Running",
+    ]
+
+
+class Silent(Answers):
+    """A cluster that answers every other time, and after its last state no more."""
+
+    def read(self, kind: Kind, name: str) -> Resource:
+        if len(self.states) == 1:
+            raise ClusterSilent("the cluster does not answer")
+        state = self.states.pop(0)
+        if not state:
+            raise ClusterSilent("the cluster does not answer")
+        return state
+
+
+def silent(*states: Resource) -> Silent:
+    cluster = Silent(Path("kubeconfig"), "default")
+    object.__setattr__(cluster, "states", list(states))
+    return cluster
+
+
+def test_a_wait_outlives_an_api_server_that_starts_anew_but_not_one_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("alidade_cli.waiting._POLL_INTERVAL_S", 0)
+    done = state(Succeeded=("True", ""))
+    assert wait_for(silent(state(), {}, {}, done, {}), FTJ, "a", timeout_s=None) is done
+    monkeypatch.setattr("alidade_cli.waiting._PATIENCE_S", 0)
+    with pytest.raises(ClusterSilent):
+        wait_for(silent(state(), {}), FTJ, "a", timeout_s=None)
+    monkeypatch.undo()
+    with pytest.raises(ClusterSilent):  # at the start there may be no cluster at all
+        wait_for(silent({}, state(), {}), FTJ, "a", timeout_s=None)
