@@ -62,7 +62,7 @@ def _telling(what: str, kind: str) -> Iterator[Tell]:
     from rich.table import Column
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=min(40, len(what)))),
         BarColumn(bar_width=16),
         MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=11)),
         TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis"), markup=False),
@@ -70,11 +70,17 @@ def _telling(what: str, kind: str) -> Iterator[Tell]:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task(what, total=None, note="")
+        told = ""
 
         def tell(resource: Resource) -> None:
-            done = _progress(resource)
-            note = ", ".join([_state(kind, resource), *_numbers(resource)])
+            nonlocal told
+            done, why = _progress(resource), _obstacle(kind, resource)
+            note = ", ".join([_state(resource), *_numbers(resource)])
             progress.update(bar, completed=done.get("step", 0), total=done.get("totalSteps"), note=note)
+            if why not in ("", told):
+                # Above the bar: a sentence has no room in it.
+                progress.console.print(why, style="yellow", markup=False, highlight=False)
+            told = why
 
         yield tell
 
@@ -85,23 +91,27 @@ def _lines(what: str, kind: str) -> Tell:
 
     def tell(resource: Resource) -> None:
         nonlocal told
-        state = _state(kind, resource)
+        state = ": ".join(filter(None, (what, _state(resource), _obstacle(kind, resource))))
         if state != told:
-            click.echo(f"{time.strftime('%H:%M:%S')} {what}: {state}", err=True)
+            click.echo(f"{time.strftime('%H:%M:%S')} {state}", err=True)
             told = state
 
     return tell
 
 
-def _state(kind: str, resource: Resource) -> str:
-    """Phase and stage, and what keeps it where it does not move."""
+def _state(resource: Resource) -> str:
+    """Phase and stage, of a ModelServe its replicas."""
     status = resource.get("status", {})
     phase = status.get("phase", "Pending")
     words = f"{phase} {stage}" if (stage := status.get("stage")) else phase
-    if (replicas := status.get("replicas")) is not None:
-        words += f", {status.get('readyReplicas', 0)} of {replicas} ready"
+    replicas = status.get("replicas")
+    return words if replicas is None else f"{words}, {status.get('readyReplicas', 0)} of {replicas} ready"
+
+
+def _obstacle(kind: str, resource: Resource) -> str:
+    """What keeps it where it is; empty while it moves."""
     why = why_not_yet(kind, resource)
-    return f"{words}: {why}" if phase in _STUCK and not why.startswith("it is") else words
+    return why if resource.get("status", {}).get("phase") in _STUCK and not why.startswith("it is") else ""
 
 
 def _progress(resource: Resource) -> Resource:

@@ -1,5 +1,6 @@
 """What `alidade wait` says of a job."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,33 @@ def test_without_a_terminal_each_change_is_a_line_with_what_holds_it_up(
         "FineTuneJob a: Waiting: Accepted is False: pool a100 is not there",
         "FineTuneJob a: Running",
     ]
+
+
+class Terminal(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_at_a_terminal_a_bar_shows_how_far_it_is_and_what_holds_it_up_stands_above_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("alidade_cli.waiting._POLL_INTERVAL_S", 0)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    refused = state(Accepted=("False", "pool [a100] is not there"))
+    refused["status"]["phase"] = "Waiting"
+    done = state(Succeeded=("True", ""))
+    done["status"]["progress"] = {"step": 40, "totalSteps": 40, "loss": 0.5}
+    wait_for(cluster_with(refused, refused, done), FTJ, "a", timeout_s=None)
+    text = terminal.getvalue()
+    assert text.count("Accepted is False: pool [a100] is not there") == 1
+    assert "FineTuneJob a" in text
+    assert "40/40" in text
+    assert "Running, loss 0.500" in text
+    assert capsys.readouterr().out == ""
 
 
 class Silent(Answers):
