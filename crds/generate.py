@@ -11,6 +11,8 @@ from pathlib import Path
 
 import yaml
 
+from alidade_cli.main import alidade
+from alidade_cli.reference import command_reference
 from alidade_crds.crd import KINDS, crd_manifest
 from alidade_crds.reference import (
     api_reference,
@@ -45,6 +47,7 @@ def generated_files() -> dict[Path, str]:
         files[ROOT / "crds" / f"{manifest['metadata']['name']}.yaml"] = _NOTE + text
     pages = {
         "api.md": api_reference(),
+        "command-line.md": command_reference(alidade, "alidade"),
         "conditions.md": reasons_reference(),
         "job-contract.md": contract_reference(),
         "metrics.md": metrics_reference(),

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from alidade_cli import bench as load
+from alidade_cli.completion import complete_target
 from alidade_cli.doors import Door, door_to_serve, door_to_url, is_url, read_key
 from alidade_cli.errors import CommandFailed
 from alidade_cli.kube import parse_target
@@ -25,13 +26,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(short_help="Measure what is served.")
 def bench() -> None:
     """Measure what is served."""
 
 
-@bench.command()
-@click.argument("target")
+@bench.command(short_help="Put load on a served model.")
+@click.argument("target", shell_complete=complete_target)
 @click.option("--namespace", "-n", help="Namespace; default: the kubeconfig's.")
 @click.option(
     "--rate", "--rates", "rates", type=load.Word("NUMBERS", load.numbers(float)), default=None,

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from alidade_cli import models, served_chat
+from alidade_cli.completion import complete_target
 from alidade_cli.doors import door_to_serve, door_to_url, is_url, read_key
 from alidade_cli.kube import Cluster, kind_named, parse_target
 from alidade_cli.local_cluster import connect
@@ -15,8 +16,8 @@ from alidade_crds.crd import Kind
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command()
-@click.argument("target")
+@click.command(short_help="Ask a model.")
+@click.argument("target", shell_complete=complete_target)
 @click.option("--namespace", "-n", help="Namespace; default: the kubeconfig's.")
 @click.option(
     "--prompt", "-p", "prompts", multiple=True, help="A question to answer; can be repeated. Default: ask here."

@@ -13,7 +13,7 @@ SHELLS = ("bash", "zsh", "fish")
 _VARIABLE = "_ALIDADE_COMPLETE"
 
 
-@click.command()
+@click.command(short_help="Complete words in a shell.")
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
     """Print what makes a shell complete alidade's words: eval "$(alidade completion bash)" in ~/.bashrc."""

@@ -15,7 +15,7 @@ _WORDS: dict[State, str] = {"ok": "ok", "missing": "MISSING", "warning": "warnin
 _COLOURS: dict[State, str] = {"ok": "green", "missing": "red", "warning": "yellow"}
 
 
-@click.command()
+@click.command(short_help="Say what the cluster lacks.")
 @click.option("--namespace", "-n", help="Namespace that jobs are to run in; default: the kubeconfig's.")
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
 def doctor(namespace: str | None, output: str) -> None:

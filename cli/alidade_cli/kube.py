@@ -5,12 +5,13 @@ import json
 import os
 import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alidade_cli.errors import CommandFailed
+from alidade_cli.errors import ClusterSilent, CommandFailed
 from alidade_crds import GROUP, VERSION
 from alidade_crds.crd import KINDS, Kind
 from alidade_local.service_ports import listening_ports
@@ -101,38 +102,33 @@ class Cluster:
         """One resource; None when there is none."""
         from kubernetes.client import ApiException
 
-        try:
-            found: Resource = self._objects.get_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, kind.plural, name
-            )
-        except ApiException as error:
-            if error.status == 404:
-                return None
-            raise CommandFailed(self._sentence(error, f"{kind.kind} {name}")) from error
-        except _connection_errors() as error:
-            raise CommandFailed(f"the cluster of {self.kubeconfig} does not answer: {_last_cause(error)}") from error
-        return found
+        with self._asking_for(f"{kind.kind} {name}"):
+            try:
+                found: Resource = self._objects.get_namespaced_custom_object(
+                    GROUP, VERSION, self.namespace, kind.plural, name
+                )
+            except ApiException as error:
+                if error.status == 404:
+                    return None
+                raise
+            return found
 
     def names(self, kind: Kind) -> list[str]:
         """Names of the namespace's resources of a kind."""
-        from kubernetes.client import ApiException
-
-        try:
+        with self._asking_for(kind.plural):
             found = self._objects.list_namespaced_custom_object(GROUP, VERSION, self.namespace, kind.plural)
-        except ApiException as error:
-            raise CommandFailed(self._sentence(error, kind.plural)) from error
-        except _connection_errors() as error:
-            raise CommandFailed(f"the cluster of {self.kubeconfig} does not answer: {_last_cause(error)}") from error
         return [one["metadata"]["name"] for one in found["items"]]
 
     def loopback_address(self, service: str) -> str | None:
         """URL of a Service's first port where its address leads back to this machine, as on the local cluster."""
         from kubernetes.client import ApiException
 
-        try:
-            spec = self._core.read_namespaced_service(service, self.namespace).spec
-        except ApiException:
-            return None
+        with self._asking_for(f"Service {service}"):
+            try:
+                spec = self._core.read_namespaced_service(service, self.namespace).spec
+            except ApiException:
+                # Who may not read it is led through the API server, which says so.
+                return None
         try:
             is_here = ipaddress.ip_address(spec.cluster_ip or "").is_loopback
         except ValueError:  # none yet, or "None" of a headless service
@@ -162,21 +158,30 @@ class Cluster:
 
     def pods(self, selector: str) -> list[Any]:
         """Pods of the namespace by label."""
-        found: list[Any] = self._core.list_namespaced_pod(self.namespace, label_selector=selector).items
+        with self._asking_for("pods"):
+            found: list[Any] = self._core.list_namespaced_pod(self.namespace, label_selector=selector).items
         return found
 
     def log_lines(self, pod: str, container: str, *, follow: bool) -> Iterator[str]:
         """A container's log, line by line, to its end. CommandFailed while it has none."""
-        from kubernetes.client import ApiException
-
-        try:
+        with self._asking_for(f"the log of pod {pod}"):
             stream = self._core.read_namespaced_pod_log(
                 pod, self.namespace, container=container, follow=follow, _preload_content=False
             )
+            for line in stream:
+                yield line.decode(errors="replace").rstrip("\n")
+
+    @contextmanager
+    def _asking_for(self, what: str) -> Iterator[None]:
+        """Turns what goes wrong with a call into CommandFailed."""
+        from kubernetes.client import ApiException
+
+        try:
+            yield
         except ApiException as error:
-            raise CommandFailed(self._sentence(error, f"the log of pod {pod}")) from error
-        for line in stream:
-            yield line.decode(errors="replace").rstrip("\n")
+            raise CommandFailed(self._sentence(error, what)) from error
+        except _connection_errors() as error:
+            raise ClusterSilent(f"the cluster of {self.kubeconfig} does not answer: {_last_cause(error)}") from error
 
     def _sentence(self, error: Any, what: str) -> str:
         if error.status in (401, 403):

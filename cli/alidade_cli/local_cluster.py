@@ -1,5 +1,8 @@
 """The cluster on this machine: what alidade-local does, as commands of `alidade`."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alidade_cli.kube import Cluster
@@ -21,15 +24,34 @@ def connect(namespace: str | None) -> Cluster:
 
 def up(name: str, *, port: int, operator: bool, foreground: bool) -> int:
     """Starts a cluster and says how to reach it; in the foreground, returns when it is stopped."""
-    flags = (["--foreground"] if foreground else []) + ([] if operator else ["--no-operator"])
-    return main(["up", "--name", name, "--port", str(port), *flags])
+    words = ["up", "--name", name, "--port", str(port), *([] if operator else ["--no-operator"])]
+    if foreground:
+        return main([*words, "--foreground"])
+    with _spinning("The cluster starts"):
+        return main(words)
 
 
 def down(name: str, *, purge: bool) -> int:
     """Stops a cluster and says what is left of it."""
-    return main(["down", "--name", name, *(["--purge"] if purge else [])])
+    with _spinning("The cluster stops"):
+        return main(["down", "--name", name, *(["--purge"] if purge else [])])
 
 
 def status(name: str, output: str) -> int:
     """Prints how a cluster is doing; 0 when its API answers, else 1."""
     return main(["status", "--name", name, "--output", output])
+
+
+@contextmanager
+def _spinning(text: str) -> Iterator[None]:
+    """Shows at a terminal that something takes its time."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.spinner import Spinner
+
+    # What is printed meanwhile goes where it would: stdout may be read by a shell.
+    with Live(Spinner("dots", text), console=Console(stderr=True), transient=True, redirect_stdout=False):
+        yield

@@ -1,6 +1,7 @@
 """The `alidade` command, also as the kubectl plugin `kubectl alidade`."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from alidade_cli.chat_command import chat
 from alidade_cli.compare import FORMS, Form, print_results, results_of
 from alidade_cli.completion import complete_target, completion
 from alidade_cli.doctor_command import doctor
-from alidade_cli.jobs import print_logs, wait_for
+from alidade_cli.errors import INTERRUPTED
+from alidade_cli.jobs import print_logs
 from alidade_cli.kube import Cluster, parse_target
 from alidade_cli.models import save_report
 from alidade_cli.serving import Facts, facts
+from alidade_cli.waiting import wait_for
 
 _namespace = click.option("--namespace", "-n", help="Namespace; default: the kubeconfig's.")
 _name = click.option("--name", default=local_cluster.DEFAULT_NAME, show_default=True, help="Which local cluster.")
@@ -25,10 +28,20 @@ _name = click.option("--name", default=local_cluster.DEFAULT_NAME, show_default=
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="alidade-cli", prog_name="alidade")
 def alidade() -> None:
-    """Fine-tunes, aligns, evaluates and serves language models on Kubernetes, from YAML."""
+    """Fine-tunes, aligns, evaluates and serves language models on Kubernetes, from YAML.
+
+    Resources are applied with kubectl; these commands start a cluster on this machine, wait for what was applied, show
+    what came out and ask it. KIND/NAME names a resource: ftj/NAME (FineTuneJob), rm/NAME (RewardModel), ar/NAME
+    (AlignmentRun), eval/NAME (Evaluation), ms/NAME (ModelServe).
+
+    Answers go to stdout, progress and errors to stderr. Exit code 0: done; 1: not done, and the last line says why; 2:
+    wrong usage; 130: ended by ctrl-c. Colours and bars are for terminals; NO_COLOR=1 turns colours off there, too.
+    """
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
 
 
-@alidade.command()
+@alidade.command(short_help="Start a cluster on this machine.")
 @_name
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the API server; default: any free one.")
 @click.option("--no-operator", is_flag=True, help="Start the cluster alone, to run an operator of your own.")
@@ -38,7 +51,7 @@ def up(name: str, port: int, *, no_operator: bool, foreground: bool) -> None:
     sys.exit(local_cluster.up(name, port=port, operator=not no_operator, foreground=foreground))
 
 
-@alidade.command()
+@alidade.command(short_help="Stop the cluster on this machine.")
 @_name
 @click.option("--purge", is_flag=True, help="Delete the cluster's objects, models and logs too.")
 def down(name: str, *, purge: bool) -> None:
@@ -46,7 +59,7 @@ def down(name: str, *, purge: bool) -> None:
     sys.exit(local_cluster.down(name, purge=purge))
 
 
-@alidade.command()
+@alidade.command(short_help="Say what runs on this machine.")
 @_name
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
 def status(name: str, output: str) -> None:
@@ -54,14 +67,14 @@ def status(name: str, output: str) -> None:
     sys.exit(local_cluster.status(name, output))
 
 
-@alidade.command()
+@alidade.command(short_help="Print the line that points kubectl to the local cluster.")
 @_name
 def env(name: str) -> None:
     """Print the shell line that points kubectl to the cluster: eval "$(alidade env)"."""
     click.echo(f"export KUBECONFIG={local_cluster.kubeconfig(name)}")
 
 
-@alidade.command()
+@alidade.command(short_help="Wait for a result.")
 @click.argument("target", shell_complete=complete_target)
 @_namespace
 @click.option("--timeout", type=click.FloatRange(min=0), help="Seconds after which to give up; default: never.")
@@ -76,7 +89,7 @@ def wait(target: str, namespace: str | None, timeout: float | None, output: str)
         _print_facts(facts(resource) if kind.kind == "ModelServe" else _result(resource))
 
 
-@alidade.command()
+@alidade.command(short_help="Print a log.")
 @click.argument("target", shell_complete=complete_target)
 @_namespace
 @click.option("--follow", "-f", is_flag=True, help="Stay and print what comes.")
@@ -86,7 +99,7 @@ def logs(target: str, namespace: str | None, *, follow: bool) -> None:
     print_logs(_connect(namespace), kind, name, follow=follow)
 
 
-@alidade.command()
+@alidade.command(short_help="Save or open a report.")
 @click.argument("target", shell_complete=complete_target)
 @_namespace
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="File to copy the page to.")
@@ -103,7 +116,7 @@ def report(target: str, namespace: str | None, save: Path | None, *, show: bool)
         click.launch(path.resolve().as_uri())
 
 
-@alidade.command()
+@alidade.command(short_help="Print results side by side.")
 @click.argument("target", shell_complete=complete_target)
 @_namespace
 @click.option("--output", "-o", "form", type=click.Choice(FORMS), default="table", help="Form of the answer.")
@@ -147,4 +160,11 @@ def _print_facts(found: Facts) -> None:
 
 def main() -> None:
     """The console script."""
-    alidade()
+    try:
+        code = alidade.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:  # ctrl-c
+        code = INTERRUPTED
+    sys.exit(code)

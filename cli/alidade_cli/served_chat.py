@@ -8,9 +8,7 @@ import click
 
 from alidade_cli.asking import Asking, Conversation, NotAnsweredError, model_of
 from alidade_cli.doors import Door
-
-INTERRUPTED = 130
-"""Exit code of a program that was ended by ctrl-c: 128 and the number of SIGINT."""
+from alidade_cli.errors import INTERRUPTED
 
 
 def chat(

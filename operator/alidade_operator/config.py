@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -146,6 +147,18 @@ class Admission(Spec):
     )
 
 
+class Tracing(Spec):
+    """Traces of runs: what they waited for, their attempts and their stages."""
+
+    endpoint: str = Field(
+        max_length=1024,
+        pattern=r"^https?://[^/\s]+(/\S*)?$",
+        description="Collector that takes OTLP over HTTP, such as http://otel-collector.monitoring:4318; /v1/traces is "
+        "added where it has no path. Headers and certificates stand in OpenTelemetry's environment variables.",
+    )
+    service_name: str = Field("alidade", min_length=1, max_length=255, description="Service that the spans are of.")
+
+
 class OperatorConfig(Spec):
     """All that can be set; every field has a default that works."""
 
@@ -226,6 +239,9 @@ class OperatorConfig(Spec):
     admission: Admission = Field(
         default_factory=Admission, description="The webhook that tells whoever applies a resource what is wrong."
     )
+    tracing: Tracing | None = Field(
+        None, description="Collector that gets a trace of every run, read at the start only; default: none does."
+    )
     leader_election: bool = Field(False, description="Whether replicas take turns by a Lease; one replica needs none.")
     leader_namespace: Name = Field("alidade-system", description="Namespace of the Lease.")
     lease_duration_s: int = Field(15, ge=3, description="Seconds after which a silent leader is replaced.")
@@ -282,6 +298,11 @@ def read_config(path: Path) -> OperatorConfig:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ConfigError(f"{path}: {field}: {first['msg']}") from error
+    if config.tracing is not None and find_spec("opentelemetry") is None:
+        raise ConfigError(
+            f"{path}: tracing needs OpenTelemetry's SDK, which is not installed; the operator's image has it, and "
+            "`pip install 'alidade-operator[tracing]'` brings it"
+        )
     names = [pool.name for pool in config.node_pools]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:

@@ -14,7 +14,7 @@ from typing import Any
 
 from alidade_crds.contract import GatewayDocument, ProgressDocument
 from alidade_crds.evaluation import EvaluationStatus
-from alidade_crds.status import Condition, JobStatus
+from alidade_crds.status import Condition, JobStatus, ResourceStatus
 from alidade_operator import resourcegauges
 from alidade_operator.adapterloader import AdapterLoader
 from alidade_operator.api import (
@@ -59,6 +59,7 @@ from alidade_operator.reconcile.serve import ModelServe
 from alidade_operator.reconcile.trainingjob import plan_training_job
 from alidade_operator.resources.observation import ReplicaLoad
 from alidade_operator.resync import resync
+from alidade_operator.spans import Change, Span, run_of, spans_of
 from alidade_operator.workqueue import WorkQueue
 
 _log = logging.getLogger(__name__)
@@ -80,7 +81,9 @@ class Controller:
         *,
         config_path: Path | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        on_span: Callable[[Span], None] | None = None,
     ) -> None:
+        """on_span: takes the spans of runs, at once; without, none are made."""
         self.config = config
         self.ready = asyncio.Event()
         """Set once every kind has been listed."""
@@ -89,7 +92,8 @@ class Controller:
         self._clock = clock
         self._cache = Cache()
         self._queue: WorkQueue[Key] = WorkQueue(on_wait=QUEUE_WAIT.observe)
-        self._executor = Executor(api, self._cache, on_resource=self._enqueue_resource)
+        self._on_span = on_span
+        self._executor = Executor(api, self._cache, on_resource=self._enqueue_resource, on_status=self._trace)
         self._progress: PodReader[Key, ProgressDocument] = PodReader(
             PROGRESS, interval_s=config.progress_interval_s, on_change=self._queue.add
         )
@@ -320,6 +324,15 @@ class Controller:
             parent = parent_key(kind_named(key.kind), body)
             for other in (*self._cache.dependents(key), *([parent] if parent is not None else [])):
                 self._queue.add(other)
+
+    def _trace(self, kind: Kind, body: JsonObject, status: ResourceStatus, now: datetime) -> None:
+        """Tells of what has ended with a change of a job's status that was written; body: the resource as it was."""
+        if self._on_span is None or not isinstance(status, JobStatus):
+            return
+        parent = parent_key(kind, body)
+        run = run_of(body, self._cache.get(parent)) if parent is not None else None
+        for span in spans_of(Change(body, status, now, self.config.node_pools[0].name, run)):
+            self._on_span(span)
 
     def refresh_gauges(self) -> None:
         """Brings the gauges that count up to date."""

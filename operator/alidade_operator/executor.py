@@ -32,10 +32,19 @@ class Executor:
     whoever waits for them is told of it here.
     """
 
-    def __init__(self, api: Api, cache: Cache, *, on_resource: Callable[[Key], None] | None = None) -> None:
-        """on_resource: told of resources of ours that a plan is due for, since no event will bring anything new."""
+    def __init__(
+        self,
+        api: Api,
+        cache: Cache,
+        *,
+        on_resource: Callable[[Key], None] | None = None,
+        on_status: Callable[[Kind, JsonObject, ResourceStatus, datetime], None] | None = None,
+    ) -> None:
+        """on_resource: told of resources of ours that a plan is due for, since no event will bring anything new.
+        on_status: told of a resource, as it was, and the status that a plan has given it."""
         self._api = api
         self._on_resource = on_resource
+        self._on_status = on_status
         self._cache = cache
         self._being_made: set[tuple[str, str]] = set()
 
@@ -55,6 +64,8 @@ class Executor:
                 raise
         if plan.status is not None:
             await self.write_status(kind, resource, plan.status.to_dict())
+            if self._on_status is not None:
+                self._on_status(kind, resource, plan.status, now)
         for deletion in plan.deletions:
             await self._delete(deletion, namespace)
         for notice in (*plan.notices, *plan.remarks):

@@ -3,22 +3,26 @@
 Works embedded (`alidade-operator`) and as `kopf run -A -m alidade_operator.main`.
 """
 
+import asyncio
 import contextlib
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from alidade_operator.admissionserver import AdmissionServer, certificate_source
 from alidade_operator.api import Api, Connection, Kind
-from alidade_operator.config import CONFIG_ENV, OperatorConfig, load_config
+from alidade_operator.config import CONFIG_ENV, OperatorConfig, Tracing, load_config
 from alidade_operator.controller import Controller, end_with
 from alidade_operator.health import HealthServer
 from alidade_operator.leader import Leader
 from alidade_operator.resync import WATCHED_KINDS, selector_of
+
+if TYPE_CHECKING:
+    from alidade_operator.tracing import Exporter
 
 
 @contextlib.contextmanager
@@ -127,7 +131,10 @@ async def start(settings: kopf.OperatorSettings, memo: Any, **_: Any) -> None:
     configure(settings, config)
     path = os.environ.get(CONFIG_ENV)
     api = Api(log_in, connections=config.api_connections)
-    controller = Controller(config, api, config_path=Path(path) if path else None)
+    exporter = _exporter(config.tracing) if config.tracing is not None else None
+    controller = Controller(
+        config, api, config_path=Path(path) if path else None, on_span=exporter.take if exporter is not None else None
+    )
     health = HealthServer(
         host=config.metrics_host,
         port=config.metrics_port,
@@ -140,7 +147,15 @@ async def start(settings: kopf.OperatorSettings, memo: Any, **_: Any) -> None:
     if admission is not None:
         admission.start().add_done_callback(end_with)
     memo.api, memo.controller, memo.health, memo.leader, memo.admission = api, controller, health, leader, admission
+    memo.exporter = exporter
     controller.start(may_work=leader.start() if leader is not None else None)
+
+
+def _exporter(tracing: Tracing) -> "Exporter":
+    # An optional dependency, and 19 MB of memory.
+    from alidade_operator.tracing import Exporter
+
+    return Exporter(tracing)
 
 
 def _admission(config: OperatorConfig, api: Api, controller: Controller) -> AdmissionServer:
@@ -155,6 +170,9 @@ async def stop(memo: Any, **_: Any) -> None:
     await memo.controller.stop()
     if memo.leader is not None:
         await memo.leader.stop()
+    if memo.exporter is not None:
+        # It may wait for a collector that does not answer, while another replica is at work already.
+        await asyncio.to_thread(memo.exporter.close)
     await memo.health.stop()
     await memo.api.close()
 

@@ -1,5 +1,6 @@
 """The resources of one kind: what kubectl does with them, with types."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel
 
 from alidade import state
-from alidade.errors import NotFoundError, ResourceFailedError, WaitTimeoutError, told
+from alidade.errors import NotFoundError, ResourceFailedError, UnreachableError, WaitTimeoutError, told
 from alidade.pods import newest, present_stage, selector_of_logs
 from alidade.state import Body
 from alidade_crds import API_VERSION, GROUP, VERSION
@@ -23,6 +24,13 @@ StatusT = TypeVar("StatusT", bound=BaseModel)
 FIELD_MANAGER = "alidade-sdk"
 # The API server ends a watch after a while; this is well below what load balancers take for idle.
 _WATCH_S = 240
+# A watch of hours outlives an API server that starts anew.
+_PATIENCE_S, _PAUSE_S = 60.0, 1.0
+_GONE = 410
+
+
+class _TooOldError(Exception):
+    """What was seen last is older than what the API server remembers."""
 
 
 @dataclass(frozen=True)
@@ -135,32 +143,43 @@ class Resources(Generic[SpecT, StatusT]):
     def watch(self, name: str = "", *, timeout_s: float | None = None) -> Iterator[Change[SpecT, StatusT]]:
         """What there is, then what changes, for as long as it is asked or until the time is over.
 
-        name: of the one that is watched; empty for all.
+        name: of the one that is watched; empty for all. An API server that starts anew meanwhile is waited for.
         """
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        version, has_heard, silent_since = "", False, math.inf
+        while (now := time.monotonic()) < deadline:
+            try:
+                for event in self._events(name, version, max(1, int(min(deadline - now, _WATCH_S)))):
+                    version, has_heard, silent_since = event["object"]["metadata"]["resourceVersion"], True, math.inf
+                    yield Change(event["type"], self._resource(event["object"]))
+                has_heard, silent_since = True, math.inf
+            except _TooOldError:
+                version = ""  # everything is told anew
+            except UnreachableError:
+                silent_since = min(silent_since, time.monotonic())
+                if not has_heard or time.monotonic() - silent_since > _PATIENCE_S:
+                    raise
+                time.sleep(_PAUSE_S)
+
+    def _events(self, name: str, version: str, timeout_s: int) -> Iterator[Body]:
+        """The events of one watch. Raises _TooOldError when the version is no longer known."""
         from kubernetes import watch
         from kubernetes.client import ApiException
 
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        version = ""
-        while deadline is None or time.monotonic() < deadline:
-            left_s = _WATCH_S if deadline is None else min(_WATCH_S, max(1, int(deadline - time.monotonic())))
-            options = {"field_selector": f"metadata.name={name}"} if name else {}
-            stream = watch.Watch().stream(
-                self._objects.list_namespaced_custom_object,
-                *self._place,
-                resource_version=version or None,
-                timeout_seconds=left_s,
-                **options,
-            )
+        options = {"field_selector": f"metadata.name={name}"} if name else {}
+        with told(f"{self.kind.plural} in {self._namespace}"):
             try:
-                with told(f"{self.kind.plural} in {self._namespace}"):
-                    for event in stream:
-                        version = event["object"]["metadata"]["resourceVersion"]
-                        yield Change(event["type"], self._resource(event["object"]))
+                yield from watch.Watch().stream(
+                    self._objects.list_namespaced_custom_object,
+                    *self._place,
+                    resource_version=version or None,
+                    timeout_seconds=timeout_s,
+                    **options,
+                )
             except ApiException as error:
-                if error.status != 410:  # what was seen last is too old: everything is told anew
-                    raise
-                version = ""
+                if error.status == _GONE:
+                    raise _TooOldError from error
+                raise
 
     def wait(
         self,

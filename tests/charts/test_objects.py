@@ -193,6 +193,13 @@ def test_the_policy_lets_the_operator_read_what_it_reads() -> None:
     assert peer["podSelector"]["matchLabels"].items() <= child_labels("FineTuneJob", "a", "trainer").items()
 
 
+@pytest.mark.parametrize(("endpoint", "port"), [("http://otel:4318", 4318), ("https://otel/v1/traces", 443)])
+def test_the_operator_reaches_the_collector_of_traces(endpoint: str, port: int) -> None:
+    rules = the(render({"config": {"tracing": {"endpoint": endpoint}}}), "NetworkPolicy")["spec"]["egress"]
+    assert rules[-1] == {"ports": [{"port": port, "protocol": "TCP"}]}
+    assert len(rules) == 1 + len(the(render({}), "NetworkPolicy")["spec"]["egress"])
+
+
 def test_resource_types_are_those_of_the_types_and_are_kept_by_choice() -> None:
     kept = {one["metadata"]["name"]: one for one in of_kind(render({}), "CustomResourceDefinition")}
     assert set(kept) == {manifest["metadata"]["name"] for manifest in manifests()}

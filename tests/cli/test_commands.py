@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from alidade_cli import doctor_command
 from alidade_cli import main as command_line
+from alidade_cli.doctor.findings import Finding
 from alidade_cli.main import alidade
 
 URI = "pvc://alidade-workspace/finetunejobs/a-job-with-quite-a-long-name-0123abcd/model"
@@ -39,7 +41,51 @@ def test_waiting_ends_with_where_the_model_is_uncut() -> None:
 
 def test_waiting_can_end_with_the_status_for_programs() -> None:
     done = CliRunner().invoke(alidade, ["wait", "ftj/a", "-o", "json"])
-    assert json.loads(done.output.splitlines()[-1]) == DONE["status"]
+    assert json.loads(done.stdout) == DONE["status"]
+    assert "FineTuneJob a" in done.stderr
+
+
+def test_ctrl_c_ends_with_130_and_no_trace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(namespace: str | None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "_connect", interrupted)
+    monkeypatch.setattr("sys.argv", ["alidade", "wait", "ftj/a"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert ended.value.code == 130
+    said = capsys.readouterr()
+    assert (said.out, said.err.strip()) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["wait"], 2, "Missing argument 'TARGET'"),
+        (["wait", "pod/a"], 1, "Error: 'pod' is not a kind"),
+        (["env"], 0, ""),
+    ],
+)
+def test_the_program_ends_with_the_code_of_what_happened(
+    arguments: list[str], code: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["alidade", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert (ended.value.code or 0) == code
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("environment", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_can_be_turned_off(
+    environment: dict[str, str], is_coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_command, "survey", lambda cluster: None)
+    monkeypatch.setattr(doctor_command.local_cluster, "connect", lambda namespace: None)
+    monkeypatch.setattr(doctor_command, "findings", lambda found: [Finding("kueue", "missing", "It is not there.", "")])
+    done = CliRunner(env={"NO_COLOR": None} | environment).invoke(alidade, ["doctor"], color=True)
+    assert ("\x1b[" in done.stdout) == is_coloured
+    assert "It is not there." in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [["wait"], ["chat", "ftj/a", "--temperature", "warm"], ["fly"]])

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from alidade_operator.api import Api
+from tests.operator.collector import Collector, collector
 from tests.operator.played import Played, connection, install_all_kinds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,10 +96,10 @@ def api_server_process(folder: Path) -> Process:
     return Process(command, folder / "apiserver.log", {"PYTHONPATH": python_path()})
 
 
-def operator_process(folder: Path, kubeconfig: Path) -> Process:
-    """An operator for a kubeconfig, with its configuration and log in a folder."""
+def operator_process(folder: Path, kubeconfig: Path, **more: Any) -> Process:
+    """An operator for a kubeconfig, with its configuration and log in a folder; more: further fields of it."""
     config = folder / "operator.yaml"
-    config.write_text(yaml.safe_dump(CONFIG))
+    config.write_text(yaml.safe_dump(CONFIG | more))
     environment = {"PYTHONPATH": python_path(), "KUBECONFIG": str(kubeconfig), "ALIDADE_CONFIG": str(config)}
     return Process([sys.executable, "-m", "alidade_operator.main"], folder / "operator.log", environment)
 
@@ -118,9 +119,18 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def operator(api_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """An operator that serves the API server."""
-    process = operator_process(tmp_path_factory.mktemp("operator"), api_server)
+def traces() -> Iterator[Collector]:
+    """A collector of traces."""
+    with collector() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def operator(api_server: Path, traces: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """An operator that serves the API server, and tells the collector."""
+    folder = tmp_path_factory.mktemp("operator")
+    process = operator_process(folder, api_server, tracing={"endpoint": traces.endpoint})
+    process.environment["OTEL_BSP_SCHEDULE_DELAY"] = "100"
     process.start()
     try:
         process.wait_for("listed every kind")

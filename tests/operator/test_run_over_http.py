@@ -19,6 +19,7 @@ from alidade_operator.api import (
 )
 from tests.operator.builders import MODEL, evaluated, success
 from tests.operator.builders import measured as told_of
+from tests.operator.collector import Collector, Received
 from tests.operator.conftest import Process
 from tests.operator.memory import HELPFULNESS, run_spec
 from tests.operator.played import Played, now
@@ -50,7 +51,7 @@ async def say(played: Played, kind: Kind, name: str, condition: str, **fields: A
     await played.write_status(kind, name, status)
 
 
-async def test_a_run_goes_from_apply_to_a_served_model(operator: Process, played: Played) -> None:
+async def test_a_run_goes_from_apply_to_a_served_model(operator: Process, played: Played, traces: Collector) -> None:
     suite = {"type": "reward", "dataset": "pvc://data/held-out.json"}
     spec = run_spec(
         rewardModels=[HELPFULNESS, SAFETY],
@@ -92,6 +93,36 @@ async def test_a_run_goes_from_apply_to_a_served_model(operator: Process, played
     told = json.loads((await played.api.get(CONFIG_MAP, played.namespace, document))["data"]["job.json"])
     assert [one["digest"] for one in told["alignment"]["rewards"]] == ["sha256:helpfulness", "sha256:safety"]
     assert told["model"]["digest"] == "sha256:sft"
+    await the_trace_is_whole(played, traces)
+
+
+async def the_trace_is_whole(played: Played, traces: Collector) -> None:
+    """One trace has the run, what it has made, and their attempts; nothing is there twice."""
+
+    def own() -> list[Received]:
+        return [span for span in traces.spans if span.attributes["k8s.namespace.name"] == played.namespace]
+
+    async def is_told() -> bool:
+        return any(span.name == "AlignmentRun" for span in own())
+
+    await played.until(is_told, "the run's span")
+    spans = {span.id: span for span in own()}
+    assert len(spans) == len(own())
+    assert len({span.trace for span in spans.values()}) == 1
+    parts: dict[str, list[str]] = {}
+    for span in spans.values():
+        if span.name != "pods starting":  # where they did not start within the second of the launch
+            parts.setdefault(spans[span.parent].name if span.parent else "", []).append(span.name)
+    assert parts == {
+        "": ["AlignmentRun"],
+        "FineTuneJob": ["attempt"],
+        "RewardModel": ["attempt", "attempt"],
+        "Evaluation": ["attempt"],
+        "AlignmentRun": [
+            "FineTuneJob", "RewardModel", "RewardModel", "attempt", "Evaluation", "1-raft", "gate", "serve",
+        ],
+    }  # fmt: skip
+    assert all(span.end_s >= span.start_s for span in spans.values())
 
 
 async def test_two_runs_applied_at_once_share_their_stages(operator: Process, played: Played) -> None:

@@ -8,6 +8,7 @@ from alidade_operator.cache import PARENT_KIND_LABEL, PARENT_NAME_LABEL
 MANAGED_BY = "alidade"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
+COMPONENT_LABEL = "app.kubernetes.io/component"
 ATTEMPT_LABEL = "alidade.dev/attempt"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
@@ -17,7 +18,7 @@ def child_labels(kind: str, name: str, component: str) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": f"alidade-{component}",
         PARENT_NAME_LABEL: name,
-        "app.kubernetes.io/component": component,
+        COMPONENT_LABEL: component,
         "app.kubernetes.io/part-of": "alidade",
         MANAGED_BY_LABEL: MANAGED_BY,
         PARENT_KIND_LABEL: kind,
