@@ -174,7 +174,8 @@ def discovered(cluster: Cluster) -> list[Json]:
                 own = service["metadata"]["labels"].items()
                 told |= {f"__meta_kubernetes_service_label_{meta_name(key)}": value for key, value in own}
                 told["__meta_kubernetes_endpoint_port_name"] = service["spec"]["ports"][0]["name"]
-            if pod["status"].get("podIP"):
+            # Of a PodMonitor's pods, the Prometheus operator drops those that have ended.
+            if pod["status"].get("podIP") and pod["status"]["phase"] == "Running":
                 found.append({"targets": [f"{pod['status']['podIP']}:{port['containerPort']}"], "labels": told})
     return found
 
