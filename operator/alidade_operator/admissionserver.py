@@ -13,7 +13,7 @@ from aiohttp import web
 from alidade_operator.admission import Foresight, MalformedReviewError, review
 from alidade_operator.api import Api
 from alidade_operator.certificates import CertificateError, Folder, SelfSigned, Source, load
-from alidade_operator.config import Admission, OperatorConfig
+from alidade_operator.config import Admission, OperatorConfig, listening_host
 
 _log = logging.getLogger(__name__)
 
@@ -90,10 +90,11 @@ class AdmissionServer:
 
     async def _listen(self) -> None:
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._settings.host, self._settings.port, ssl_context=self._context)
+        host = listening_host(self._settings.host)
+        site = web.TCPSite(self._runner, host, self._settings.port, ssl_context=self._context)
         await site.start()
-        host, self.port = self._runner.addresses[0][:2]
-        _log.info("serving admission", extra={"action": "listen", "host": host, "port": self.port})
+        address, self.port = self._runner.addresses[0][:2]
+        _log.info("serving admission", extra={"action": "listen", "host": address, "port": self.port})
 
     async def _validate(self, request: web.Request) -> web.Response:
         if not self._is_ready():

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from alidade_crds.base import Name, Quantity, Spec
 from alidade_crds.blocks import Credential
+from alidade_crds.contract import POD_IP_ENV
 from alidade_operator.hosts import HostPolicy, entry_error
 
 CONFIG_ENV = "ALIDADE_CONFIG"
@@ -127,7 +128,7 @@ class Admission(Spec):
     """The webhook that tells whoever applies a resource what its condition Accepted would say."""
 
     enabled: bool = Field(False, description="Whether every replica of the operator answers admission reviews.")
-    host: str = Field("0.0.0.0", description="Address of the webhook.")
+    host: str = Field("", description="Address of the webhook; empty as for metricsHost.")
     port: int = Field(9443, ge=0, le=65535, description="Its port; 0 takes a free one and logs it.")
     certificate_folder: str | None = Field(
         None,
@@ -234,7 +235,11 @@ class OperatorConfig(Spec):
     resync_interval_s: float = Field(
         300, gt=0, description="Seconds between two full listings that repair lost events."
     )
-    metrics_host: str = Field("0.0.0.0", description="Address of /metrics, /healthz and /readyz.")
+    metrics_host: str = Field(
+        "",
+        description="Address of /metrics, /healthz and /readyz; empty for the one in the environment variable POD_IP, "
+        "or all where it is not set.",
+    )
     metrics_port: int = Field(9090, ge=0, le=65535, description="Its port; 0 takes a free one and logs it.")
     admission: Admission = Field(
         default_factory=Admission, description="The webhook that tells whoever applies a resource what is wrong."
@@ -276,6 +281,11 @@ class OperatorConfig(Spec):
         if name is None:
             return self.node_pools[0]
         return next((pool for pool in self.node_pools if pool.name == name), None)
+
+
+def listening_host(host: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The address that a configured one means; None is all addresses of both families."""
+    return host or environ.get(POD_IP_ENV) or None
 
 
 def load_config(environ: Mapping[str, str] = os.environ) -> OperatorConfig:

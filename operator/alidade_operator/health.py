@@ -12,8 +12,10 @@ _log = logging.getLogger(__name__)
 class HealthServer:
     """Serves metrics, liveness (the event loop answers) and readiness (every kind has been listed)."""
 
-    def __init__(self, *, host: str, port: int, is_ready: Callable[[], bool], refresh: Callable[[], None]) -> None:
-        """refresh: brings gauges up to date before they are read."""
+    def __init__(
+        self, *, host: str | None, port: int, is_ready: Callable[[], bool], refresh: Callable[[], None]
+    ) -> None:
+        """host: None for all addresses. refresh: brings gauges up to date before they are read."""
         self._host = host
         self._port = port
         self._is_ready = is_ready

@@ -15,7 +15,7 @@ import aiohttp
 
 from alidade_operator.admissionserver import AdmissionServer, certificate_source
 from alidade_operator.api import Api, Connection, Kind
-from alidade_operator.config import CONFIG_ENV, OperatorConfig, Tracing, load_config
+from alidade_operator.config import CONFIG_ENV, OperatorConfig, Tracing, listening_host, load_config
 from alidade_operator.controller import Controller, end_with
 from alidade_operator.health import HealthServer
 from alidade_operator.leader import Leader
@@ -136,7 +136,7 @@ async def start(settings: kopf.OperatorSettings, memo: Any, **_: Any) -> None:
         config, api, config_path=Path(path) if path else None, on_span=exporter.take if exporter is not None else None
     )
     health = HealthServer(
-        host=config.metrics_host,
+        host=listening_host(config.metrics_host),
         port=config.metrics_port,
         is_ready=controller.ready.is_set,
         refresh=controller.refresh_gauges,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import uuid
@@ -20,18 +21,21 @@ class Leader:
     """Holds, or waits for, the Lease `alidade-operator`.
 
     A lease counts as silent when its record has not changed for its duration by this process's clock, whatever the
-    other one's clock says (as client-go does it). A replica that loses the lease ends its process at once: work in
-    progress must not overlap with the next leader's.
+    other one's clock says (as client-go does it). A replica that loses the lease ends its process at once, and so does
+    one that could not renew it for two thirds of its duration, also when the API server does not answer at all: work
+    in progress must not overlap with the next leader's.
     """
 
     def __init__(self, api: Api, config: OperatorConfig) -> None:
         self._api = api
         self._namespace = config.leader_namespace
         self._duration_s = config.lease_duration_s
-        self._identity = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        # The pod's name, in the local cluster's pods too, which share the machine's.
+        self._identity = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         self._held = asyncio.Event()
-        self._renewed_at = 0.0
-        self._seen: tuple[str, float] = ("", 0.0)
+        self._lost_at = math.inf
+        self._seen_version = ""
+        self._silent_at = math.inf
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> asyncio.Event:
@@ -58,14 +62,22 @@ class Leader:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                await self._round(loop.time())
+                async with asyncio.timeout_at(self._lost_at):
+                    await self._round(loop.time())
             except ApiError as error:
                 if not error.conflict:
                     _log.warning("the lease cannot be renewed", extra={"action": "lead", "why": str(error)})
-            if self._held.is_set() and loop.time() - self._renewed_at > self._duration_s * 2 / 3:
+            except TimeoutError:
+                _log.warning("the lease cannot be renewed", extra={"action": "lead", "why": "there is no answer"})
+            if loop.time() >= self._lost_at:
                 _log.error("the lease is lost", extra={"action": "lead", "why": "it could not be renewed in time"})
                 os._exit(1)
-            await asyncio.sleep(self._duration_s / 6)
+            await asyncio.sleep(self._pause_s(loop.time()))
+
+    def _pause_s(self, now: float) -> float:
+        """A sixth of the lease; less when another's silence is to be told before."""
+        pause_s, left_s = self._duration_s / 6, self._silent_at - now
+        return left_s if 0 < left_s < pause_s else pause_s
 
     async def _round(self, now: float) -> None:
         try:
@@ -87,13 +99,13 @@ class Leader:
 
     def _silent(self, lease: JsonObject, now: float) -> bool:
         version = str(lease["metadata"].get("resourceVersion"))
-        if version != self._seen[0]:
-            self._seen = (version, now)
-            return False
-        return now - self._seen[1] > float(lease["spec"].get("leaseDurationSeconds") or self._duration_s)
+        if version != self._seen_version:
+            self._seen_version = version
+            self._silent_at = now + float(lease["spec"].get("leaseDurationSeconds") or self._duration_s)
+        return now >= self._silent_at
 
     def _take(self, now: float) -> None:
-        self._renewed_at = now
+        self._lost_at, self._silent_at = now + self._duration_s * 2 / 3, math.inf
         if not self._held.is_set():
             self._held.set()
             LEADER.set(1)

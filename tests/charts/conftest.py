@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.charts.rendering import CHART, NAMESPACE, Json, helm_path
+from tests.charts.rendering import CHART, NAMESPACE, Json, helm_path, program_path
 from tests.operator.conftest import Process, api_server_process, python_path
 from tests.operator.played import PYTORCH_JOB_KIND
 
@@ -26,7 +26,7 @@ class Cluster:
 
     def run(self, program: str, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """What helm or kubectl prints; AssertionError with its words when it fails and `check`."""
-        path = helm_path() if program == "helm" else str(Path(helm_path()).with_name("kubectl"))
+        path = helm_path() if program == "helm" else program_path(program)
         done = subprocess.run(
             [path, *arguments],
             input=stdin,

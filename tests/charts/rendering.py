@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -87,10 +88,15 @@ VALUE_SETS: dict[str, Json] = {
 
 
 def helm_path() -> str:
-    """helm: the project's own, or the one on PATH."""
-    bundled = ROOT / ".tools" / "bin" / "helm"
-    found = str(bundled) if bundled.exists() else shutil.which("helm")
-    assert found is not None, "these tests need helm: make .tools/bin/helm"
+    """helm: the one that the variable HELM names, the project's own, or the one on PATH."""
+    return os.environ.get("HELM") or program_path("helm")
+
+
+def program_path(name: str) -> str:
+    """helm or kubectl: the project's own, or the one on PATH."""
+    bundled = ROOT / ".tools" / "bin" / name
+    found = str(bundled) if bundled.exists() else shutil.which(name)
+    assert found is not None, f"these tests need {name}: make .tools/bin/{name}"
     return found
 
 

@@ -119,6 +119,7 @@ def test_pods_ports_probes_and_policies_agree() -> None:
     assert all(container[probe]["httpGet"]["port"] == "metrics" for probe in ("startupProbe", "livenessProbe"))
     service = the(objects, "Service", "alidade-operator")
     assert service["spec"]["ports"][0]["port"] == 9191
+    assert service["spec"]["publishNotReadyAddresses"], "helm test would find every replica ready that it is told of"
     test = the(objects, "Pod")["spec"]["containers"][0]
     assert {"name": "OPERATOR", "value": f"http://alidade-operator.{NAMESPACE}.svc:9191"} in test["env"]
     labels = the(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]

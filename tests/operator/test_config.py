@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from alidade_operator.config import ConfigError, NodePool, OperatorConfig, load_config, read_config
+from alidade_operator.config import ConfigError, NodePool, OperatorConfig, listening_host, load_config, read_config
 
 
 def write(folder: Path, text: str) -> Path:
@@ -55,6 +55,20 @@ def test_a_wrong_file_is_refused_naming_file_and_field(tmp_path: Path, text: str
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="ALIDADE_CONFIG must name a YAML file"):
         load_config({"ALIDADE_CONFIG": str(tmp_path / "none.yaml")})
+
+
+@pytest.mark.parametrize(
+    ("host", "environ", "address"),
+    [
+        ("", {}, None),
+        ("", {"POD_IP": "127.63.0.1"}, "127.63.0.1"),
+        ("10.0.0.1", {"POD_IP": "127.63.0.1"}, "10.0.0.1"),
+    ],
+)
+def test_what_is_not_told_listens_at_the_pods_address_or_at_all(
+    host: str, environ: dict[str, str], address: str | None
+) -> None:
+    assert listening_host(host, environ) == address
 
 
 def test_every_setting_says_what_it_does() -> None:

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from pathlib import Path
 
 import yaml
 
 from alidade_operator.api import FINE_TUNE_JOB, LEASE
-from tests.operator.conftest import CONFIG, Process, operator_process
-from tests.operator.played import Played
+from tests.operator.conftest import CONFIG, Process, api_server_process, operator_process
+from tests.operator.played import Played, install_all_kinds
 
 
-def replica(folder: Path, api_server: Path, played: Played) -> Process:
-    """A replica that takes turns, with a lease in the test's namespace."""
+def replica(folder: Path, api_server: Path, namespace: str, *, lease_s: int = 3) -> Process:
+    """A replica that takes turns, with a lease in the namespace that it serves."""
     folder.mkdir()
     process = operator_process(folder, api_server)
-    election = {"leaderElection": True, "leaderNamespace": played.namespace, "leaseDurationS": 3}
-    (folder / "operator.yaml").write_text(yaml.safe_dump(CONFIG | election | {"namespaces": [played.namespace]}))
+    election = {"leaderElection": True, "leaderNamespace": namespace, "leaseDurationS": lease_s}
+    (folder / "operator.yaml").write_text(yaml.safe_dump(CONFIG | election | {"namespaces": [namespace]}))
     return process
 
 
 async def test_a_second_replica_waits_and_takes_over_when_the_first_falls_silent(
     api_server: Path, played: Played, tmp_path: Path
 ) -> None:
-    first, second = (replica(tmp_path / name, api_server, played) for name in ("first", "second"))
+    first, second = (replica(tmp_path / name, api_server, played.namespace) for name in ("first", "second"))
     try:
         first.start()
         await asyncio.to_thread(first.wait_for, "holding the lease")
@@ -50,3 +51,25 @@ async def test_a_second_replica_waits_and_takes_over_when_the_first_falls_silent
         first.stop()
         second.stop()
         await played.delete(FINE_TUNE_JOB, "one")
+
+
+async def test_a_leader_that_gets_no_answer_ends_while_its_lease_still_runs(tmp_path: Path) -> None:
+    """Its calls would hang for longer than the lease lasts, and the next leader's would overtake them."""
+    server = api_server_process(tmp_path)
+    server.start()
+    await asyncio.to_thread(server.wait_for, "serving https://")
+    leader = replica(tmp_path / "leader", tmp_path / "kubeconfig", "default", lease_s=6)
+    try:
+        await install_all_kinds(tmp_path / "kubeconfig")
+        leader.start()
+        await asyncio.to_thread(leader.wait_for, "holding the lease")
+        assert server.process is not None
+        assert leader.process is not None
+        server.process.send_signal(signal.SIGSTOP)
+        assert await asyncio.to_thread(leader.process.wait, timeout=6) == 1
+        assert json.loads(leader.text().splitlines()[-1])["message"] == "the lease is lost"
+    finally:
+        leader.stop()
+        assert server.process is not None
+        server.process.send_signal(signal.SIGCONT)
+        server.stop()

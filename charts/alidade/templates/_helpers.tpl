@@ -81,7 +81,7 @@ configuration: {{ include "alidade.fullname" . }}
 {{- $namespace := .Release.Namespace -}}
 {{- $own := dict "namespaces" .Values.watchNamespaces "leaderElection" true "leaderNamespace" $namespace -}}
 {{- $around := dict "operatorNamespace" $namespace "monitoringNamespace" .Values.monitoring.namespace "admission" (include "alidade.admission" . | fromYaml) -}}
-{{- /* A silent leader is replaced after its lease and two of the six looks that others take in its time: within 15 s. */ -}}
+{{- /* A silent leader is replaced after its lease and one of the six looks that others take in its time: within 13 s. */ -}}
 {{- $defaults := dict "leaseDurationS" 11 -}}
 {{- merge $own $around (deepCopy .Values.config) $defaults | toYaml -}}
 {{- end -}}

@@ -12,6 +12,7 @@ from alidade_local.apiserver.resources import Resource
 
 Json = dict[str, Any]
 
+V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 _DEFS = "#/$defs/"
 _V3 = "#/components/schemas/"
@@ -66,6 +67,12 @@ class OpenApi:
             }
             self._documents[key] = orjson.dumps(document)
         return self._documents[key]
+
+    @staticmethod
+    def v2_in_protobuf() -> bytes:
+        """The same in protobuf, but for what is in it: kubectl, which asks for this before it sends a List, and not for
+        JSON instead, leaves checking what it finds no definition of to the server."""
+        return b"\x0a\x032.0"  # field 1 of openapi.v2.Document: swagger
 
     def v2(self) -> bytes:
         """GET /openapi/v2: everything in one document."""

@@ -19,7 +19,7 @@ from alidade_local.apiserver.garbage import GarbageCollector
 from alidade_local.apiserver.kinds_services import SERVICES_KEY, ServiceAddresses, service_rules
 from alidade_local.apiserver.namespaces import NamespaceLifecycle
 from alidade_local.apiserver.negotiation import negotiate, parse_accept
-from alidade_local.apiserver.openapi import OpenApi
+from alidade_local.apiserver.openapi import V2_PROTOBUF, OpenApi
 from alidade_local.apiserver.paths import ResourcePath, parse_resource_path
 from alidade_local.apiserver.rbac import Authorizer
 from alidade_local.apiserver.registry import Registry
@@ -189,7 +189,11 @@ class ApiServer:
 
     def _answer_open_api(self, request: web.BaseRequest, path: str) -> web.Response:
         parts = path.strip("/").split("/")[1:]
-        negotiate(request.headers.get("Accept"), ())
+        accept = request.headers.get("Accept")
+        if parts == ["v2"] and accept == V2_PROTOBUF:
+            # In answers, the type has a point for the at sign.
+            return web.Response(body=self._open_api.v2_in_protobuf(), content_type=V2_PROTOBUF.replace("@", "."))
+        negotiate(accept, ())
         document: bytes | Json | None = None
         if parts == ["v2"]:
             document = self._open_api.v2()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.local.apiserver.conftest import DEFINITIONS, GUEST, TOKEN, Api, Refused, definition
+from tests.local.apiserver.conftest import DEFINITIONS, GUEST, TOKEN, Api, definition
 
 Json = dict[str, Any]
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
@@ -86,13 +86,6 @@ async def test_a_changed_definition_changes_its_document_and_hash(api: Api) -> N
     assert after != before
     schema = (await api.get(after))["components"]["schemas"]["dev.test.v1.Widget"]
     assert schema["properties"]["spec"]["properties"] == {"fresh": {"type": "string"}}
-
-
-async def test_protobuf_documents_are_not_offered(api: Api) -> None:
-    accept = {"Accept": "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"}
-    with pytest.raises(Refused) as refused:
-        await api.get("/openapi/v2", headers=accept)
-    assert refused.value.code == 406
 
 
 REVIEWS = "/apis/authorization.k8s.io/v1"

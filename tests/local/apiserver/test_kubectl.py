@@ -83,6 +83,19 @@ def test_apply_creates_configures_and_leaves_alone(kubectl: Kubectl) -> None:
     assert kubectl("delete", "ftj", "tune").startswith('finetunejob.alidade.dev "tune" deleted')
 
 
+def test_a_list_is_applied_and_its_mistakes_are_named(kubectl: Kubectl) -> None:
+    """kubectl checks what is in a List by the OpenAPI document of version 2, if that says anything about it."""
+    own = {"apiVersion": "v1", "kind": "ConfigMap", "data": {}}
+    items: list[dict[str, object]] = [own | {"metadata": {"name": name}} for name in ("one", "two")]
+    body = {"apiVersion": "v1", "kind": "List", "items": items}
+    said = kubectl("apply", "-f", "-", stdin=json.dumps(body))
+    assert said == "configmap/one created\nconfigmap/two created\n"
+    assert kubectl("apply", "-f", "-", stdin=json.dumps(body)) == "configmap/one unchanged\nconfigmap/two unchanged\n"
+    items[1]["data"] = {"a": 1}
+    said = kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(body), fails=True)
+    assert "Go struct field ConfigMap.data.a of type string" in said
+
+
 def test_a_mistake_is_named_with_its_field(kubectl: Kubectl) -> None:
     said = kubectl("apply", "-f", "-", stdin=FINE_TUNE_JOB.replace("sft", "sfx"), fails=True)
     assert 'The FineTuneJob "tune" is invalid:' in said
