@@ -6,7 +6,7 @@ import click
 
 _INTRODUCTION = """# Command line
 
-Generated from `cli/alidade_cli`; `alidade COMMAND --help` says the same. Beside kubectl, `kubectl alidade` is the same
+Generated from `cli/alidade_cli`; `--help` of each command says the same. Beside kubectl, `kubectl alidade` is the same
 command, and `alidade completion` makes shells complete it.
 
 """
@@ -29,7 +29,7 @@ def _command(root: click.Command, path: tuple[str, ...]) -> Iterator[str]:
     for words, command in commands(root, path):
         context = _context(words, command)
         yield f"## {' '.join(words)}\n"
-        yield f"```console\n{' '.join((*words, *command.collect_usage_pieces(context)))}\n```\n"
+        yield f"```text\n{' '.join((*words, *command.collect_usage_pieces(context)))}\n```\n"
         for paragraph in (command.help or "").split("\n\n"):
             yield " ".join(paragraph.split()) + "\n"
         if isinstance(command, click.Group):

@@ -25,7 +25,7 @@ _OTHERS = {
     ".", "az", "cosign", "cp", "curl", "docker", "eval", "export", "gcloud", "grep", "kind", "openssl", "pip", "printf",
     "python3", "xargs", "xdg-open",
 }  # fmt: skip
-_VERB_LENGTHS = {"config": 2, "create": 2, "rollout": 2}
+_VERB_LENGTHS = {"auth": 2, "config": 2, "create": 2, "rollout": 2}
 _SUBSTITUTION = re.compile(r"\$\(((?:'[^']*'|[^()'])*)\)")
 _OURS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
 
@@ -75,12 +75,14 @@ def _of_alidade(arguments: list[str]) -> list[str]:
     command: click.Command = alidade
     context = click.Context(command, info_name="alidade")
     try:
-        while isinstance(command, click.Group):
+        # A group by itself is what sentences speak of.
+        while isinstance(command, click.Group) and arguments:
             _, found, arguments = command.resolve_command(context, arguments)
             assert found is not None
             command = found
             context = click.Context(command, parent=context)
-        command.parse_args(context, arguments)
+        if not isinstance(command, click.Group):
+            command.parse_args(context, arguments)
     except click.ClickException as error:
         return [error.format_message()]
     return []
