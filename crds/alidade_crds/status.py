@@ -42,7 +42,7 @@ class ModelInfo(Report):
 
     uri: Uri = Field(description="Folder of the model in Hugging Face format.")
     digest: str = Field(max_length=128, description="sha256 over the digests of its files.")
-    base_model: str | None = Field(None, max_length=1024, description="Model that training started from.")
+    base_model: str | None = Field(None, max_length=1152, description="Model that training started from.")
     parameters: int = Field(ge=0, description="Weights in all.")
     trainable_parameters: int = Field(ge=0, description="Weights that were trained.")
     hidden_size: int | None = Field(None, ge=0, description="Width of the residual stream, in units.")

@@ -65,29 +65,29 @@ def addresses(spec: JobBlocks, field: str = "spec") -> Iterator[tuple[str, str]]
         yield from _evaluated_uris(spec, field)
         return
     if isinstance(spec, QuantizationJobSpec):
-        assert spec.model.uri is not None, "a quantization is told its model's address"
-        yield f"{field}.model.uri", spec.model.uri
+        assert spec.model.address is not None, "a quantization is told its model's address"
+        yield f"{field}.model.uri", spec.model.address
         if spec.texts is not None:
             yield f"{field}.quantization.calibration.uri", spec.texts
         return
     assert isinstance(spec, TrainingJobSpec), "there is no fourth sort of job"
     if isinstance(spec, AlignmentJobSpec):
-        if spec.model.uri is not None:
-            yield f"{field}.sft.model.uri", spec.model.uri
+        if spec.model.address is not None:
+            yield f"{field}.sft.model.uri", spec.model.address
         yield from dataset_uris(spec.dataset, f"{field}.prompts")
         yield from _alignment_uris(spec.alignment, field)
         return
-    if spec.model.uri is not None:
-        yield f"{field}.model.uri", spec.model.uri
+    if spec.model.address is not None:
+        yield f"{field}.model.uri", spec.model.address
     yield from dataset_uris(spec.dataset, f"{field}.dataset")
 
 
 def _evaluated_uris(spec: EvaluationSpec, field: str) -> Iterator[tuple[str, str]]:
     for index, one in enumerate(spec.models):
-        if one.model.uri is not None:
-            yield f"{field}.models[{index}].model.uri", one.model.uri
+        if one.model.address is not None:
+            yield f"{field}.models[{index}].model.uri", one.model.address
     for index, suite in enumerate(spec.suites):
-        reward = suite.reward_model.uri if suite.reward_model is not None else None
+        reward = suite.reward_model.address if suite.reward_model is not None else None
         for name, uri in (("dataset", suite.dataset), ("taskFolder", suite.task_folder), ("rewardModel.uri", reward)):
             if uri is not None:
                 yield f"{field}.suites[{index}].{name}", uri
@@ -123,8 +123,8 @@ def _alignment_uris(alignment: JobAlignment, field: str) -> Iterator[tuple[str, 
 
 def dataset_uris(dataset: Dataset, field: str) -> Iterator[tuple[str, str]]:
     """Every address of a dataset, with the field that holds it."""
-    yield f"{field}.uri", dataset.uri
-    if dataset.validation is not None and dataset.validation.uri is not None:
-        yield f"{field}.validation.uri", dataset.validation.uri
+    yield f"{field}.uri", dataset.address
+    if dataset.validation is not None and dataset.validation.address is not None:
+        yield f"{field}.validation.uri", dataset.validation.address
     for index, part in enumerate(dataset.mix):
-        yield f"{field}.mix[{index}].uri", part.uri
+        yield f"{field}.mix[{index}].uri", part.address

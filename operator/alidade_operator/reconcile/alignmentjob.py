@@ -129,7 +129,7 @@ def with_acceptance(job: TrainingJob, conditions: Iterable[Condition]) -> Traini
 
 
 def _uri_of(spec: AlignmentRunSpec, reward: str) -> str | None:
-    return next((one.model.uri for one in spec.reward_models if one.name == reward and one.model is not None), None)
+    return next((one.model.address for one in spec.reward_models if one.name == reward and one.model is not None), None)
 
 
 def inputs_of(job: TrainingJob) -> str:
