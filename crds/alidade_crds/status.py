@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from alidade_crds.base import Report, Uri
+from alidade_crds.publishing import Published
 
 
 class Condition(Report):
@@ -91,6 +92,7 @@ class JobStatus(ResourceStatus):
 
     progress: Progress | None = Field(None, description="How far training is.")
     model: ModelInfo | None = Field(None, description="The model, once there is one.")
+    published: Published | None = Field(None, description="Where the model has been made known, if it was asked for.")
     metrics: dict[str, float] = Field({}, description="Final metrics.")
     attempts: int = Field(0, ge=0, description="Times the job was launched.")
     interruptions: int | None = Field(

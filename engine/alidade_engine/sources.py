@@ -70,7 +70,7 @@ class Locations:
         """
         location = _parse(uri, field)
         if location.scheme == "hf":
-            path = self._fetch_hub(_as_dataset(location), field, repo_type="dataset", patterns=DATA_FILES)
+            path = self._fetch_hub(as_dataset(location), field, repo_type="dataset", patterns=DATA_FILES)
             _check_digest(location, path, field)
             return path
         path = self._local_or_fetched(location, field, FailureReason.DATA_NOT_FOUND)
@@ -231,7 +231,7 @@ def _check_digest(location: Location, path: Path, field: str) -> None:
         )
 
 
-def _as_dataset(location: Location) -> Location:
+def as_dataset(location: Location) -> Location:
     """hf://datasets/ORG/NAME[@REVISION][/FILE] as well as hf://ORG/NAME names a dataset repository."""
     if not location.root.startswith("datasets/"):
         return location

@@ -103,6 +103,8 @@ def urls(spec: JobBlocks, field: str = "spec") -> Iterator[tuple[str, str]]:
         yield from judge_urls(spec.suites, field)
     if isinstance(spec, TrainingJobSpec) and spec.tracking is not None and spec.tracking.mlflow is not None:
         yield f"{field}.tracking.mlflow.uri", spec.tracking.mlflow.uri
+    if isinstance(spec, TrainingJobSpec) and spec.publish is not None and spec.publish.mlflow is not None:
+        yield f"{field}.publish.mlflow.trackingUri", spec.publish.mlflow.tracking_uri
 
 
 def judge_urls(suites: Sequence[Suite], field: str) -> Iterator[tuple[str, str]]:

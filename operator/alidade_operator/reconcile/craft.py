@@ -16,7 +16,9 @@ from alidade_operator.reconcile.launching import Launch, default_output
 from alidade_operator.reconcile.plan import TrainingJob
 from alidade_operator.resources.jobdocument import Document, document_mounts, document_name
 from alidade_operator.resources.observation import Observed
+from alidade_operator.resources.publishing import credentials
 from alidade_operator.resources.pytorchjob import Attempt, pytorch_job
+from alidade_operator.resources.trainingpod import trainer
 
 
 class Craft(Protocol):
@@ -104,6 +106,7 @@ class Training:
             deepspeed=spec.deepspeed,
             checkpoint=spec.checkpoint,
             tracking=spec.tracking,
+            publish=spec.publish,
             output=spec.output.uri if spec.output is not None else default_output(job, launch.config),
             peak_tflops=launch.pool.peak_tflops if spec.compute.gpus_per_worker else None,
             **particulars(spec),
@@ -113,6 +116,7 @@ class Training:
         """As `Craft.body`."""
         return pytorch_job(
             attempt,
+            trainer(launch.config, credentials(_training(launch.spec).publish)),
             compute=launch.spec.compute,
             mounts=document_mounts(document, document_name(launch.job.base), launch.config),
             pool=launch.pool,
@@ -126,8 +130,10 @@ class Training:
     def take(self, draft: Draft, result: ResultDocument, spec: JobBlocks | None) -> str:  # noqa: ARG002
         """As `Craft.take`."""
         assert result.model is not None, "asked before by has_result"
-        draft.state(model=result.model, metrics=progress.readable(result.metrics))
+        draft.state(model=result.model, metrics=progress.readable(result.metrics), published=result.published)
         message = f"The model is at {result.model.uri} ({result.model.digest})."
+        if result.published is not None:
+            message += f" {result.published.sentence()}"
         return f"{result.stopped.message} {message}" if result.stopped is not None else message
 
     def shown(self, progress: Progress) -> dict[str, Any]:  # noqa: ARG002

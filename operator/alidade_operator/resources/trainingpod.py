@@ -29,9 +29,9 @@ class Program:
     env: tuple[dict[str, Any], ...] = ()
 
 
-def trainer(config: OperatorConfig) -> Program:
+def trainer(config: OperatorConfig, env: tuple[dict[str, Any], ...] = ()) -> Program:
     """The trainer; the training operator looks for its container by this name."""
-    return Program(TRAINING_CONTAINER, ("alidade-trainer", "run"), config.trainer_image)
+    return Program(TRAINING_CONTAINER, ("alidade-trainer", "run"), config.trainer_image, env)
 
 
 @dataclass(frozen=True)
