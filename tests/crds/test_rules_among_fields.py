@@ -13,6 +13,7 @@ from tests.crds.schemas import errors
 
 DATA = {"uri": "pvc://data/a.json"}
 WEB = {"uri": "https://example.org/train.jsonl"}
+MLFLOW = {"trackingUri": "https://mlflow.example.org", "name": "kbqa"}
 JOB: dict[str, Any] = {"model": {"uri": "hf://org/base"}, "dataset": DATA}
 SERVE: dict[str, Any] = {"model": {"uri": "pvc://models/a"}}
 RUN: dict[str, Any] = {
@@ -61,6 +62,15 @@ def test_a_name_that_pods_and_services_cannot_have_is_refused(kind: str, name: s
 @pytest.mark.parametrize(
     ("kind", "changes", "said"),
     [
+        ("FineTuneJob", {"publish": {}}, "at least one of hub, mlflow must be set"),
+        ("FineTuneJob", {"publish": {"hub": {"repository": "kbqa"}}}, "repository"),
+        ("RewardModel", {"publish": {"mlflow": MLFLOW | {"trackingUri": "sqlite:///a"}}}, "trackingUri must start"),
+        ("RewardModel", {"publish": {"mlflow": MLFLOW | {"alias": "v1"}}}, "alias must not be latest or like v1"),
+        (
+            "AlignmentRun",
+            {"publish": {"mlflow": MLFLOW}, "evaluation": MEASURED, "gate": [{"metric": "a", "atLeast": {"value": 1}}]},
+            "publish cannot be set with a gate",
+        ),
         ("FineTuneJob", {"dataset": WEB}, "sha256 must be set with an http(s):// uri"),
         ("FineTuneJob", {"dataset": DATA | {"validation": WEB}}, "sha256 must be set with an http(s):// uri"),
         ("RewardModel", {"dataset": DATA | {"mix": [WEB | {"weight": 1}]}}, "sha256 must be set with an http"),
