@@ -24,7 +24,7 @@ from alidade_crds.reasons import FailureReason
 from alidade_crds.uris import WEB, Location, UriError, parse_uri
 from alidade_engine.digests import file_digest
 from alidade_engine.failures import JobFailure
-from alidade_engine.transfer import IntegrityError, fetch, upload
+from alidade_engine.transfer import MANIFEST, IntegrityError, fetch, upload
 from alidade_engine.web import ARCHIVES, HostRefusedError, fetch_file, is_archive
 
 # What a model folder needs; pickles are never fetched.
@@ -126,6 +126,16 @@ class Locations:
                 "write.",
             ) from error
         return path
+
+    def uploaded_output(self, uri: str, *, field: str = "output.uri") -> Path | None:
+        """A copy of what an earlier attempt has uploaded whole to an s3:// or gs:// address; None without that."""
+        if not is_remote(uri):
+            return None
+        location = _parse(uri, field)
+        filesystem, remote = _filesystem(location, field), f"{location.root}/{location.path}"
+        if not _reach(lambda: filesystem.exists(f"{remote}/{MANIFEST}"), uri, field):
+            return None
+        return _reach(lambda: fetch(filesystem, remote, self.cache / location.scheme), uri, field)
 
     def publish(self, local: Path, uri: str, *, field: str = "output.uri") -> None:
         """Uploads a folder to an s3:// or gs:// address; does nothing where `resolve_output` writes in place."""

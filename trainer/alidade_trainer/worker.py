@@ -63,8 +63,10 @@ def _run(
 
     locations = Locations.from_environment()
     output = locations.resolve_output(job.output)
-    result = finished_result(output, job)
+    earlier = locations.uploaded_output(job.output) or output
+    result = finished_result(earlier, job)
     if result is not None:
+        output = earlier
         say(f"The model of this job is complete at {job.output}/model; nothing is left to train.")
     else:
         progress.enter("loading")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import huggingface_hub.constants
 import pytest
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.registry import _registry
 from huggingface_hub import ModelCard
 
 from alidade_crds.contract import HUB_TOKEN_ENV
@@ -98,6 +102,50 @@ def test_a_hub_out_of_reach_is_worth_another_attempt(hub: Hub, folder: Path, mon
     with pytest.raises(Refusal, match="the hub cannot be reached: ConnectError") as caught:
         pushed(folder)
     assert caught.value.retryable
+
+
+class Bucket(LocalFileSystem):
+    """Object storage of this machine's disk, which processes share."""
+
+    protocol = "s3"
+    folder = ""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(auto_mkdir=True, **options)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path if path.startswith("/") else f"{cls.folder}/{path}"
+
+    def find(self, path: str, *args: Any, **options: Any) -> dict[str, Any]:
+        found = super().find(path, *args, **options)
+        return {name.removeprefix(f"{self.folder}/"): info for name, info in found.items()}
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "storage"
+    folder.mkdir()
+    monkeypatch.setattr(Bucket, "folder", str(folder))
+    fsspec.register_implementation("s3", Bucket, clobber=True)
+    yield folder
+    _registry.pop("s3")
+
+
+def test_a_model_in_a_bucket_is_pushed_by_a_later_pod_that_has_nothing_else(
+    hub: Hub, bucket: Path, make_job: MakeJob, run_job: RunJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(HUB_TOKEN_ENV, TOKEN)
+    job = make_job({"training": {"maxSteps": 2}, "publish": {"hub": {"repository": "org/kbqa"}}, "output": "s3://b/o"})
+    hub.failing = 1
+    assert run_job(job).result.failure.reason == "PublishFailed"
+    written = (bucket / "b" / "o" / "model" / "lineage.json").read_bytes()
+    shutil.rmtree(tmp_path / "scratch")
+
+    published = run_job(job).result.published
+
+    assert published.hub.repository == "org/kbqa"
+    assert hub.repositories["org/kbqa"].files["lineage.json"] == written, "which says when it was made"
 
 
 def test_a_job_trains_once_however_often_its_model_is_pushed(
