@@ -9,8 +9,12 @@ import pytest
 
 from alidade_crds.contract import CACHE_ENV, HUB_TOKEN_ENV
 from alidade_crds.publishing import HubCommit, Published, RegisteredVersion
+from alidade_operator.api import CONFIG_MAP
 from alidade_operator.config import OperatorConfig
+from alidade_operator.resources.jobdocument import document_name
 from tests.operator.builders import CONFIG, condition, ended_pod, job, observed, plan, success, training_job
+from tests.operator.memory import MemoryCluster
+from tests.operator.test_alignmentrun import align, aligned, done, newest_job
 from tests.operator.test_trainingjob import launched, seen
 
 HUB = {"hub": {"repository": "org/kbqa", "secretName": "hub"}}
@@ -90,3 +94,27 @@ def test_a_file_of_the_web_without_its_digest_is_refused_where_no_schema_has_sai
     _, reason, message = condition(plan(job(dataset={"uri": FILE["uri"]}), observed()), "Accepted")
     assert reason == "InvalidSpec"
     assert "set sha256 beside it, or end it with #sha256=DIGEST" in message
+
+
+def output_of(cluster: MemoryCluster) -> str:
+    """Where the newest alignment job writes."""
+    body = cluster.api.objects[CONFIG_MAP.kind, document_name(newest_job(cluster).rpartition("-")[0])]
+    return str(json.loads(body["data"]["job.json"])["output"])
+
+
+def test_a_run_that_is_to_publish_later_finds_its_model_and_says_where_it_went() -> None:
+    cluster = aligned(evaluation=None, gate=None)
+    assert cluster.truths()["Succeeded"] == "True"
+    trained = output_of(cluster)
+    first = newest_job(cluster)
+    for repository in ("org/kbqa", "org/other"):
+        cluster.apply(evaluation=None, gate=None, publish={"hub": {"repository": repository}})
+        cluster.settle()
+        assert newest_job(cluster) != first, "another job, which the trainer ends without training"
+        assert output_of(cluster) == trained
+        commit = HubCommit(repository=repository, revision="0123456789abcdef", url=f"https://hub/{repository}")
+        align(cluster, done(published=Published(hub=commit)))
+        assert cluster.status()["published"]["hub"]["repository"] == repository
+        assert cluster.condition("Aligned")[2].endswith(f"It was pushed to {repository} at 0123456789ab.")
+        assert cluster.truths()["Succeeded"] == "True"
+        first = newest_job(cluster)
