@@ -273,7 +273,7 @@ class AlignmentRunSpec(RunPolicy):
         ("self.gate.size() == 0 || has(self.evaluation)", "gate needs evaluation"),
         (
             "self.gate.size() == 0 || !has(self.publish)",
-            "publish cannot be set with a gate: the alignment's job would publish what the gate has not seen yet",
+            "publish cannot be set with a gate, which has to be passed first: set it in the gate's place once it is",
         ),
         (
             "self.combine != 'gated' || self.rewardModels.size() == 2",

@@ -9,12 +9,13 @@ import pytest
 
 from alidade_crds.contract import CACHE_ENV, HUB_TOKEN_ENV
 from alidade_crds.publishing import HubCommit, Published, RegisteredVersion
-from alidade_operator.api import CONFIG_MAP
+from alidade_operator.api import CONFIG_MAP, EVALUATION
 from alidade_operator.config import OperatorConfig
 from alidade_operator.resources.jobdocument import document_name
 from tests.operator.builders import CONFIG, condition, ended_pod, job, observed, plan, success, training_job
 from tests.operator.memory import MemoryCluster
-from tests.operator.test_alignmentrun import align, aligned, done, newest_job
+from tests.operator.test_alignmentrun import EVALUATE, align, aligned, done, measure, newest_job
+from tests.operator.test_stages import perplexity
 from tests.operator.test_trainingjob import launched, seen
 
 HUB = {"hub": {"repository": "org/kbqa", "secretName": "hub"}}
@@ -118,3 +119,20 @@ def test_a_run_that_is_to_publish_later_finds_its_model_and_says_where_it_went()
         assert cluster.condition("Aligned")[2].endswith(f"It was pushed to {repository} at 0123456789ab.")
         assert cluster.truths()["Succeeded"] == "True"
         first = newest_job(cluster)
+
+
+def test_what_a_gate_has_let_through_is_published_without_measuring_it_again() -> None:
+    gate = [{"metric": "perplexity", "atMost": {"value": 9.5}}]
+    cluster = aligned(evaluation=EVALUATE, gate=gate)
+    (name,) = cluster.names(EVALUATION)
+    measure(cluster, name, perplexity("sft", 10), perplexity("aligned", 9))
+    assert cluster.truths()["GatePassed"] == cluster.truths()["Succeeded"] == "True"
+
+    cluster.apply(evaluation=EVALUATE, publish=HUB)
+    cluster.settle()
+    commit = HubCommit(repository="org/kbqa", revision="0123456789abcdef", url="https://hub/org/kbqa")
+    align(cluster, done(published=Published(hub=commit)))
+
+    assert cluster.truths()["Succeeded"] == "True"
+    assert cluster.status()["published"]["hub"]["repository"] == "org/kbqa"
+    assert cluster.names(EVALUATION) == [name]
