@@ -1,5 +1,6 @@
 """README.md beside a model: what it is, where it comes from, how well it does."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def _eval_results(lineage: dict[str, Any], task: str) -> list[EvalResult]:
             metric_value=round(lineage["metrics"][name], 6),
         )
         for name, kind in _SHOWN.items()
-        if name in lineage["metrics"]
+        if math.isfinite(lineage["metrics"].get(name, math.nan))
     ]
 
 
