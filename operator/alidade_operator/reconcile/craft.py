@@ -16,9 +16,7 @@ from alidade_operator.reconcile.launching import Launch, default_output
 from alidade_operator.reconcile.plan import TrainingJob
 from alidade_operator.resources.jobdocument import Document, document_mounts, document_name
 from alidade_operator.resources.observation import Observed
-from alidade_operator.resources.publishing import credentials
 from alidade_operator.resources.pytorchjob import Attempt, pytorch_job
-from alidade_operator.resources.trainingpod import trainer
 
 
 class Craft(Protocol):
@@ -116,7 +114,6 @@ class Training:
         """As `Craft.body`."""
         return pytorch_job(
             attempt,
-            trainer(launch.config, credentials(_training(launch.spec).publish)),
             compute=launch.spec.compute,
             mounts=document_mounts(document, document_name(launch.job.base), launch.config),
             pool=launch.pool,

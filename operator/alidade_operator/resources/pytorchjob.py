@@ -9,7 +9,7 @@ from alidade_operator.config import NodePool, OperatorConfig
 from alidade_operator.resources.labels import ATTEMPT_LABEL, QUEUE_LABEL, child_labels, owner_reference
 from alidade_operator.resources.observation import ACTIVE_SECONDS_BEFORE, GPU_HOURS_BEFORE
 from alidade_operator.resources.placement import near_one_another, pod_annotations, scheduling_policy
-from alidade_operator.resources.trainingpod import Mounts, Program, pod_spec
+from alidade_operator.resources.trainingpod import Mounts, pod_spec, trainer
 
 # Names of pods and values of labels end here.
 NAME_LIMIT = 63
@@ -55,11 +55,11 @@ def processes_per_worker(compute: Compute) -> int:
 
 
 def pytorch_job(
-    attempt: Attempt, program: Program, *, compute: Compute, mounts: Mounts, pool: NodePool, config: OperatorConfig
+    attempt: Attempt, *, compute: Compute, mounts: Mounts, pool: NodePool, config: OperatorConfig
 ) -> JsonObject:
     """The PyTorchJob. One failed pod ends it and the next attempt is made; ended pods stay for their logs."""
     labels = child_labels(attempt.kind, attempt.name, "trainer") | {ATTEMPT_LABEL: str(attempt.number)}
-    spec = pod_spec(program, mounts=mounts, compute=compute, pool=pool, config=config)
+    spec = pod_spec(trainer(config), mounts=mounts, compute=compute, pool=pool, config=config)
     template = job_template(labels, spec, compute, pool)
     # With cleanPodPolicy All the result would go with the pod that carries it; Running still frees every GPU.
     run_policy: dict[str, Any] = {"cleanPodPolicy": "Running"}
