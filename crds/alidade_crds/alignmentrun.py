@@ -20,6 +20,7 @@ from alidade_crds.blocks import (
 from alidade_crds.evaluation import EvaluationTemplate
 from alidade_crds.jobs import ADAPTER_RULES, BATCH_RULES, PROCESSES, FineTuneJobSpec, RewardTemplate, RunPolicy
 from alidade_crds.modelserve import ModelServeTemplate
+from alidade_crds.publishing import Publish
 from alidade_crds.status import JobStatus, ModelInfo
 
 
@@ -271,6 +272,10 @@ class AlignmentRunSpec(RunPolicy):
     model_config = spec_config(
         ("self.gate.size() == 0 || has(self.evaluation)", "gate needs evaluation"),
         (
+            "self.gate.size() == 0 || !has(self.publish)",
+            "publish cannot be set with a gate, which has to be passed first: set it in the gate's place once it is",
+        ),
+        (
             "self.combine != 'gated' || self.rewardModels.size() == 2",
             "combine gated needs exactly two rewardModels: the safety reward, then the helpfulness reward",
         ),
@@ -334,6 +339,9 @@ class AlignmentRunSpec(RunPolicy):
         default_factory=Checkpoint, description="What the alignment stage keeps to resume from."
     )
     output: Output | None = Field(None, description="Where the aligned model goes; default: the workspace volume.")
+    publish: Publish | None = Field(
+        None, description="Where the aligned model is made known beside its output; not with a gate."
+    )
     evaluation: EvaluationStage | None = Field(None, description="How the result is measured.")
     gate: list[GateRule] = Field([], max_length=32, description="What the result must reach to be served.")
     serve: ServeStage | None = Field(None, description="How the result is served.")

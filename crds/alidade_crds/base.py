@@ -55,9 +55,19 @@ def spec_config(*cel: tuple[str, str]) -> ConfigDict:
 NO_CLIMBING = r"!self.uri.matches('(^|/)[.][.](/|$)')", "uri must not climb out of its volume with '..'"
 """The rule of blocks whose uri is set."""
 
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", max_length=64)]
+"""A sha256 in hexadecimal."""
+OF_THE_WEB = (
+    "!has(self.uri) || !self.uri.matches('^https?://') || has(self.sha256)",
+    "sha256 must be set with an http(s):// uri: what lies there can change",
+)
+"""The rule of blocks whose uri may be of http(s)."""
+
 
 __all__ = [
     "NO_CLIMBING",
+    "OF_THE_WEB",
+    "Digest",
     "Field",
     "Name",
     "Quantity",

@@ -5,7 +5,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from alidade_crds.base import NO_CLIMBING, Name, Quantity, Spec, Text, Uri, VariableName, rules, spec_config
+from alidade_crds.base import (
+    NO_CLIMBING,
+    OF_THE_WEB,
+    Digest,
+    Name,
+    Quantity,
+    Spec,
+    Text,
+    Uri,
+    VariableName,
+    rules,
+    spec_config,
+)
+from alidade_crds.uris import with_digest
 
 
 class ModelSource(StrEnum):
@@ -61,17 +74,23 @@ class Model(Spec):
             "exactly one of uri, from, init must be set",
         ),
         (
-            "!has(self.uri) || self.uri.matches('^(hf|s3|gs|pvc|file)://.+')",
-            "uri must start with hf://, s3://, gs://, pvc:// or file://",
+            "!has(self.uri) || self.uri.matches('^(hf|s3|gs|https?|pvc|file)://.+')",
+            "uri must start with hf://, s3://, gs://, https://, http://, pvc:// or file://",
         ),
         (f"!has(self.uri) || {NO_CLIMBING[0]}", NO_CLIMBING[1]),
+        OF_THE_WEB,
+        (
+            "!has(self.sha256) || (has(self.uri) && self.uri.matches('^https?://'))",
+            "sha256 is that of an archive at an http(s):// uri; models elsewhere are folders",
+        ),
     )
 
     uri: Uri | None = Field(
         None,
         description="A model in Hugging Face format: hf://ORG/NAME[@REVISION], s3://…, gs://…, pvc://CLAIM/PATH, "
-        "or file:///PATH (local cluster only).",
+        "https://HOST/ARCHIVE (.tar, .tar.gz, .tgz or .zip), or file:///PATH (local cluster only).",
     )
+    sha256: Digest | None = Field(None, description="sha256 of the archive at an http(s):// uri, in hexadecimal.")
     from_: ResourceRef | None = Field(
         None, alias="from", description="The output of another resource of this namespace."
     )
@@ -83,6 +102,11 @@ class Model(Spec):
         description="Size of the model at uri, such as 7B or 350M, for the memory estimate when its name tells none.",
     )
     trust_remote_code: bool = Field(False, description="Whether code that comes with the model may run.")
+
+    @property
+    def address(self) -> str | None:
+        """The uri with the digest, where there is one; None for a model that is not at an address."""
+        return with_digest(self.uri, self.sha256) if self.uri is not None else None
 
 
 class DataFormat(StrEnum):
@@ -106,23 +130,47 @@ class RewardFunction(StrEnum):
     LENGTH = "length"
 
 
+_SHA256 = (
+    "sha256 of the file at uri, in hexadecimal, with which what comes is compared; required for http(s)://. Folders "
+    "have none."
+)
+
+
 class Validation(Spec):
     """Held-out data: exactly one of uri, fraction."""
 
-    model_config = spec_config(("has(self.uri) != has(self.fraction)", "exactly one of uri, fraction must be set"))
+    model_config = spec_config(
+        ("has(self.uri) != has(self.fraction)", "exactly one of uri, fraction must be set"),
+        OF_THE_WEB,
+        ("!has(self.sha256) || has(self.uri)", "sha256 is that of the file at uri"),
+    )
 
     uri: Uri | None = Field(None, description="A file or folder of held-out records, in the dataset's format.")
+    sha256: Digest | None = Field(None, description=_SHA256)
     fraction: float | None = Field(
         None, gt=0, lt=1, description="Share of the dataset's records that is held out, chosen by the seed."
     )
+
+    @property
+    def address(self) -> str | None:
+        """The uri with the digest, where there is one; None for a share of the dataset."""
+        return with_digest(self.uri, self.sha256) if self.uri is not None else None
 
 
 class MixedDataset(Spec):
     """A further dataset mixed into the first."""
 
+    model_config = spec_config(OF_THE_WEB)
+
     uri: Uri = Field(description="A file or folder of records.")
+    sha256: Digest | None = Field(None, description=_SHA256)
     format: DataFormat = Field(DataFormat.AUTO, description="Shape of its records.")
     weight: float = Field(ge=0, le=1000, description="Samples drawn from it for each sample of the first dataset.")
+
+    @property
+    def address(self) -> str:
+        """The uri with the digest, where there is one."""
+        return with_digest(self.uri, self.sha256)
 
 
 class Dataset(Spec):
@@ -130,17 +178,19 @@ class Dataset(Spec):
 
     model_config = spec_config(
         (
-            "self.uri.matches('^(hf|s3|gs|pvc|configmap|arena|file)://.+')",
-            "uri must start with hf://, s3://, gs://, pvc://, configmap://, arena:// or file://",
+            "self.uri.matches('^(hf|s3|gs|https?|pvc|configmap|arena|file)://.+')",
+            "uri must start with hf://, s3://, gs://, https://, http://, pvc://, configmap://, arena:// or file://",
         ),
         NO_CLIMBING,
+        OF_THE_WEB,
     )
 
     uri: Uri = Field(
         description="A file or folder of .json, .jsonl, .parquet or .csv: hf://ORG/NAME[@REVISION], s3://…, gs://…, "
-        "pvc://CLAIM/PATH, configmap://NAME/KEY, arena://NAME (the votes in a ModelServe's arena), or file:///PATH "
-        "(local cluster only)."
+        "https://HOST/FILE (also an archive of such files: .tar, .tar.gz, .tgz, .zip), pvc://CLAIM/PATH, "
+        "configmap://NAME/KEY, arena://NAME (the votes in a ModelServe's arena), or file:///PATH (local cluster only)."
     )
+    sha256: Digest | None = Field(None, description=_SHA256)
     format: DataFormat = Field(DataFormat.AUTO, description="Shape of the records; auto recognises it.")
     template: Text = Field(
         "auto",
@@ -153,6 +203,11 @@ class Dataset(Spec):
     packing: bool = Field(True, description="Whether several records share one sequence, without seeing one another.")
     validation: Validation | None = Field(None, description="Held-out data on which the loss is measured.")
     mix: list[MixedDataset] = Field([], max_length=16, description="Further datasets mixed in.")
+
+    @property
+    def address(self) -> str:
+        """The uri with the digest, where there is one."""
+        return with_digest(self.uri, self.sha256)
 
 
 class AdapterType(StrEnum):

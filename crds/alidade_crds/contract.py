@@ -30,6 +30,7 @@ from alidade_crds.evaluation import EndpointApi, LeakCheck, Suite
 from alidade_crds.jobs import RankingLoss
 from alidade_crds.modelserve import QuantizationReport
 from alidade_crds.packed import PackedResults
+from alidade_crds.publishing import Publish, Published
 from alidade_crds.status import ModelInfo
 
 JOB_VERSION = "alidade.dev/job/v1"
@@ -43,6 +44,7 @@ JOB_ENV = "ALIDADE_JOB"
 VOLUMES_ENV = "ALIDADE_VOLUMES"
 SCRATCH_ENV = "ALIDADE_SCRATCH"
 CACHE_ENV = "ALIDADE_CACHE"
+HOSTS_ENV = "ALIDADE_HOSTS"  # a HostPolicy as JSON, where it is not the strictest
 TERMINATION_LOG_ENV = "ALIDADE_TERMINATION_LOG"
 PORT_ENV = "ALIDADE_PORT"
 POD_IP_ENV = "POD_IP"
@@ -50,6 +52,7 @@ WORKER_INDEX_ENV = "JOB_COMPLETION_INDEX"  # set by Kubernetes in the pods of an
 ENDPOINT_KEY_ENV = "ALIDADE_ENDPOINT_KEY"
 # The address of a ModelServe that is measured, in the environment, where the local cluster resolves names of Services.
 ENDPOINT_URL_ENV = "ALIDADE_ENDPOINT_URL"
+HUB_TOKEN_ENV = "ALIDADE_HUB_TOKEN"
 JUDGE_KEY_ENV = "ALIDADE_JUDGE_KEY_{}"  # with the place of the suite, from 0
 
 # Kubernetes cuts a termination message at this length, in bytes.
@@ -132,6 +135,7 @@ class JobDocument(Spec):
     loss: RankingLoss | None = None
     alignment: JobAlignment | None = None
     tracking: Tracking | None = None
+    publish: Publish | None = None
     output: str = Field(
         description="Folder for model/, checkpoints/, report.html, metrics.jsonl and result.json, as a URI."
     )
@@ -251,6 +255,7 @@ class ResultDocument(Report):
     step: int | None = Field(None, description="Last optimizer step done.")
     align_step: str | None = Field(None, description="The alignment step that the model comes from, such as 2-ppo.")
     report_uri: str | None = Field(None, description="The HTML report.")
+    published: Published | None = Field(None, description="Where the model has been made known.")
     warnings: list[str] = Field([], description="What a person should know, such as records that were left out.")
     evaluation: PackedResults | None = Field(None, description="What an evaluation has measured.")
     quantization: QuantizationReport | None = Field(None, description="What a quantization has done.")

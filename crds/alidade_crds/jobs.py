@@ -20,6 +20,7 @@ from alidade_crds.blocks import (
     Training,
     Vocabulary,
 )
+from alidade_crds.publishing import Publish
 from alidade_crds.status import JobStatus
 
 
@@ -67,6 +68,9 @@ class TrainingBlocks(JobBlocks):
     deepspeed: DeepSpeed = Field(default_factory=DeepSpeed, description="How training is spread over processes.")
     checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="What is kept to resume from.")
     tracking: Tracking | None = Field(None, description="Experiment tracker.")
+    publish: Publish | None = Field(
+        None, description="Where the finished model is made known beside its output, such as the Hugging Face hub."
+    )
 
 
 class TrainingJobSpec(TrainingBlocks):

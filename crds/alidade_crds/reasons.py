@@ -130,6 +130,7 @@ class FailureReason(Word):
     DIGEST_MISMATCH = "DigestMismatch", "The model, or a file, is not the one that the platform made there."
     CONFIG_INVALID = "ConfigInvalid", "Settings do not go together; the message names them."
     OUT_OF_MEMORY = "OutOfMemory", "A process ran out of memory; the message names the settings that need less."
+    PUBLISH_FAILED = "PublishFailed", "The model is complete at its output; the hub or the registry refused it."
     DISK_FULL = "DiskFull", "The output volume is full."
     VOLUME_READ_ONLY = "VolumeReadOnly", "The output volume cannot be written."
     WORKER_LOST = "WorkerLost", "A peer process went away."

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from alidade_crds.base import Report, Uri
+from alidade_crds.publishing import Published
 
 
 class Condition(Report):
@@ -43,7 +44,7 @@ class ModelInfo(Report):
 
     uri: Uri = Field(description="Folder of the model in Hugging Face format.")
     digest: str = Field(max_length=128, description="sha256 over the digests of its files.")
-    base_model: str | None = Field(None, max_length=1024, description="Model that training started from.")
+    base_model: str | None = Field(None, max_length=1152, description="Model that training started from.")
     parameters: int = Field(ge=0, description="Weights in all.")
     trainable_parameters: int = Field(ge=0, description="Weights that were trained.")
     hidden_size: int | None = Field(None, ge=0, description="Width of the residual stream, in units.")
@@ -92,6 +93,7 @@ class JobStatus(ResourceStatus):
 
     progress: Progress | None = Field(None, description="How far training is.")
     model: ModelInfo | None = Field(None, description="The model, once there is one.")
+    published: Published | None = Field(None, description="Where the model has been made known, if it was asked for.")
     metrics: dict[str, float] = Field({}, description="Final metrics.")
     attempts: int = Field(0, ge=0, description="Times the job was launched.")
     interruptions: int | None = Field(

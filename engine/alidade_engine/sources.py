@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,11 +18,14 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from alidade_crds.contract import CACHE_ENV, SCRATCH_ENV, VOLUMES_ENV
+from alidade_crds.contract import CACHE_ENV, HOSTS_ENV, SCRATCH_ENV, VOLUMES_ENV
+from alidade_crds.hosts import HostPolicy
 from alidade_crds.reasons import FailureReason
-from alidade_crds.uris import Location, UriError, parse_uri
+from alidade_crds.uris import WEB, Location, UriError, parse_uri
+from alidade_engine.digests import file_digest
 from alidade_engine.failures import JobFailure
-from alidade_engine.transfer import IntegrityError, fetch, upload
+from alidade_engine.transfer import MANIFEST, IntegrityError, fetch, upload
+from alidade_engine.web import ARCHIVES, HostRefusedError, fetch_file, is_archive
 
 # What a model folder needs; pickles are never fetched.
 MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt", "*.py"]
@@ -38,11 +41,13 @@ class Locations:
     volumes: parent of one folder per claim, and of `configmaps/NAME`.
     scratch: a folder that may be lost when the pod ends.
     kept: a folder for what is fetched from elsewhere, which other pods share.
+    hosts: the web servers that may be asked.
     """
 
     volumes: Path
     scratch: Path
     kept: Path | None = None
+    hosts: HostPolicy = field(default_factory=HostPolicy)
 
     @property
     def cache(self) -> Path:
@@ -51,10 +56,11 @@ class Locations:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Locations":
-        """The folders that a container is told by ALIDADE_VOLUMES, ALIDADE_SCRATCH and ALIDADE_CACHE."""
+        """The folders that a container is told by ALIDADE_VOLUMES and what goes with it."""
         volumes, scratch = environment.get(VOLUMES_ENV, "/volumes"), environment.get(SCRATCH_ENV, "/scratch")
-        kept = environment.get(CACHE_ENV)
-        return cls(Path(volumes), Path(scratch), Path(kept) if kept else None)
+        kept, hosts = environment.get(CACHE_ENV), environment.get(HOSTS_ENV)
+        policy = HostPolicy.from_json(hosts) if hosts else HostPolicy()
+        return cls(Path(volumes), Path(scratch), Path(kept) if kept else None, policy)
 
     def resolve_data(self, uri: str, *, field: str = "dataset.uri") -> Path:
         """The file or folder of records at an address, fetched when it is remote.
@@ -64,10 +70,13 @@ class Locations:
         """
         location = _parse(uri, field)
         if location.scheme == "hf":
-            return self._fetch_hub(_as_dataset(location), field, repo_type="dataset", patterns=DATA_FILES)
+            path = self._fetch_hub(as_dataset(location), field, repo_type="dataset", patterns=DATA_FILES)
+            _check_digest(location, path, field)
+            return path
         path = self._local_or_fetched(location, field, FailureReason.DATA_NOT_FOUND)
         if not path.exists():
             raise JobFailure(FailureReason.DATA_NOT_FOUND, self._absent(location, path, field))
+        _check_digest(location, path, field)
         return path
 
     def resolve_model(self, uri: str, *, field: str = "model.uri") -> Path:
@@ -78,6 +87,11 @@ class Locations:
         location = _parse(uri, field)
         if location.scheme == "hf":
             return self._fetch_hub(location, field, repo_type="model", patterns=MODEL_FILES)
+        if location.scheme in WEB and not is_archive(location):
+            raise JobFailure(
+                FailureReason.CONFIG_INVALID,
+                f"{field} is {location.address}; a model of the web is an archive: {', '.join(ARCHIVES)}.",
+            )
         path = self._local_or_fetched(location, field, FailureReason.MODEL_NOT_FOUND)
         if not path.exists():
             raise JobFailure(FailureReason.MODEL_NOT_FOUND, self._absent(location, path, field))
@@ -93,7 +107,7 @@ class Locations:
         Raises JobFailure: VolumeReadOnly when it cannot be written, DataNotFound when the claim is not mounted.
         """
         location = _parse(uri, field)
-        if location.scheme in ("hf", "configmap"):
+        if location.scheme in ("hf", "configmap", *WEB):
             raise JobFailure(
                 FailureReason.CONFIG_INVALID, f"{field} is {uri}; outputs go to pvc://, s3://, gs:// or file://."
             )
@@ -113,6 +127,16 @@ class Locations:
             ) from error
         return path
 
+    def uploaded_output(self, uri: str, *, field: str = "output.uri") -> Path | None:
+        """A copy of what an earlier attempt has uploaded whole to an s3:// or gs:// address; None without that."""
+        if not is_remote(uri):
+            return None
+        location = _parse(uri, field)
+        filesystem, remote = _filesystem(location, field), f"{location.root}/{location.path}"
+        if not _reach(lambda: filesystem.exists(f"{remote}/{MANIFEST}"), uri, field):
+            return None
+        return _reach(lambda: fetch(filesystem, remote, self.cache / location.scheme), uri, field)
+
     def publish(self, local: Path, uri: str, *, field: str = "output.uri") -> None:
         """Uploads a folder to an s3:// or gs:// address; does nothing where `resolve_output` writes in place."""
         if not is_remote(uri):
@@ -129,11 +153,24 @@ class Locations:
         return self.volumes / location.root / location.path
 
     def _local_or_fetched(self, location: Location, field: str, absent: FailureReason) -> Path:
+        if location.scheme in WEB:
+            return self._fetch_web(location, field, absent)
         if location.scheme not in _PACKAGES:
             return self._local(location)
         filesystem = _filesystem(location, field)
         remote = f"{location.root}/{location.path}"
         return _reach(lambda: fetch(filesystem, remote, self.cache / location.scheme), str(location), field, absent)
+
+    def _fetch_web(self, location: Location, field: str, absent: FailureReason) -> Path:
+        address, cache = location.address, self.cache / "web"
+        try:
+            return _reach(lambda: _fetched_file(location, cache, self.hosts, field), address, field, absent)
+        except HostRefusedError as error:
+            raise JobFailure(
+                FailureReason.CONFIG_INVALID,
+                f"{field} is {address}; {error}. Name a file at a public host, or have the host added to allowedHosts "
+                "of the operator's configuration.",
+            ) from error
 
     def _fetch_hub(self, location: Location, field: str, *, repo_type: str, patterns: list[str]) -> Path:
         not_found = FailureReason.MODEL_NOT_FOUND if repo_type == "model" else FailureReason.DATA_NOT_FOUND
@@ -176,14 +213,42 @@ def _parse(uri: str, field: str) -> Location:
         raise JobFailure(FailureReason.CONFIG_INVALID, f"{field}: {error}.") from error
 
 
-def _as_dataset(location: Location) -> Location:
+def _fetched_file(location: Location, cache: Path, hosts: HostPolicy, field: str) -> Path:
+    try:
+        return fetch_file(location, cache, hosts)
+    except IntegrityError as error:
+        raise JobFailure(
+            FailureReason.DIGEST_MISMATCH,
+            f"{field} is {location.address}; {error}. Name a file that does not change, with its own sha256.",
+        ) from error
+
+
+def _check_digest(location: Location, path: Path, field: str) -> None:
+    """Compares a file with the digest that its address carries; one of the web has been compared as it came."""
+    if location.sha256 is None or location.scheme in WEB:
+        return
+    if path.is_dir():
+        raise JobFailure(
+            FailureReason.CONFIG_INVALID,
+            f"{field} is {location.address}, a folder, and a sha256 is set. Name one file, or leave sha256 out.",
+        )
+    found = file_digest(path)
+    if found != location.sha256:
+        raise JobFailure(
+            FailureReason.DIGEST_MISMATCH,
+            f"{field} is {location.address}; the file there has sha256 {found}, and {location.sha256} is expected. It "
+            "has changed, or another one is meant.",
+        )
+
+
+def as_dataset(location: Location) -> Location:
     """hf://datasets/ORG/NAME[@REVISION][/FILE] as well as hf://ORG/NAME names a dataset repository."""
     if not location.root.startswith("datasets/"):
         return location
     organisation = location.root.removeprefix("datasets/")
     name, _, path = location.path.partition("/")
     name, _, revision = name.partition("@")
-    return Location("hf", f"{organisation}/{name}", path, revision or location.revision)
+    return Location("hf", f"{organisation}/{name}", path, revision or location.revision, location.sha256)
 
 
 def _hub_sentence(error: Exception, location: Location, field: str) -> tuple[str, bool]:

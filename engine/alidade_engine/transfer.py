@@ -60,7 +60,7 @@ def fetch(storage: Any, remote: str, cache: Path, say: Say = print) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{stamp[:32]}.lock"):
         if not place.exists():
-            _fetch_all(storage, parts, place, target if is_folder else place, _Counter(remote, parts, say))
+            _fetch_all(storage, parts, place, target if is_folder else place, Counter(remote, _size(parts), say))
     return target
 
 
@@ -98,7 +98,7 @@ def _mark(info: Mapping[str, Any]) -> str:
     return next((str(info[name]) for name in _MARKS if info.get(name)), "")
 
 
-def _fetch_all(storage: Any, parts: list[_Part], place: Path, target: Path, counter: "_Counter") -> None:
+def _fetch_all(storage: Any, parts: list[_Part], place: Path, target: Path, counter: "Counter") -> None:
     """All files into a folder of another name, which gets its own once they are whole."""
     unfinished = place.with_name(f".{place.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -127,7 +127,7 @@ def upload(local: Path, storage: Any, remote: str, say: Say = print) -> None:
         storage.rm_file(manifest)
     files = sorted(path for path in local.rglob("*") if path.is_file() and path.name != MANIFEST)
     parts = [_Part(str(path), path.relative_to(local).as_posix(), path.stat().st_size, "") for path in files]
-    counter = _Counter(remote, parts, say, verb="uploaded")
+    counter = Counter(remote, _size(parts), say, verb="uploaded")
     told = {}
     for part in parts:
         storage.put_file(part.path, f"{remote}/{part.name}")
@@ -136,13 +136,18 @@ def upload(local: Path, storage: Any, remote: str, say: Say = print) -> None:
     storage.pipe_file(manifest, json.dumps({"version": _VERSION, "files": told}, indent=1).encode())
 
 
-class _Counter:
+def _size(parts: list[_Part]) -> int:
+    return sum(part.size for part in parts)
+
+
+class Counter:
     """Says how far a transfer is, now and then."""
 
-    def __init__(self, remote: str, parts: list[_Part], say: Say, *, verb: str = "fetched") -> None:
+    def __init__(self, remote: str, total: int, say: Say, *, verb: str = "fetched", done: int = 0) -> None:
+        """total, done: in bytes."""
         self._words = (verb, remote)
-        self._total = sum(part.size for part in parts)
-        self._done = 0
+        self._total = total
+        self._done = done
         self._say = say
         self._said_at = time.monotonic()
 
@@ -153,4 +158,5 @@ class _Counter:
         if now - self._said_at >= _SAY_EVERY_S:
             self._said_at = now
             verb, remote = self._words
-            self._say(f"{verb} {self._done / 1e6:,.0f} of {self._total / 1e6:,.0f} MB of {remote}")
+            total = f" of {self._total / 1e6:,.0f}" if self._total >= self._done else ""  # web servers may not tell it
+            self._say(f"{verb} {self._done / 1e6:,.0f}{total} MB of {remote}")

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 from alidade_crds.base import Name, Quantity, Spec
 from alidade_crds.blocks import Credential
 from alidade_crds.contract import POD_IP_ENV
-from alidade_operator.hosts import HostPolicy, entry_error
+from alidade_crds.hosts import HostPolicy, entry_error
 
 CONFIG_ENV = "ALIDADE_CONFIG"
 
@@ -191,8 +191,8 @@ class OperatorConfig(Spec):
     workspace_claim: Name = Field("alidade-workspace", description="Claim that takes outputs without an address.")
     cache_claim: Name | None = Field(
         None,
-        description="Claim of the job's namespace on which models and data of hf://, s3:// and gs:// are kept, so that "
-        "each is fetched once for all jobs; default: every pod fetches for itself.",
+        description="Claim of the job's namespace on which models and data of hf://, s3://, gs:// and http(s):// are "
+        "kept, so that each is fetched once for all jobs; default: every pod fetches for itself.",
     )
     allow_file_uris: bool = Field(False, description="Whether file:// addresses are accepted (local cluster only).")
     allow_private_hosts: bool = Field(

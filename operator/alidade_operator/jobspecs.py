@@ -65,29 +65,29 @@ def addresses(spec: JobBlocks, field: str = "spec") -> Iterator[tuple[str, str]]
         yield from _evaluated_uris(spec, field)
         return
     if isinstance(spec, QuantizationJobSpec):
-        assert spec.model.uri is not None, "a quantization is told its model's address"
-        yield f"{field}.model.uri", spec.model.uri
+        assert spec.model.address is not None, "a quantization is told its model's address"
+        yield f"{field}.model.uri", spec.model.address
         if spec.texts is not None:
             yield f"{field}.quantization.calibration.uri", spec.texts
         return
     assert isinstance(spec, TrainingJobSpec), "there is no fourth sort of job"
     if isinstance(spec, AlignmentJobSpec):
-        if spec.model.uri is not None:
-            yield f"{field}.sft.model.uri", spec.model.uri
+        if spec.model.address is not None:
+            yield f"{field}.sft.model.uri", spec.model.address
         yield from dataset_uris(spec.dataset, f"{field}.prompts")
         yield from _alignment_uris(spec.alignment, field)
         return
-    if spec.model.uri is not None:
-        yield f"{field}.model.uri", spec.model.uri
+    if spec.model.address is not None:
+        yield f"{field}.model.uri", spec.model.address
     yield from dataset_uris(spec.dataset, f"{field}.dataset")
 
 
 def _evaluated_uris(spec: EvaluationSpec, field: str) -> Iterator[tuple[str, str]]:
     for index, one in enumerate(spec.models):
-        if one.model.uri is not None:
-            yield f"{field}.models[{index}].model.uri", one.model.uri
+        if one.model.address is not None:
+            yield f"{field}.models[{index}].model.uri", one.model.address
     for index, suite in enumerate(spec.suites):
-        reward = suite.reward_model.uri if suite.reward_model is not None else None
+        reward = suite.reward_model.address if suite.reward_model is not None else None
         for name, uri in (("dataset", suite.dataset), ("taskFolder", suite.task_folder), ("rewardModel.uri", reward)):
             if uri is not None:
                 yield f"{field}.suites[{index}].{name}", uri
@@ -103,6 +103,8 @@ def urls(spec: JobBlocks, field: str = "spec") -> Iterator[tuple[str, str]]:
         yield from judge_urls(spec.suites, field)
     if isinstance(spec, TrainingJobSpec) and spec.tracking is not None and spec.tracking.mlflow is not None:
         yield f"{field}.tracking.mlflow.uri", spec.tracking.mlflow.uri
+    if isinstance(spec, TrainingJobSpec) and spec.publish is not None and spec.publish.mlflow is not None:
+        yield f"{field}.publish.mlflow.trackingUri", spec.publish.mlflow.tracking_uri
 
 
 def judge_urls(suites: Sequence[Suite], field: str) -> Iterator[tuple[str, str]]:
@@ -123,8 +125,8 @@ def _alignment_uris(alignment: JobAlignment, field: str) -> Iterator[tuple[str, 
 
 def dataset_uris(dataset: Dataset, field: str) -> Iterator[tuple[str, str]]:
     """Every address of a dataset, with the field that holds it."""
-    yield f"{field}.uri", dataset.uri
-    if dataset.validation is not None and dataset.validation.uri is not None:
-        yield f"{field}.validation.uri", dataset.validation.uri
+    yield f"{field}.uri", dataset.address
+    if dataset.validation is not None and dataset.validation.address is not None:
+        yield f"{field}.validation.uri", dataset.validation.address
     for index, part in enumerate(dataset.mix):
-        yield f"{field}.mix[{index}].uri", part.uri
+        yield f"{field}.mix[{index}].uri", part.address

@@ -12,6 +12,8 @@ from alidade_crds.modelserve import GGUF_TYPES
 from tests.crds.schemas import errors
 
 DATA = {"uri": "pvc://data/a.json"}
+WEB = {"uri": "https://example.org/train.jsonl"}
+MLFLOW = {"trackingUri": "https://mlflow.example.org", "name": "kbqa"}
 JOB: dict[str, Any] = {"model": {"uri": "hf://org/base"}, "dataset": DATA}
 SERVE: dict[str, Any] = {"model": {"uri": "pvc://models/a"}}
 RUN: dict[str, Any] = {
@@ -44,6 +46,13 @@ def test_what_makes_sense_is_let_in(kind: str) -> None:
     assert errors(kind, SPECS[kind]) == []
 
 
+def test_files_of_the_web_are_let_in_with_their_digest() -> None:
+    known = WEB | {"sha256": "0" * 64}
+    data = known | {"validation": known, "mix": [known | {"weight": 1}]}
+    model = {"uri": "https://example.org/model.tar.gz", "sha256": "0" * 64}
+    assert errors("FineTuneJob", {"model": model, "dataset": data}) == []
+
+
 @pytest.mark.parametrize("kind", SPECS)
 @pytest.mark.parametrize("name", ["7b", "a.b", "-a", "a-", "A"])
 def test_a_name_that_pods_and_services_cannot_have_is_refused(kind: str, name: str) -> None:
@@ -53,6 +62,21 @@ def test_a_name_that_pods_and_services_cannot_have_is_refused(kind: str, name: s
 @pytest.mark.parametrize(
     ("kind", "changes", "said"),
     [
+        ("FineTuneJob", {"publish": {}}, "at least one of hub, mlflow must be set"),
+        ("FineTuneJob", {"publish": {"hub": {"repository": "kbqa"}}}, "repository"),
+        ("RewardModel", {"publish": {"mlflow": MLFLOW | {"trackingUri": "sqlite:///a"}}}, "trackingUri must start"),
+        ("RewardModel", {"publish": {"mlflow": MLFLOW | {"alias": "v1"}}}, "alias must not be latest or like v1"),
+        (
+            "AlignmentRun",
+            {"publish": {"mlflow": MLFLOW}, "evaluation": MEASURED, "gate": [{"metric": "a", "atLeast": {"value": 1}}]},
+            "publish cannot be set with a gate",
+        ),
+        ("FineTuneJob", {"dataset": WEB}, "sha256 must be set with an http(s):// uri"),
+        ("FineTuneJob", {"dataset": DATA | {"validation": WEB}}, "sha256 must be set with an http(s):// uri"),
+        ("RewardModel", {"dataset": DATA | {"mix": [WEB | {"weight": 1}]}}, "sha256 must be set with an http"),
+        ("FineTuneJob", {"model": {"uri": "http://host/m.tar"}}, "sha256 must be set with an http(s):// uri"),
+        ("FineTuneJob", {"model": {"uri": "hf://org/a", "sha256": "0" * 64}}, "models elsewhere are folders"),
+        ("FineTuneJob", {"dataset": WEB | {"sha256": "ABC"}}, "sha256"),
         ("FineTuneJob", {"model": of_kind("FineTuneJob")}, "names the FineTuneJob itself"),
         ("RewardModel", {"model": of_kind("RewardModel")}, "names the RewardModel itself"),
         ("AlignmentRun", {"sft": {"model": of_kind("AlignmentRun")}}, "names the AlignmentRun itself"),

@@ -17,6 +17,11 @@ from alidade_crds.uris import SCHEMES, Location, UriError, parse_uri
         ("pvc://models", Location("pvc", "models", "")),
         ("arena://kbqa", Location("arena", "kbqa", "")),
         ("s3://bucket/a/b.jsonl", Location("s3", "bucket", "a/b.jsonl")),
+        (
+            f"https://host:8443/a%20b.jsonl?version=1#sha256={'0a' * 32}",
+            Location("https", "host:8443", "a%20b.jsonl?version=1", None, "0a" * 32),
+        ),
+        (f"s3://bucket/a.jsonl#sha256={'0a' * 32}", Location("s3", "bucket", "a.jsonl", None, "0a" * 32)),
         ("configmap://kbqa-data/train.json", Location("configmap", "kbqa-data", "train.json")),
         ("file:///data/train.json", Location("file", "", "/data/train.json")),
     ],
@@ -29,6 +34,10 @@ def test_an_address_has_these_parts(uri: str, location: Location) -> None:
     ("uri", "sentence"),
     [
         ("/data/train.json", "is not an address; start it with one of hf://"),
+        ("https://host/file.jsonl", "says nothing of what lies there: set sha256 beside it"),
+        ("https://host#sha256=" + "0" * 64, "names no file; write https://HOST/FILE"),
+        ("https:///file", "names no host"),
+        ("pvc://data/a#sha256=0123", "ends in no sha256: it has 64 digits"),
         ("ftp://host/file", "is not an address; start it with one of hf://"),
         ("pvc://models/../../etc/passwd", "climbs out of its volume with '..'"),
         ("arena://kbqa/votes.jsonl", "must name a ModelServe and nothing more"),
@@ -47,12 +56,12 @@ def test_an_address_that_means_nothing_gets_its_sentence(uri: str, sentence: str
         parse_uri(uri)
 
 
-@given(st.text(max_size=60), st.sampled_from(SCHEMES))
+@given(st.text(max_size=60), st.sampled_from(SCHEMES), st.sampled_from(["", f"#sha256={'0' * 64}"]))
 def test_any_text_is_either_an_address_that_prints_to_one_with_the_same_parts_or_refused(
-    text: str, scheme: str
+    text: str, scheme: str, digest: str
 ) -> None:
     try:
-        location = parse_uri(f"{scheme}://{text}")
+        location = parse_uri(f"{scheme}://{text}{digest}")
     except UriError:
         return
     assert parse_uri(str(location)) == location

@@ -25,7 +25,10 @@ def refused(cluster: Cluster, manifest: dict[str, Any]) -> str:
             {"model": {"init": TINY, "uri": "pvc://models/base"}},
             ["spec.model", "exactly one of uri, from, init must be set"],
         ),
-        ({"model": {"uri": "ftp://models/base"}}, ["uri must start with hf://, s3://, gs://, pvc:// or file://"]),
+        (
+            {"model": {"uri": "ftp://models/base"}},
+            ["uri must start with hf://, s3://, gs://, https://, http://, pvc://"],
+        ),
         ({"training": {"learningRate": 0}}, ["spec.training.learningRate", "greater than 0"]),
         ({"deepspeed": {"zeroStage": 4}}, ["spec.deepspeed.zeroStage", "less than or equal to 3"]),
         ({"method": "dpo"}, ["spec.method", "Unsupported value", '"pretrain"', '"sft"']),

@@ -127,7 +127,7 @@ def test_volumes_and_config_maps_are_found_below_the_folder_told(tmp_path: Path)
         ("configmap://kbqa/x.json", "dataset.uri is configmap://kbqa/x.json; the ConfigMap kbqa has no key x.json."),
         (
             "http://host/x.json",
-            "dataset.uri: 'http://host/x.json' is not an address",
+            "dataset.uri: 'http://host/x.json' says nothing of what lies there: set sha256 beside it",
         ),
         ("pvc://data/../../etc", "dataset.uri: 'pvc://data/../../etc' climbs out of its volume with '..'"),
     ],

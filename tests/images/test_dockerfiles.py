@@ -106,12 +106,18 @@ def test_every_package_has_the_version_that_was_tested(image: str) -> None:
     assert unpinned == []
 
 
-def test_what_is_pinned_for_the_quantizer_is_a_version_each_and_not_another_than_the_tested() -> None:
+@pytest.mark.parametrize(
+    ("image", "wanted_for"),
+    [("quantizer", {"llmcompressor", "compressed-tensors"}), ("trainer", {"mlflow-skinny"})],
+)
+def test_what_is_pinned_for_an_image_is_a_version_each_and_not_another_than_the_tested(
+    image: str, wanted_for: set[str]
+) -> None:
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
-    lines = (ROOT / "images" / "quantizer" / "requirements.txt").read_text().splitlines()
+    lines = (ROOT / "images" / image / "requirements.txt").read_text().splitlines()
     wanted = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in wanted)
-    assert {"llmcompressor", "compressed-tensors"} <= {line.split("==")[0] for line in wanted}
+    assert wanted_for <= {line.split("==")[0] for line in wanted}
     assert all(pins.get(name, version) == version for name, version in (line.split("==") for line in wanted))
 
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from alidade_crds.blocks import Compute, Credential, CredentialVariable
+from alidade_crds.contract import HOSTS_ENV
+from alidade_crds.hosts import HostPolicy
 from alidade_operator.config import CaBundle, GangScheduling, NodePool, OperatorConfig, Proxy
 from alidade_operator.resources.serving import deployment
 from tests.operator.builders import evaluation, job, observed, plan
@@ -51,6 +53,12 @@ def test_without_any_of_it_pods_are_as_they_were() -> None:
     assert "envFrom" not in spec["containers"][0]
     assert "serviceAccountName" not in spec
     assert not {name for name in environment(spec) if "proxy" in name.lower() or "CERT" in name}
+
+
+def test_pods_are_told_which_hosts_they_may_be_redirected_to() -> None:
+    assert HOSTS_ENV not in environment(pod_of(OperatorConfig())), "the strictest policy is theirs by default"
+    config = OperatorConfig(allowed_hosts=["10.1.0.0/16"])
+    assert HostPolicy.from_json(environment(pod_of(config))[HOSTS_ENV]) == config.hosts
 
 
 def test_a_variable_takes_its_key_and_no_other() -> None:

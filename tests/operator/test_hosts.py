@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alidade_crds.hosts import HostPolicy, entry_error, read_address
 from alidade_operator.config import ConfigError, OperatorConfig, read_config
-from alidade_operator.hosts import HostPolicy, entry_error, read_address
 from tests.operator.builders import CONFIG, condition, evaluation, observed, plan
 
 STRICT = HostPolicy()

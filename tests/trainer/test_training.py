@@ -246,6 +246,17 @@ def test_the_output_holds_model_digest_lineage_card_report_and_result(make_job: 
     assert not [path for path in run.output.iterdir() if path.name.endswith(".part")]
 
 
+@pytest.mark.parametrize("place", ["dataset", "dataset.validation"])
+def test_data_of_another_digest_than_was_named_is_not_trained_on(
+    make_job: MakeJob, run_job: RunJob, workplace: Path, place: str
+) -> None:
+    wrong = {"uri": f"file://{workplace}/heldout.jsonl", "sha256": "0" * 64}
+    failure = run_job(make_job({"dataset": wrong if place == "dataset" else {"validation": wrong}})).result.failure
+    assert failure is not None
+    assert (failure.reason, failure.retryable) == ("DigestMismatch", False)
+    assert failure.message.startswith(f"{place}.uri is file://{workplace}/heldout.jsonl; the file there has sha256")
+
+
 def test_a_finished_job_succeeds_again_at_once_with_the_same_result(make_job: MakeJob, run_job: RunJob) -> None:
     job = make_job({"training": {"maxSteps": 2}})
     first = run_job(job)

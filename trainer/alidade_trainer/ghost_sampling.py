@@ -66,7 +66,7 @@ def sample_last_answers(job: JobDocument, model_folder: Path, around: Surroundin
 def _prompts(job: JobDocument, model_folder: Path, around: Surroundings) -> list[GhostPrompt]:
     assert job.ghost_attention is not None
     tokenizer = load_tokenizer(model_folder, trust_remote_code=job.model.trust_remote_code)
-    source = OpenedSource(around.locations, job.dataset.uri, job.dataset.format)
+    source = OpenedSource(around.locations, job.dataset.address, job.dataset.format)
     template = resolve_template(tokenizer, job.dataset.template)
     return ghost_prompts(source, tokenizer, template, job.ghost_attention, seed=job.training.seed)
 

@@ -11,7 +11,7 @@ from alidade_crds.contract import JOB_VERSION, JobDocument
 MOST_ERRORS_SHOWN = 5
 
 # What may change between attempts of the same training: who asks for it, where it goes, how often it is saved.
-NOT_FINGERPRINTED = ("owner", "output", "checkpoint", "tracking", "peakTflops")
+NOT_FINGERPRINTED = ("owner", "output", "checkpoint", "tracking", "publish", "peakTflops")
 
 
 class JobError(ValueError):

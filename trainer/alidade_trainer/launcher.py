@@ -127,6 +127,9 @@ def training_environment(environ: Mapping[str, str], topology: Topology, run_fol
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # The next attempt asks again; this one holds GPUs.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
         # DeepSpeed says at every start which accelerator it did not find; failures are raised, not logged.
         "DS_LOG_LEVEL": "error",
         "TORCH_CPP_LOG_LEVEL": "ERROR",

@@ -63,25 +63,41 @@ def _run(
 
     locations = Locations.from_environment()
     output = locations.resolve_output(job.output)
-    finished = finished_result(output, job)
-    if finished is not None:
-        say(f"The model of this job is complete at {job.output}/model; nothing is left to do.")
-        progress.enter("finished")
-        return finished
-    progress.enter("loading")
-    from alidade_trainer.surroundings import Surroundings
-    from alidade_trainer.training import train  # seconds: torch, transformers, deepspeed
+    earlier = locations.uploaded_output(job.output) or output
+    result = finished_result(earlier, job)
+    if result is not None:
+        output = earlier
+        say(f"The model of this job is complete at {job.output}/model; nothing is left to train.")
+    else:
+        progress.enter("loading")
+        from alidade_trainer.surroundings import Surroundings
+        from alidade_trainer.training import train  # seconds: torch, transformers, deepspeed
 
-    around = Surroundings(
-        locations=locations,
-        output=output,
-        run_folder=run_folder,
-        progress=progress,
-        observe_step=server.observe_step if server else lambda _metrics: None,
-        stop=stop,
-        say=say,
-    )
-    return train(job, around)
+        around = Surroundings(
+            locations=locations,
+            output=output,
+            run_folder=run_folder,
+            progress=progress,
+            observe_step=server.observe_step if server else lambda _metrics: None,
+            stop=stop,
+            say=say,
+        )
+        result = train(job, around)
+    return _published(job, result, output, progress, say)
+
+
+def _published(
+    job: JobDocument, result: ResultDocument, output: Path, progress: Progress, say: Callable[[str], None]
+) -> ResultDocument:
+    """The result, once the first process has published the model, if the job asks for that and there is one."""
+    if job.publish is not None and result.model is not None and os.environ["RANK"] == "0":
+        from alidade_trainer.publishing.publish import publish_model
+
+        progress.enter("saving")
+        result = publish_model(job.publish, job, result, output=output, environ=os.environ, say=say)
+    if result.outcome == "succeeded":
+        progress.enter("finished")
+    return result
 
 
 def _start_server(progress: Progress, say: Callable[[str], None]) -> ProgressServer | None:

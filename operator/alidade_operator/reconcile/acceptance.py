@@ -354,7 +354,7 @@ def _pending(message: str) -> Refusal:
 def model_of(spec_model: Model, source: SourceView | None) -> tuple[str | None, str | None]:
     """Address and expected digest of the model that training starts from; (None, None) for one from scratch."""
     if spec_model.from_ is None:
-        return spec_model.uri, None
+        return spec_model.address, None
     assert source is not None, "a named source is always observed"
     assert source.model is not None, "checked before the launch"
     return source.model.uri, source.model.digest

@@ -61,6 +61,7 @@ def alignment_spec(
         deepspeed=spec.deepspeed,
         compute=spec.compute,
         checkpoint=spec.checkpoint,
+        publish=spec.publish,
         output=Output(uri=output) if output is not None else spec.output,
         suspend=spec.suspend,
         backoff_limit=spec.backoff_limit,
@@ -103,7 +104,8 @@ def alignment_job(run: AlignmentRun, stages: Stages, seen: RunObserved, config: 
     assert start is not None, "a model without a resource is one by address"
     rewards = {name: stage.model or _uri_of(spec, name) for name, stage in stages.rewards.items()}
     inputs = _pinned_inputs(run) or _inputs(run, stages, seen)
-    output = f"{spec.output.uri.rstrip('/')}/{inputs}" if spec.output is not None else None
+    place = _place(run, inputs, stages, seen)
+    output = f"{spec.output.uri.rstrip('/')}/{place}" if spec.output is not None else None
     return TrainingJob(
         kind=ALIGNMENT_RUN,
         namespace=run.namespace,
@@ -112,7 +114,7 @@ def alignment_job(run: AlignmentRun, stages: Stages, seen: RunObserved, config: 
         generation=run.generation,
         terminating=run.terminating,
         spec=alignment_spec(
-            spec, model=start, rewards=rewards, output=output or stage_output(run, config, f"{ALIGN}-{inputs}")
+            spec, model=start, rewards=rewards, output=output or stage_output(run, config, f"{ALIGN}-{place}")
         ),
         spec_error="",
         status=status_of_job(run.status, inputs, seconds_before=stages.active_seconds, is_changed=run.is_changed),
@@ -129,7 +131,7 @@ def with_acceptance(job: TrainingJob, conditions: Iterable[Condition]) -> Traini
 
 
 def _uri_of(spec: AlignmentRunSpec, reward: str) -> str | None:
-    return next((one.model.uri for one in spec.reward_models if one.name == reward and one.model is not None), None)
+    return next((one.model.address for one in spec.reward_models if one.name == reward and one.model is not None), None)
 
 
 def inputs_of(job: TrainingJob) -> str:
@@ -153,6 +155,15 @@ def _pinned_inputs(run: AlignmentRun) -> str | None:
     if not run.is_begun:
         return None
     return next((stage.inputs for stage in run.status.stages if stage.kind == KIND and stage.inputs), None)
+
+
+def _place(run: AlignmentRun, inputs: str, stages: Stages, seen: RunObserved) -> str:
+    """What the output's folder is named after: the inputs without `publish`, so that a job that is to publish elsewhere
+    finds the model and does not train again."""
+    assert run.spec is not None, "an unreadable spec does not get here"
+    if run.spec.publish is None:
+        return inputs
+    return _inputs(replace(run, spec=run.spec.model_copy(update={"publish": None})), stages, seen)
 
 
 def _inputs(run: AlignmentRun, stages: Stages, seen: RunObserved) -> str:

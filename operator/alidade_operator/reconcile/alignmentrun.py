@@ -246,6 +246,7 @@ _FIELDS_OF_JOB = (
     "active_seconds",
     "job_ref",
     "report_uri",
+    "published",
 )
 
 

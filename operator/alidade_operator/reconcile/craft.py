@@ -111,6 +111,7 @@ class Training:
             deepspeed=spec.deepspeed,
             checkpoint=spec.checkpoint,
             tracking=spec.tracking,
+            publish=spec.publish,
             output=spec.output.uri if spec.output is not None else default_output(job, launch.config),
             peak_tflops=launch.pool.peak_tflops if spec.compute.gpus_per_worker else None,
             **particulars(spec),
@@ -135,8 +136,10 @@ class Training:
     def take(self, draft: Draft, result: ResultDocument, spec: JobBlocks | None) -> str:  # noqa: ARG002
         """As `Craft.take`."""
         assert result.model is not None, "asked before by has_result"
-        draft.state(model=result.model, metrics=progress.readable(result.metrics))
+        draft.state(model=result.model, metrics=progress.readable(result.metrics), published=result.published)
         message = f"The model is at {result.model.uri} ({result.model.digest})."
+        if result.published is not None:
+            message += f" {result.published.sentence()}"
         return f"{result.stopped.message} {message}" if result.stopped is not None else message
 
     def shown(self, progress: Progress) -> dict[str, Any]:  # noqa: ARG002

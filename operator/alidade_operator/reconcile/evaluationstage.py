@@ -23,7 +23,7 @@ def leak_check_of(spec: AlignmentRunSpec) -> LeakCheck:
     check = spec.evaluation.template.leak_check or LeakCheck()
     if check.training_data:
         return check
-    uris = [uri for dataset in _trained_on(spec) for uri in (dataset.uri, *(part.uri for part in dataset.mix))]
+    uris = [uri for dataset in _trained_on(spec) for uri in (dataset.address, *(part.address for part in dataset.mix))]
     return check.model_copy(update={"training_data": list(dict.fromkeys(uris))[:MOST_TRAINING_DATA]})
 
 

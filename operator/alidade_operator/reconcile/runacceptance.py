@@ -57,7 +57,7 @@ def parts_of(spec: AlignmentRunSpec) -> Iterator[tuple[TrainingJobSpec, str, Kin
 
 def _job_spec(spec: AlignmentRunSpec) -> AlignmentJobSpec:
     """The alignment job with its models left open."""
-    rewards = {one.name: one.model.uri for one in spec.reward_models if one.model is not None}
+    rewards = {one.name: one.model.address for one in spec.reward_models if one.model is not None}
     return alignment_spec(spec, model=spec.sft.model or Model(), rewards=rewards, output=None)
 
 
@@ -76,7 +76,7 @@ def _objections(run: AlignmentRun, seen: RunObserved, config: OperatorConfig) ->
         if kind is not ALIGNMENT_RUN:
             yield _lifetime(spec, field)
         # The model of a template is looked at when the stage is made; here it would only be waited for.
-        part = spec.model_copy(update={"model": Model(uri=spec.model.uri)})
+        part = spec.model_copy(update={"model": Model(uri=spec.model.uri, sha256=spec.model.sha256)})
         yield acceptance.refusal(Candidate(_job(run, kind, stage), part, seen.place, config, field))
 
 

@@ -156,7 +156,7 @@ def _scaling_words(conditions: list[dict[str, Any]]) -> str:
 def model_address(spec: ModelServeSpec, source: SourceView | None) -> tuple[str | None, str | None]:
     """Address and digest of the model that the spec names; (None, None) while its resource has none."""
     if spec.model.from_ is None:
-        return spec.model.uri, None
+        return spec.model.address, None
     if source is None or not source.succeeded or source.model is None:
         return None, None
     return source.model.uri, source.model.digest

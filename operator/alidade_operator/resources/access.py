@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alidade_crds.blocks import Compute, Credential
+from alidade_crds.contract import HOSTS_ENV
 from alidade_operator.config import CaBundle, NodePool, OperatorConfig, Proxy
 
 CREDENTIALS_FOLDER = "/etc/alidade/credentials"
@@ -43,6 +44,8 @@ def access(compute: Compute, pool: NodePool, config: OperatorConfig) -> Access:
     found = Access()
     if config.proxy is not None:
         found.environment.extend(_proxies(config.proxy))
+    if config.hosts != OperatorConfig().hosts:
+        found.environment.append({"name": HOSTS_ENV, "value": config.hosts.to_json()})
     if config.ca_bundle is not None:
         _trust(config.ca_bundle, found)
     for number, credential in enumerate(credentials):

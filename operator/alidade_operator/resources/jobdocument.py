@@ -8,6 +8,7 @@ from alidade_operator.api import CONFIG_MAP, JsonObject
 from alidade_operator.config import OperatorConfig
 from alidade_operator.jobspecs import dataset_uris
 from alidade_operator.resources.labels import child_labels, owner_reference
+from alidade_operator.resources.publishing import credentials
 from alidade_operator.resources.trainingpod import JOB_KEY, Mounts
 
 Document = JobDocument | EvaluationDocument | QuantizationDocument
@@ -43,6 +44,7 @@ def document_mounts(document: Document, name: str, config: OperatorConfig) -> Mo
         claims=tuple(sorted({*_roots(locations, "pvc"), *([cache] if cache is not None else [])})),
         config_maps=_roots(locations, "configmap"),
         cache=cache,
+        environment=credentials(document.publish) if isinstance(document, JobDocument) else (),
     )
 
 

@@ -43,6 +43,8 @@ class Mounts:
     config_maps: tuple[str, ...] = ()
     cache: str | None = None
     """The claim, of those, that keeps what is fetched from elsewhere."""
+    environment: tuple[dict[str, Any], ...] = ()
+    """Variables of the container with which it is let in elsewhere."""
 
 
 def pod_spec(
@@ -160,6 +162,7 @@ def _environment(pool: NodePool, mounts: Mounts) -> list[dict[str, Any]]:
         "USER": "alidade",
     }
     environment: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in told.items()]
+    environment += mounts.environment
     environment.append({"name": contract.POD_IP_ENV, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
     # The pool's come last and win: they are the administrator's word about their nodes.
     replaced = {item.get("name") for item in pool.env}

@@ -87,12 +87,12 @@ def prepare_prompts(
         )
     template = resolve_template(tokenizer, data.template)
     reader = _Reader(locations, tokenizer, template, longest, room)
-    prompts, report = reader.read(data.uri, data)
+    prompts, report = reader.read(data.address, data)
     refuse_nothing(report)
     reports, warnings = [report], []
     held_out: list[AskedPrompt] = []
-    if data.validation is not None and data.validation.uri is not None:
-        held_out, checked = reader.read(data.validation.uri, data, field="dataset.validation.uri")
+    if data.validation is not None and data.validation.address is not None:
+        held_out, checked = reader.read(data.validation.address, data, field="dataset.validation.uri")
         refuse_nothing(checked, field="dataset.validation.uri")
         reports.append(checked)
         both = len({one.key for one in held_out} & {one.key for one in prompts})

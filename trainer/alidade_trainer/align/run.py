@@ -162,7 +162,7 @@ class AlignmentRun:
     def _note_preferences(self, index: int, digest: str | None) -> None:
         step = self._alignment.steps[index].dpo
         if step is not None and digest is not None:
-            self._preferences[index] = {"uri": step.dataset.uri, "digest": digest}
+            self._preferences[index] = {"uri": step.dataset.address, "digest": digest}
 
     def _export(self, state: StepState, start: StartingPoint, folder: Path, metrics: dict[str, float]) -> Export:
         return Export(

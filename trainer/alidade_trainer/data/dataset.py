@@ -109,11 +109,11 @@ def prepare(
         packing = False
     template = resolve_template(tokenizer, data.template)
     rules = Rules(stage, max_length, template)
-    main = tokenise(OpenedSource(locations, data.uri, data.format), tokenizer, rules, sampled)
+    main = tokenise(OpenedSource(locations, data.address, data.format), tokenizer, rules, sampled)
     refuse_nothing(main.report)
     mixed = [
         tokenise(
-            OpenedSource(locations, mix.uri, mix.format, field=f"dataset.mix[{number}].uri", mixed=True),
+            OpenedSource(locations, mix.address, mix.format, field=f"dataset.mix[{number}].uri", mixed=True),
             tokenizer,
             rules,
         )
@@ -146,7 +146,7 @@ def prepare(
 
 def training_texts(job: JobDocument, locations: Locations) -> Iterator[str]:
     """Every text of the job's dataset, in order: what a tokenizer for a new model is trained on."""
-    for example, _ in OpenedSource(locations, job.dataset.uri, job.dataset.format).examples():
+    for example, _ in OpenedSource(locations, job.dataset.address, job.dataset.format).examples():
         if isinstance(example, Text):
             yield example.text
         elif isinstance(example, Conversation | Prompt):
@@ -159,10 +159,10 @@ def training_texts(job: JobDocument, locations: Locations) -> Iterator[str]:
 def _held_out_source(
     data: Dataset, tokenizer: PreTrainedTokenizerBase, locations: Locations, rules: Rules
 ) -> TokenisedSource | None:
-    if data.validation is None or data.validation.uri is None:
+    if data.validation is None or data.validation.address is None:
         return None
     field = "dataset.validation.uri"
-    source = tokenise(OpenedSource(locations, data.validation.uri, data.format, field=field), tokenizer, rules)
+    source = tokenise(OpenedSource(locations, data.validation.address, data.format, field=field), tokenizer, rules)
     refuse_nothing(source.report, field=field)
     return source
 

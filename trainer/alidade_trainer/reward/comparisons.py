@@ -130,12 +130,12 @@ def prepare_comparisons(
         )
     template = resolve_template(tokenizer, data.template)
     reader = _Reader(locations, tokenizer, template, max_length)
-    main, report = reader.read(data.uri, data)
+    main, report = reader.read(data.address, data)
     refuse_nothing(report)
     reports = [report]
     train, held_out = _split(job, main)
-    if data.validation is not None and data.validation.uri is not None:
-        held_out, checked = reader.read(data.validation.uri, data, field="dataset.validation.uri")
+    if data.validation is not None and data.validation.address is not None:
+        held_out, checked = reader.read(data.validation.address, data, field="dataset.validation.uri")
         refuse_nothing(checked, field="dataset.validation.uri")
         seen = {comparison.key for comparison in main}
         both = sum(comparison.key in seen for comparison in held_out)
@@ -143,7 +143,7 @@ def prepare_comparisons(
             warnings.append(f"{both} of {len(held_out)} held-out prompts are also in the training data.")
         reports.append(checked)
     for number, mix in enumerate(data.mix, 1):
-        mixed, checked = reader.read(mix.uri, data, field=f"dataset.mix[{number - 1}].uri")
+        mixed, checked = reader.read(mix.address, data, field=f"dataset.mix[{number - 1}].uri")
         drawn = draw_samples(len(mixed), round(mix.weight * len(main)), job.training.seed, number)
         train = [*train, *(mixed[place] for place in drawn)]
         reports.append(checked)

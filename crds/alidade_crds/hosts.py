@@ -2,10 +2,11 @@
 
 Judged is what is written, without asking the DNS: an address in any notation, and names by their patterns. A public
 name that resolves to a private address is not caught, nor one that resolves to another address by the time it is asked
-(DNS rebinding), nor a redirection, nor `SERVICE.NAMESPACE` of a namespace that is not among those known here. What
+(DNS rebinding), nor `SERVICE.NAMESPACE` of a namespace that is not among those known here. What
 holds against these is a NetworkPolicy for the pods' outgoing traffic.
 """
 
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -72,6 +73,16 @@ class HostPolicy:
         if "@" in authority:
             return Objection("", "has a user name before its host, which belongs into a Secret", "reserved")
         return self._judged(authority)
+
+    def to_json(self) -> str:
+        """The policy for programs in pods, which meet hosts of their own: those that they are redirected to."""
+        return json.dumps([self.allow_private, list(self.allowed), sorted(self.namespaces)])
+
+    @classmethod
+    def from_json(cls, text: str) -> "HostPolicy":
+        """The policy that `to_json` wrote."""
+        allow_private, allowed, namespaces = json.loads(text)
+        return cls(allow_private, tuple(allowed), frozenset(namespaces))
 
     def _judged(self, authority: str) -> Objection | None:
         host = _host(authority)
