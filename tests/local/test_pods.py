@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster_fixtures import RunningCluster, wait_until
+from tests.cluster_fixtures import GPUS, RunningCluster, wait_until
 from tests.local.workloads import (
     SLEEP,
     apply,
@@ -344,8 +344,37 @@ def test_a_pod_ends_when_its_deadline_passes(cluster: RunningCluster) -> None:
     assert wait_for_phase(cluster, "late-pod", "Failed")["reason"] == "DeadlineExceeded"
 
 
+def test_gpus_go_to_those_who_ask_and_to_one_at_a_time(cluster: RunningCluster) -> None:
+    show = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    one = {"limits": {"nvidia.com/gpu": "1"}}
+    holds = [container(f"{show}; import time; time.sleep(600)", resources=one)]
+    apply(
+        cluster, pod("holds-a", *holds, grace_s=1), pod("holds-b", *holds, grace_s=1), pod("has-none", container(show))
+    )
+    wait_for_phase(cluster, "has-none", "Succeeded")
+    assert cluster.kubectl("logs", "has-none") == "\n"
+    seen = {
+        wait_until(
+            lambda name=name: (
+                cluster.kubectl("logs", name, check=False).strip().endswith(("aaaa", "bbbb"))
+                and cluster.kubectl("logs", name)
+            ),
+            f"{name} shows its GPU",
+        )
+        for name in ("holds-a", "holds-b")
+    }
+    assert seen == {f"{uuid}\n" for uuid in GPUS}
+    apply(cluster, pod("waits-for-gpu", container(show, resources=one)))
+    wait_until(lambda: conditions(cluster, "pod", "waits-for-gpu").get("PodScheduled") == "False", "none is left")
+    cluster.kubectl("delete", "pod", "holds-a", "holds-b")
+    wait_for_phase(cluster, "waits-for-gpu", "Succeeded")
+    assert cluster.kubectl("logs", "waits-for-gpu").strip() in GPUS
+    labels = json.loads(cluster.kubectl("get", "node", "local", "-o", "json"))["metadata"]["labels"]
+    assert labels["nvidia.com/gpu.product"] == "NVIDIA-A100-SXM4-80GB"
+
+
 def test_a_pod_that_fits_nowhere_waits_and_says_why(cluster: RunningCluster) -> None:
-    greedy = container("pass", resources={"limits": {"nvidia.com/gpu": "1"}})
+    greedy = container("pass", resources={"limits": {"nvidia.com/gpu": "3"}})
     apply(cluster, pod("greedy", greedy))
     wait_until(lambda: conditions(cluster, "pod", "greedy").get("PodScheduled") == "False", "it is unschedulable")
     [condition] = status(cluster, "pod", "greedy")["conditions"]

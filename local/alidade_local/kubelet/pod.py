@@ -78,7 +78,8 @@ class PodRunner:
         self._init = [self._runner(container, init=True) for container in pod["spec"].get("initContainers") or []]
         self._main = [self._runner(container, init=False) for container in pod["spec"]["containers"]]
         self._stop: asyncio.Future[_Stop] = asyncio.get_running_loop().create_future()
-        self._failure: tuple[str, str] | None = None
+        refusal = node.gpus.take(pod, self.uid)
+        self._failure = ("UnexpectedAdmissionError", refusal) if refusal else None
         self._changed = asyncio.Event()
         self._written: Object | None = None
         self._mount_problem = ""
@@ -108,7 +109,8 @@ class PodRunner:
     async def _run(self) -> None:
         writer = asyncio.create_task(self._write_changes())
         try:
-            await self._live_until_stopped()
+            if self._failure is None:
+                await self._live_until_stopped()
         except Exception:
             # A mistake of ours must end this pod visibly and leave the others alone.
             log.exception("pod %s", key_of(self.pod))
@@ -119,6 +121,7 @@ class PodRunner:
         self._changed.set()
         await writer
         self._node.addresses.release(self.uid)
+        self._node.gpus.release(self.uid)
         await self._write_last()
 
     async def _live_until_stopped(self) -> None:
@@ -256,6 +259,7 @@ class PodRunner:
         variables = build_environment(
             self.pod, container, facts=self._facts(), data=self._node.referenced_data(self.pod), base=base
         )
+        variables |= self._node.gpus.environment(self.pod, container, self.uid)
         make_root(container, root, self._folder / "volumes", variables)
         paths = PathMap(root, mount_paths(container))
         names, namespace = self._node.names(self.pod, self._address), namespace_of(self.pod)
@@ -283,7 +287,12 @@ class PodRunner:
         )
 
     def _facts(self) -> PodFacts:
-        return PodFacts(pod_ip=self._address, host_ip=HOST_IP, node_name=NODE_NAME, allocatable=node_capacity())
+        return PodFacts(
+            pod_ip=self._address,
+            host_ip=HOST_IP,
+            node_name=NODE_NAME,
+            allocatable=node_capacity(self._node.settings.gpus),
+        )
 
     @property
     def _grace_s(self) -> float:
