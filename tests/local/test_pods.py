@@ -199,6 +199,18 @@ def test_a_crashing_container_is_restarted_with_pauses_and_its_previous_log_stay
     cluster.kubectl("delete", "pod", "crashes")
 
 
+def test_a_container_that_exceeds_its_memory_is_killed_as_out_of_memory(cluster: RunningCluster) -> None:
+    # What is too much is a child's, outside of the main process' session.
+    child = "import time; held = bytearray(200 << 20); time.sleep(600)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{child}'], start_new_session=True)"
+    main = container(code, resources={"limits": {"memory": "100Mi"}})
+    apply(cluster, pod("hungry", main))
+    found = terminated(wait_for_phase(cluster, "hungry", "Failed"))
+    assert (found["reason"], found["exitCode"]) == ("OOMKilled", 137)
+    uid = (get(cluster, "pod", "hungry") or {})["metadata"]["uid"]
+    assert processes(cluster, uid) == []
+
+
 def test_on_failure_a_container_is_restarted_until_it_succeeds(cluster: RunningCluster) -> None:
     code = (
         "import pathlib, os, sys; p = pathlib.Path(os.environ['STATE']) / 'n';"

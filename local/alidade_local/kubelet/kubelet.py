@@ -54,7 +54,7 @@ class Kubelet:
 
     async def run(self) -> None:
         """Register the node and run pods, until cancelled; `stop` ends the pods."""
-        recorder = asyncio.create_task(self._node.events.run())
+        helpers = [asyncio.create_task(work) for work in (self._node.events.run(), self._node.memory.run())]
         try:
             await self._register()
             await self._node.pods.synced.wait()
@@ -63,7 +63,8 @@ class Kubelet:
             self._node.pods.listen(self._on_pod)
             await asyncio.Event().wait()
         finally:
-            recorder.cancel()
+            for helper in helpers:
+                helper.cancel()
 
     async def stop(self) -> None:
         """End all pods with their grace periods, as a node does that shuts down, and write their last status.

@@ -15,6 +15,7 @@ from alidade_local.informer import Informer, Informers
 from alidade_local.kubelet.addresses import AddressPool
 from alidade_local.kubelet.environment import ReferencedData, references_of
 from alidade_local.kubelet.gpus import GPU_RESOURCE, Gpu, GpuPool, gpu_labels
+from alidade_local.kubelet.memory import CHECK_INTERVAL_S, MemoryWatch
 from alidade_local.kubelet.names import ServiceNames
 from alidade_local.kubelet.settings import KubeletSettings
 from alidade_local.loopback import ClusterNetwork
@@ -30,6 +31,10 @@ INHERITED_VARIABLES = (
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "HF_ENDPOINT", "OMP_NUM_THREADS",
 )  # fmt: skip
 MAX_PODS = 250
+READY_MESSAGE = (
+    f"the process kubelet is running; limits of memory are looked after every {CHECK_INTERVAL_S:g} s, "
+    "limits of processor time are not enforced"
+)
 
 
 class Node:
@@ -41,6 +46,7 @@ class Node:
         self.events = EventRecorder(client, "kubelet")
         self.addresses = AddressPool(ClusterNetwork.of(settings.data_dir))
         self.gpus = GpuPool(settings.gpus)
+        self.memory = MemoryWatch()
         self.pods = informers.of(PODS)
         self._services = informers.of(SERVICES)
         self._claims = informers.of(CLAIMS)
@@ -135,7 +141,7 @@ def node_status(capacity: Mapping[str, str]) -> Object:
         "type": "Ready",
         "status": "True",
         "reason": "KubeletReady",
-        "message": "the process kubelet is running",
+        "message": READY_MESSAGE,
         "lastHeartbeatTime": now,
         "lastTransitionTime": now,
     }

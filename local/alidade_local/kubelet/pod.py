@@ -25,7 +25,7 @@ from alidade_local.kubelet.node import HOST_IP, NODE_NAME, Node, node_capacity
 from alidade_local.kubelet.paths import PathMap
 from alidade_local.kubelet.probes import ProbeTarget
 from alidade_local.kubelet.processes import MARKER
-from alidade_local.kubelet.records import ContainerRecord, Terminated, Waiting, record_after_restart
+from alidade_local.kubelet.records import ContainerRecord, Running, Terminated, Waiting, record_after_restart
 from alidade_local.kubelet.status import PodState, pod_status
 from alidade_local.kubelet.volumes import (
     VolumeSources,
@@ -80,6 +80,7 @@ class PodRunner:
         self._stop: asyncio.Future[_Stop] = asyncio.get_running_loop().create_future()
         refusal = node.gpus.take(pod, self.uid)
         self._failure = ("UnexpectedAdmissionError", refusal) if refusal else None
+        self._ending: tuple[str, str] | None = None
         self._changed = asyncio.Event()
         self._written: Object | None = None
         self._mount_problem = ""
@@ -139,6 +140,7 @@ class PodRunner:
             message = "Pod was active on the node longer than the specified deadline"
             stop = _Stop(self._grace_s, ("DeadlineExceeded", message))
             self._emit(warning("DeadlineExceeded", message))
+        self._ending = stop.failure
         await self._stop_containers(stop.grace_s, before=life)
         self._failure = stop.failure
 
@@ -246,6 +248,7 @@ class PodRunner:
             grace_period_s=self._grace_s,
             prepare=self._prepare,
             wait_for_change=self._node.wait_for_change,
+            memory=self._node.memory,
             emit=self._emit,
             changed=self._mark_changed,
         )
@@ -309,14 +312,17 @@ class PodRunner:
 
     def _status(self) -> Object:
         sidecars = frozenset(runner.name for runner in self._init if _is_sidecar(runner.container))
+        init, main = _records(self._init), _records(self._main)
+        is_running = any(isinstance(record.state, Running) for record in [*init, *main])
         state = PodState(
-            init_containers=_records(self._init),
-            containers=_records(self._main),
+            init_containers=init,
+            containers=main,
             pod_ip=self._address,
             host_ip=HOST_IP,
             started_at=self._started_at,
             sidecars=sidecars,
-            ended=self._failure,
+            # The last of its containers to end must not show a pod that failed for no reason.
+            ended=self._failure or (None if is_running else self._ending),
         )
         return pod_status(self.pod, state, datetime.now(UTC))
 
