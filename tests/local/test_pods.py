@@ -211,6 +211,19 @@ def test_a_container_that_exceeds_its_memory_is_killed_as_out_of_memory(cluster:
     assert processes(cluster, uid) == []
 
 
+def test_a_pod_whose_scratch_volume_grows_too_large_is_evicted(cluster: RunningCluster) -> None:
+    code = "import os, time; open(os.environ['S'] + '/x', 'wb').write(b'x' * (3 << 20)); time.sleep(600)"
+    main = container(code, env=[{"name": "S", "value": "/s"}], volumeMounts=[{"name": "s", "mountPath": "/s"}])
+    volumes = [{"name": "s", "emptyDir": {"sizeLimit": "2Mi"}}]
+    apply(cluster, pod("spills", main, policy="Always", volumes=volumes))
+    found = wait_for_phase(cluster, "spills", "Failed")
+    assert (found["reason"], found["message"]) == (
+        "Evicted",
+        'Usage of EmptyDir volume "s" exceeds the limit "2Mi". ',
+    )
+    assert terminated(found)["exitCode"] == 137
+
+
 def test_on_failure_a_container_is_restarted_until_it_succeeds(cluster: RunningCluster) -> None:
     code = (
         "import pathlib, os, sys; p = pathlib.Path(os.environ['STATE']) / 'n';"

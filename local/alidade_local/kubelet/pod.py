@@ -21,6 +21,7 @@ from alidade_local.kubelet.environment import (
     build_environment,
     expand,
 )
+from alidade_local.kubelet.eviction import size_limits, until_exceeded
 from alidade_local.kubelet.node import HOST_IP, NODE_NAME, Node, node_capacity
 from alidade_local.kubelet.paths import PathMap
 from alidade_local.kubelet.probes import ProbeTarget
@@ -158,7 +159,7 @@ class PodRunner:
         """Everything up to the end of the last container."""
         self._changed.set()
         made_of = await self._make_volumes()
-        keeper = asyncio.create_task(self._keep_volumes(made_of), name=f"volumes of pod {key_of(self.pod)}")
+        keepers = [asyncio.create_task(work) for work in (self._keep_volumes(made_of), self._limit_volumes())]
         try:
             policy = self.pod["spec"].get("restartPolicy") or "Always"
             for runner in self._init:
@@ -166,7 +167,8 @@ class PodRunner:
                     return
             await _finished([runner.start(policy) for runner in self._main])
         finally:
-            keeper.cancel()
+            for keeper in keepers:
+                keeper.cancel()
 
     async def _initialise(self, runner: ContainerRunner, policy: str) -> bool:
         """Run an init container to its success, or start a sidecar; False when the pod failed with it."""
@@ -204,6 +206,14 @@ class PodRunner:
             if made_of != (made_of := self._made_of()):
                 self._update_volumes()
             await self._node.wait_for_change()
+
+    async def _limit_volumes(self) -> None:
+        """Evict the pod when one of its volumes has grown too large."""
+        limits = size_limits(self.pod)
+        if limits:
+            message = await until_exceeded(limits, self._folder / "volumes")
+            self._emit(warning("Evicted", message))
+            self.stop(0, failure=("Evicted", message))
 
     def _update_volumes(self) -> None:
         try:

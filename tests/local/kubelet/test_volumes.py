@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from alidade_local.kubelet.environment import MissingReferenceError, PodFacts, ReferencedData
+from alidade_local.kubelet.eviction import bytes_in, size_limits
 from alidade_local.kubelet.volumes import (
     VolumeSources,
     make_root,
@@ -143,3 +144,26 @@ def test_a_volume_whose_object_is_gone_stays_and_the_others_are_updated(tmp_path
         update_volumes(pod, tmp_path, replace(sources, data=changed))
     assert files(tmp_path / "v") == {"key": b"x"}
     assert files(tmp_path / "w") == {"a": b"3"}
+
+
+def test_what_files_take_counts_and_what_links_lead_to_does_not(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "large").write_bytes(b"x" * (4 << 20))
+    folder = tmp_path / "volume"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "file").write_bytes(b"x" * (1 << 20))
+    (folder / "link").symlink_to(elsewhere)
+    (folder / "to-file").symlink_to(elsewhere / "large")
+    assert 1 << 20 <= bytes_in(folder) < 2 << 20
+    assert bytes_in(tmp_path / "none") == 0
+
+
+def test_only_empty_dirs_with_a_limit_are_limited() -> None:
+    volumes = [
+        {"name": "a", "emptyDir": {"sizeLimit": "1Gi"}},
+        {"name": "b", "emptyDir": {}},
+        {"name": "c", "configMap": {"name": "x"}},
+    ]
+    assert size_limits({"spec": {"volumes": volumes}}) == {"a": "1Gi"}
+    assert size_limits({"spec": {}}) == {}
