@@ -1,17 +1,23 @@
 """The cluster on this machine: what alidade-local does, as commands of `alidade`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from alidade_cli.errors import CommandFailed
 from alidade_cli.kube import Cluster
+from alidade_local.errors import ClusterError
 from alidade_local.main import main
 from alidade_local.paths import DEFAULT_NAME, ClusterPaths
 
-__all__ = ["DEFAULT_NAME", "connect", "down", "kubeconfig", "status", "up"]
+__all__ = ["DEFAULT_NAME", "connect", "kubeconfig", "run"]
 
 
-def kubeconfig(name: str) -> Path:
+def kubeconfig(name: str, data_dir: Path | None = None) -> Path:
     """The kubeconfig of a local cluster, whether it runs or not."""
-    return ClusterPaths.named(name).kubeconfig
+    try:
+        return (ClusterPaths(data_dir.absolute()) if data_dir else ClusterPaths.named(name)).kubeconfig
+    except ClusterError as error:
+        raise CommandFailed(str(error)) from error
 
 
 def connect(namespace: str | None) -> Cluster:
@@ -19,17 +25,6 @@ def connect(namespace: str | None) -> Cluster:
     return Cluster.connect(namespace, fallback=kubeconfig(DEFAULT_NAME))
 
 
-def up(name: str, *, port: int, operator: bool, foreground: bool) -> int:
-    """Starts a cluster and says how to reach it; in the foreground, returns when it is stopped."""
-    flags = (["--foreground"] if foreground else []) + ([] if operator else ["--no-operator"])
-    return main(["up", "--name", name, "--port", str(port), *flags])
-
-
-def down(name: str, *, purge: bool) -> int:
-    """Stops a cluster and says what is left of it."""
-    return main(["down", "--name", name, *(["--purge"] if purge else [])])
-
-
-def status(name: str, output: str) -> int:
-    """Prints how a cluster is doing; 0 when its API answers, else 1."""
-    return main(["status", "--name", name, "--output", output])
+def run(command: str, name: str, data_dir: Path | None, flags: Sequence[str] = ()) -> int:
+    """Runs up, down or status of alidade-local with further flags; returns its exit code."""
+    return main([command, "--name", name, *(["--data-dir", str(data_dir)] if data_dir else []), *flags])

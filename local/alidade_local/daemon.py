@@ -48,15 +48,8 @@ def require_linux() -> None:
 @contextmanager
 def _locked(paths: ClusterPaths) -> Iterator[None]:
     """Hold the cluster's lock; raises ClusterError when another process has it."""
-    try:
-        paths.create()
-        lock = paths.lock.open("w")
-    except OSError as error:
-        raise ClusterError(
-            f"{paths.data_dir} cannot be written ({error.strerror}); "
-            "set ALIDADE_HOME to a folder that can, or change its permissions"
-        ) from error
-    with lock:
+    paths.create()
+    with paths.lock.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
