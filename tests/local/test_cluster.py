@@ -80,6 +80,23 @@ def test_of_two_starts_at_once_one_starts_and_the_other_waits_for_it(tmp_path: P
         local_cluster.down(data_dir=tmp_path / "c")
 
 
+def test_in_the_foreground_it_logs_and_stops_on_ctrl_c(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--foreground", "--no-operator", "--port", str(port), "--data-dir", str(tmp_path / "c")]
+    command = [sys.executable, "-m", "alidade_local.main", "up", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: local_cluster.status(data_dir=tmp_path / "c").api_ready, "it answers")
+        assert local_cluster.status(data_dir=tmp_path / "c").server == f"https://127.0.0.1:{port}"
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 0
+    assert "the cluster is up" in said
+    assert "the cluster is down" in said
+    assert not local_cluster.status(data_dir=tmp_path / "c").running
+
+
 def test_a_second_daemon_in_the_same_folder_is_refused(cluster: RunningCluster) -> None:
     with pytest.raises(ClusterError, match="already running"):
         local_cluster.run_in_foreground(local_cluster.DaemonSettings(cluster.data_dir, operator=False))

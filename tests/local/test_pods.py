@@ -389,7 +389,9 @@ def test_gpus_go_to_those_who_ask_and_to_one_at_a_time(cluster: RunningCluster) 
         for name in ("holds-a", "holds-b")
     }
     assert seen == {f"{uuid}\n" for uuid in GPUS}
-    apply(cluster, pod("waits-for-gpu", container(show, resources=one)))
+    past_the_scheduler = pod("refused-gpu", container(show, resources=one), nodeName="local")
+    apply(cluster, pod("waits-for-gpu", container(show, resources=one)), past_the_scheduler)
+    assert wait_for_phase(cluster, "refused-gpu", "Failed")["reason"] == "UnexpectedAdmissionError"
     wait_until(lambda: conditions(cluster, "pod", "waits-for-gpu").get("PodScheduled") == "False", "none is left")
     cluster.kubectl("delete", "pod", "holds-a", "holds-b")
     wait_for_phase(cluster, "waits-for-gpu", "Succeeded")

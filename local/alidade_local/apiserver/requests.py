@@ -77,7 +77,6 @@ def json_response(
         content_type = "application/yaml"
     response = web.Response(body=data if len(data) <= _PIECE else _pieces(data), status=status, headers=headers)
     response.headers["Content-Type"] = content_type
-    response.headers["Content-Length"] = str(len(data))
     return response
 
 
