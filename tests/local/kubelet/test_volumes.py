@@ -67,6 +67,37 @@ def test_items_choose_keys_paths_and_modes(tmp_path: Path, sources: VolumeSource
     assert (found / "sub/name").stat().st_mode & 0o777 == 0o400
 
 
+def test_files_have_the_volumes_mode_where_they_name_none(tmp_path: Path, sources: VolumeSources) -> None:
+    items = [{"key": "a", "path": "a"}, {"key": "b", "path": "b", "mode": 0o440}]
+    found = make(tmp_path, sources, {"name": "v", "configMap": {"name": "c", "items": items, "defaultMode": 0o400}})
+    assert [(found / name).stat().st_mode & 0o777 for name in ("a", "b")] == [0o400, 0o440]
+
+
+def test_one_file_of_a_config_map_can_be_mounted_and_follows_it(tmp_path: Path, sources: VolumeSources) -> None:
+    volume = {"name": "v", "configMap": {"name": "c"}}
+    mounted = make(tmp_path, sources, volume, subPath="a")
+    assert mounted.read_text() == "1"
+    pod = {"metadata": {"name": "p", "namespace": "n"}, "spec": {"volumes": [volume]}}
+    changed = replace(sources, data=ReferencedData(config_maps={"c": {"data": {"a": "9"}}}))
+    update_volumes(pod, tmp_path / "pod" / "volumes", changed)
+    assert mounted.read_text() == "9"
+
+
+def test_the_downward_api_follows_the_pod_and_tells_resources(tmp_path: Path, sources: VolumeSources) -> None:
+    limit = {"containerName": "c", "resource": "limits.memory", "divisor": "1Mi"}
+    items = [
+        {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+        {"path": "limit", "resourceFieldRef": limit},
+    ]
+    container = {"name": "c", "resources": {"limits": {"memory": "3Mi"}}}
+    spec = {"volumes": [{"name": "v", "downwardAPI": {"items": items}}], "containers": [container]}
+    pod = {"metadata": {"name": "p", "namespace": "n", "labels": {"l": "v"}}, "spec": spec}
+    make_volumes(pod, tmp_path / "volumes", sources)
+    assert files(tmp_path / "volumes" / "v") == {"labels": b'l="v"', "limit": b"3"}
+    update_volumes(pod | {"metadata": {"name": "p", "labels": {"l": "w"}}}, tmp_path / "volumes", sources)
+    assert files(tmp_path / "volumes" / "v") == {"labels": b'l="w"', "limit": b"3"}
+
+
 def test_a_secret_is_decoded(tmp_path: Path, sources: VolumeSources) -> None:
     assert files(make(tmp_path, sources, {"name": "v", "secret": {"secretName": "s"}})) == {"key": b"x"}
 
