@@ -42,12 +42,12 @@ def job_planner(first_backoff_s: float = 10.0) -> Planner:
 def plan_job(job: Object, pods: Sequence[Object], now: datetime, *, first_backoff_s: float = 10.0) -> Plan:
     """What to create, delete and report for a Job whose pods are these."""
     work = _Work(job, list(pods), copy.deepcopy(job.get("status") or {}), now, Plan())
-    if is_deleting(job):
+    is_finished = is_condition_true(job, "Complete") or is_condition_true(job, "Failed")
+    if is_deleting(job) or is_finished:
         for pod in pods:
             release(work.plan, pod)
-        return work.plan
-    if is_condition_true(job, "Complete") or is_condition_true(job, "Failed"):
-        _plan_removal(work)
+        if is_finished and not is_deleting(job):
+            _plan_removal(work)
         return work.plan
     _count(work)
     if job["spec"].get("suspend"):
@@ -322,7 +322,8 @@ def _remaining_backoff(work: _Work, first_backoff_s: float) -> float:
 def _new_pods(work: _Work, count: int) -> list[Object]:
     if not work.is_indexed:
         return [build_pod(work.job, None) for _ in range(count)]
-    taken = {_index_of(pod) for pod in work.active} | _succeeded_indexes(work)
+    present = [*work.active, *(work.ending if work.replaces_only_failed else ())]
+    taken = {_index_of(pod) for pod in present} | _succeeded_indexes(work)
     free = [index for index in range(work.completions or 0) if index not in taken]
     return [build_pod(work.job, index) for index in free[:count]]
 

@@ -234,6 +234,21 @@ def test_an_indexed_job_runs_each_index_once() -> None:
     assert plan.status["completedIndexes"] == "0"
 
 
+def test_pods_of_a_finished_indexed_job_are_let_go() -> None:
+    wanted, pods = job(completionMode="Indexed", completions=1), [pod("Succeeded", index=0)]
+    settled(wanted, pods)
+    assert conditions(Plan(status=wanted["status"]))["Complete"] == ("True", "CompletionsReached")
+    assert [one["metadata"]["finalizers"] for one in pods] == [None]
+
+
+def test_an_index_whose_pod_still_ends_waits_and_the_others_do_not() -> None:
+    spec = {"completionMode": "Indexed", "completions": 3, "parallelism": 3, "podReplacementPolicy": "Failed"}
+    ending = pod("Running", index=0)
+    ending["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:00Z"
+    plan = plan_job(job(**spec), [ending, pod("Running", index=1)], NOW)
+    assert [document["metadata"]["generateName"] for _, document in plan.create] == ["j-2-"]
+
+
 @pytest.mark.parametrize(("indexes", "text"), [(set(), ""), ({0}, "0"), ({0, 1}, "0,1"), ({1, 3, 4, 5, 9}, "1,3-5,9")])
 def test_indexes_are_written_as_the_api_writes_them(indexes: set[int], text: str) -> None:
     assert format_indexes(indexes) == text
