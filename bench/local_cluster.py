@@ -177,7 +177,7 @@ async def fill(client: Client, objects: int) -> float:
     return objects / (time.monotonic() - begun)
 
 
-# The metadata of a list comes before its items.
+# The metadata of a list comes before its items or after them.
 _CONTINUE = re.compile(rb'"continue":"([^"]+)"')
 
 
@@ -187,7 +187,7 @@ async def read_pages(client: Client) -> int:
     while True:
         content = await client.call("GET", f"{JOBS}?limit={PAGE}&continue={token}")
         found += content.count(b'"kind":"FineTuneJob"')
-        following = _CONTINUE.search(content[:2000])
+        following = _CONTINUE.search(content[:2000] + content[-2000:])
         if following is None:
             return found
         token = following.group(1).decode()
@@ -253,10 +253,10 @@ async def measure(client: Client, objects: int, requests: int, watchers: int) ->
 
     return {
         "created_per_s": rate,
-        "list": await timed(lambda _: client.call("GET", JOBS), 10),
-        "list_in_pages": await timed(lambda _: read_pages(client), 5),
-        "list_as_table": await timed(lambda _: client.call("GET", JOBS, Accept=TABLE), 10),
-        "list_by_label": await timed(lambda _: client.call("GET", f"{JOBS}?labelSelector=bench%3Dnone"), 10),
+        "list": await timed(lambda _: client.call("GET", JOBS), 5),
+        "list_in_pages": await timed(lambda _: read_pages(client), 3),
+        "list_as_table": await timed(lambda _: client.call("GET", JOBS, Accept=TABLE), 5),
+        "list_by_label": await timed(lambda _: client.call("GET", f"{JOBS}?labelSelector=bench%3Dnone"), 5),
         "get": await timed(lambda number: client.call("GET", name(number)), requests),
         "patch": await timed(patch, requests),
         "apply": await timed(apply, requests),
@@ -438,6 +438,7 @@ async def run_other(arguments: argparse.Namespace) -> Json:
         try:
             return await measure(client, arguments.objects, arguments.requests, arguments.watchers)
         finally:
+            await client.call("DELETE", JOBS)
             await client.call("DELETE", f"/api/v1/namespaces/{NAMESPACE}")
 
 
