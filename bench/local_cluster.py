@@ -334,7 +334,9 @@ async def kill_often(server: Server, kills: int) -> Json:
         async with connected(server.kubeconfig) as client:
             await check(client, ledger)
             writers = [asyncio.create_task(_write(client, ledger, f"k{number}-{w}", chance)) for w in range(WRITERS)]
-            await ledger.reached.wait()
+            reached = asyncio.create_task(ledger.reached.wait())
+            await asyncio.wait([reached, *writers], return_when=asyncio.FIRST_COMPLETED)  # a writer may be refused
+            reached.cancel()
             await asyncio.sleep(chance.uniform(0, 0.003))
             server.end(signal.SIGKILL)
             await asyncio.gather(*writers)
