@@ -65,10 +65,20 @@ def wait_until(read: Callable[[], T | None], what: str | Callable[[], str], *, t
         time.sleep(0.05)
 
 
+# What nvidia-smi says of the two GPUs that the cluster without an operator has.
+GPUS = ("GPU-aaaa", "GPU-bbbb")
+NVIDIA_SMI = "#!/bin/sh\n" + "".join(f'echo "{uuid}, NVIDIA A100-SXM4-80GB, 81920"\n' for uuid in GPUS)
+
+
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
-    """A cluster without an operator."""
-    yield from _running(tmp_path_factory.mktemp("cluster"), operator=False)
+    """A cluster without an operator, on a machine that seems to have two GPUs."""
+    programs = tmp_path_factory.mktemp("programs")
+    (programs / "nvidia-smi").write_text(NVIDIA_SMI)
+    (programs / "nvidia-smi").chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        yield from _running(tmp_path_factory.mktemp("cluster"), operator=False)
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,25 @@
 """The cluster on this machine: what alidade-local does, as commands of `alidade`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from alidade_cli.errors import CommandFailed
 from alidade_cli.kube import Cluster
+from alidade_local.errors import ClusterError
 from alidade_local.main import main
 from alidade_local.paths import DEFAULT_NAME, ClusterPaths
 
-__all__ = ["DEFAULT_NAME", "connect", "down", "kubeconfig", "status", "up"]
+__all__ = ["DEFAULT_NAME", "connect", "kubeconfig", "run"]
 
 
-def kubeconfig(name: str) -> Path:
+def kubeconfig(name: str, data_dir: Path | None = None) -> Path:
     """The kubeconfig of a local cluster, whether it runs or not."""
-    return ClusterPaths.named(name).kubeconfig
+    try:
+        return (ClusterPaths(data_dir.absolute()) if data_dir else ClusterPaths.named(name)).kubeconfig
+    except ClusterError as error:
+        raise CommandFailed(str(error)) from error
 
 
 def connect(namespace: str | None) -> Cluster:
@@ -22,24 +27,14 @@ def connect(namespace: str | None) -> Cluster:
     return Cluster.connect(namespace, fallback=kubeconfig(DEFAULT_NAME))
 
 
-def up(name: str, *, port: int, operator: bool, foreground: bool) -> int:
-    """Starts a cluster and says how to reach it; in the foreground, returns when it is stopped."""
-    words = ["up", "--name", name, "--port", str(port), *([] if operator else ["--no-operator"])]
-    if foreground:
-        return main([*words, "--foreground"])
-    with _spinning("The cluster starts"):
+def run(command: str, name: str, data_dir: Path | None, flags: Sequence[str] = ()) -> int:
+    """Runs up, down or status of alidade-local with further flags; returns its exit code."""
+    words = [command, "--name", name, *(["--data-dir", str(data_dir)] if data_dir else []), *flags]
+    doing = {"up": "The cluster starts", "down": "The cluster stops"}.get(command)
+    if doing is None or "--foreground" in flags:
         return main(words)
-
-
-def down(name: str, *, purge: bool) -> int:
-    """Stops a cluster and says what is left of it."""
-    with _spinning("The cluster stops"):
-        return main(["down", "--name", name, *(["--purge"] if purge else [])])
-
-
-def status(name: str, output: str) -> int:
-    """Prints how a cluster is doing; 0 when its API answers, else 1."""
-    return main(["status", "--name", name, "--output", output])
+    with _spinning(doing):
+        return main(words)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,16 @@ from alidade_cli.serving import Facts, facts
 from alidade_cli.waiting import wait_for
 
 _namespace = click.option("--namespace", "-n", help="Namespace; default: the kubeconfig's.")
-_name = click.option("--name", default=local_cluster.DEFAULT_NAME, show_default=True, help="Which local cluster.")
+
+
+def _place(command: Callable[..., None]) -> Callable[..., None]:
+    """The options by which a local cluster is named."""
+    folder = click.Path(file_okay=False, path_type=Path)
+    name = click.option("--name", default=local_cluster.DEFAULT_NAME, show_default=True, help="Which local cluster.")
+    data_dir = click.option(
+        "--data-dir", type=folder, help="Its folder; default: $ALIDADE_HOME/NAME or ~/.alidade/NAME."
+    )
+    return name(data_dir(command))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -42,36 +52,39 @@ def alidade() -> None:
 
 
 @alidade.command(short_help="Start a cluster on this machine.")
-@_name
+@_place
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the API server; default: any free one.")
 @click.option("--no-operator", is_flag=True, help="Start the cluster alone, to run an operator of your own.")
+@click.option("--reset", is_flag=True, help="Begin anew: stop it and delete its objects, models and logs first.")
 @click.option("--foreground", is_flag=True, help="Stay, and stop the cluster with ctrl-c.")
-def up(name: str, port: int, *, no_operator: bool, foreground: bool) -> None:
+def up(name: str, data_dir: Path | None, port: int, *, no_operator: bool, reset: bool, foreground: bool) -> None:
     """Start a cluster on this machine: API server, controllers, kubelet, operator."""
-    sys.exit(local_cluster.up(name, port=port, operator=not no_operator, foreground=foreground))
+    flags = {"--no-operator": no_operator, "--reset": reset, "--foreground": foreground}
+    given = [flag for flag, is_given in flags.items() if is_given]
+    sys.exit(local_cluster.run("up", name, data_dir, ["--port", str(port), *given]))
 
 
 @alidade.command(short_help="Stop the cluster on this machine.")
-@_name
+@_place
 @click.option("--purge", is_flag=True, help="Delete the cluster's objects, models and logs too.")
-def down(name: str, *, purge: bool) -> None:
+def down(name: str, data_dir: Path | None, *, purge: bool) -> None:
     """Stop the cluster on this machine; its objects and volumes stay."""
-    sys.exit(local_cluster.down(name, purge=purge))
+    sys.exit(local_cluster.run("down", name, data_dir, ["--purge"] if purge else []))
 
 
 @alidade.command(short_help="Say what runs on this machine.")
-@_name
+@_place
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
-def status(name: str, output: str) -> None:
+def status(name: str, data_dir: Path | None, output: str) -> None:
     """Say what runs on this machine."""
-    sys.exit(local_cluster.status(name, output))
+    sys.exit(local_cluster.run("status", name, data_dir, ["--output", output]))
 
 
 @alidade.command(short_help="Print the line that points kubectl to the local cluster.")
-@_name
-def env(name: str) -> None:
+@_place
+def env(name: str, data_dir: Path | None) -> None:
     """Print the shell line that points kubectl to the cluster: eval "$(alidade env)"."""
-    click.echo(f"export KUBECONFIG={local_cluster.kubeconfig(name)}")
+    click.echo(f"export KUBECONFIG={local_cluster.kubeconfig(name, data_dir)}")
 
 
 @alidade.command(short_help="Wait for a result.")

@@ -103,9 +103,11 @@ def down(name: str = DEFAULT_NAME, *, data_dir: Path | None = None, purge: bool 
     """Stop a cluster with its pods and its operator; returns whether there was one to stop.
 
     purge: also delete its folder, with everything in its volumes.
-    Raises ClusterError when it does not stop.
+    Raises ClusterError when it does not stop, and for a folder to purge that is not a cluster's.
     """
     paths = _paths(name, data_dir)
+    if purge:
+        paths.check_is_own()
     daemon = _daemon(paths)
     if daemon is not None:
         _end_daemon(paths, daemon)
@@ -167,14 +169,8 @@ def _is_up_soon(paths: ClusterPaths) -> bool:
 
 
 def _start_daemon(paths: ClusterPaths, settings: DaemonSettings) -> None:
-    try:
-        paths.create()
-        output = paths.log.open("ab")
-    except OSError as error:
-        raise ClusterError(
-            f"{paths.data_dir} cannot be written ({error.strerror}); "
-            "set ALIDADE_HOME to a folder that can, or change its permissions"
-        ) from error
+    paths.create()
+    output = paths.log.open("ab")
     reading, writing = os.pipe()
     command = [sys.executable, "-m", "alidade_local.main", "serve", "--data-dir", str(paths.data_dir)]
     command += ["--port", str(settings.port), "--ready-fd", str(writing)]

@@ -15,6 +15,7 @@ from alidade_local.controllers.deployment import deployment_planner
 from alidade_local.controllers.disruption import DisruptionController
 from alidade_local.controllers.endpoints import EndpointsController
 from alidade_local.controllers.job import job_planner
+from alidade_local.controllers.job_tracking import OrphanReleaser
 from alidade_local.controllers.plan import PlanActor, Planner
 from alidade_local.controllers.ports import PortChooser
 from alidade_local.controllers.pytorchjob import pytorchjob_planner, rendezvous_ports
@@ -92,6 +93,7 @@ async def start_control_plane(client: ApiClient, settings: KubeletSettings) -> C
         scheduler.controller,
         claims.controller,
         EndpointsController(client, informers).controller,
+        OrphanReleaser(client, informers).controller,
         DefaultAccounts(client, informers).controller,
         DisruptionController(client, informers).controller,
         autoscaler.controller,

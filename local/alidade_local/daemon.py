@@ -12,7 +12,7 @@ import signal
 import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,8 @@ def require_linux() -> None:
 @contextmanager
 def _locked(paths: ClusterPaths) -> Iterator[None]:
     """Hold the cluster's lock; raises ClusterError when another process has it."""
-    try:
-        paths.create()
-        lock = paths.lock.open("w")
-    except OSError as error:
-        raise ClusterError(
-            f"{paths.data_dir} cannot be written ({error.strerror}); "
-            "set ALIDADE_HOME to a folder that can, or change its permissions"
-        ) from error
-    with lock:
+    paths.create()
+    with paths.lock.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -125,10 +118,12 @@ async def _serve_locked(settings: DaemonSettings, paths: ClusterPaths, ready: in
     from alidade_local.apiserver.auth import ADMIN_GROUP, UserInfo
     from alidade_local.apiserver.server import start_api_server
     from alidade_local.apiserver.settings import ApiServerSettings
+    from alidade_local.kubelet.gpus import find_gpus
     from alidade_local.kubelet.kubelet import end_leftover_processes
     from alidade_local.pki import ensure_certificates, write_kubeconfig
 
     stop = _stop_signal()
+    gpus = asyncio.create_task(asyncio.to_thread(find_gpus))  # while the rest starts
     kubelet_settings = KubeletSettings(settings.data_dir, first_backoff_s=settings.first_backoff_s)
     leftovers = end_leftover_processes(kubelet_settings)
     if leftovers:
@@ -147,7 +142,7 @@ async def _serve_locked(settings: DaemonSettings, paths: ClusterPaths, ready: in
     try:
         paths.port.write_text(str(server.port))
         write_kubeconfig(paths.kubeconfig, server.url, certificates.ca, token)
-        await _run(settings, paths, kubelet_settings, stop, ready)
+        await _run(settings, paths, replace(kubelet_settings, gpus=await gpus), stop, ready)
     finally:
         await server.stop()
 
@@ -170,7 +165,7 @@ async def _run(
         try:
             await set_up_cluster(client)
             if settings.operator and is_operator_installed():
-                supervisor = OperatorSupervisor(paths, kubelet_settings.marker("operator"))
+                supervisor = OperatorSupervisor(paths, kubelet_settings.marker("operator"), kubelet_settings.gpus)
                 operator = asyncio.create_task(supervisor.run())
             elif settings.operator:
                 log.warning("the operator is not installed beside the local cluster; install alidade-operator")

@@ -23,6 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="start the cluster and wait until it can be used")
     _add_place(up)
     _add_start_options(up)
+    up.add_argument("--reset", action="store_true", help="begin anew: stop it and delete what it holds first")
     up.add_argument("--foreground", action="store_true", help="stay in the foreground and log to the terminal")
 
     down = commands.add_parser("down", help="stop the cluster, its pods and its operator")
@@ -80,6 +81,8 @@ def _daemon_settings(arguments: argparse.Namespace) -> DaemonSettings:
 
 
 def _up(arguments: argparse.Namespace) -> int:
+    if arguments.reset:
+        cluster.down(data_dir=_data_dir(arguments), purge=True)
     if arguments.foreground:
         return _serve(arguments)
     settings = _daemon_settings(arguments)

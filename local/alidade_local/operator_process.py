@@ -9,11 +9,13 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import yaml
 
 from alidade_local.backoff import CrashBackoff
+from alidade_local.kubelet.gpus import Gpu
 from alidade_local.kubelet.processes import ContainerProcess, ProcessIdentity
 from alidade_local.paths import ClusterPaths
 
@@ -27,9 +29,9 @@ FIRST_BACKOFF_S, LAST_BACKOFF_S, BACKOFF_RESET_S = 1.0, 30.0, 60.0
 KILLED_PAUSE_S = 0.2
 FIRST_SIGNAL_CODE = 128
 
-# What the operator is told about this machine: one pool without GPUs; its files and its own addresses may be named.
+CPU_POOL, GPU_POOL = "local", "local-gpu"
+# What the operator is told about this machine besides its pools: its files and its own addresses may be named.
 OPERATOR_CONFIG = {
-    "nodePools": [{"name": "local", "gpusPerNode": 0}],
     "allowFileUris": True,
     "allowPrivateHosts": True,
     "metricsHost": "127.0.0.1",
@@ -38,6 +40,16 @@ OPERATOR_CONFIG = {
     "progressIntervalS": 1,
     "statusIntervalS": 2,
 }
+
+
+def operator_config(gpus: Sequence[Gpu]) -> dict[str, Any]:
+    """The operator's configuration: a pool that is the same on every machine, and one of the GPUs that there are."""
+    pools: list[dict[str, Any]] = [{"name": CPU_POOL, "gpusPerNode": 0}]
+    if gpus:
+        memory_gib = round(min(gpu.memory_mib for gpu in gpus) / 1024, 1)
+        known = {"gpuMemoryGib": memory_gib} if memory_gib else {}
+        pools.append({"name": GPU_POOL, "gpusPerNode": len(gpus), **known})
+    return {"nodePools": pools, **OPERATOR_CONFIG}
 
 
 def is_operator_installed() -> bool:
@@ -51,14 +63,15 @@ def is_operator_installed() -> bool:
 class OperatorSupervisor:
     """Keeps one operator process running until stopped."""
 
-    def __init__(self, paths: ClusterPaths, marker: str) -> None:
+    def __init__(self, paths: ClusterPaths, marker: str, gpus: Sequence[Gpu] = ()) -> None:
         self._paths = paths
+        self._gpus = gpus
         self._marker = marker
         self._process: ContainerProcess | None = None
 
     async def run(self) -> None:
         """Run the operator, again and again, until cancelled; then end it."""
-        self._paths.operator_config.write_text(yaml.safe_dump(OPERATOR_CONFIG, sort_keys=False))
+        self._paths.operator_config.write_text(yaml.safe_dump(operator_config(self._gpus), sort_keys=False))
         backoff = CrashBackoff(FIRST_BACKOFF_S, LAST_BACKOFF_S, BACKOFF_RESET_S)
         try:
             while True:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from alidade_local.errors import ClusterError
+
 DEFAULT_NAME = "local"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -18,14 +22,41 @@ class ClusterPaths:
 
     @classmethod
     def named(cls, name: str = DEFAULT_NAME, environ: Mapping[str, str] = os.environ) -> ClusterPaths:
-        """The folder of a cluster by its name: `$ALIDADE_HOME/<name>`, or `~/.alidade/<name>`."""
+        """The folder of a cluster by its name: `$ALIDADE_HOME/<name>`, or `~/.alidade/<name>`.
+
+        Raises ClusterError for a name that is not one of a folder.
+        """
+        if not _NAME.fullmatch(name):
+            raise ClusterError(
+                f"the name of the cluster is {name!r}; use letters, digits, '.', '_' and '-', "
+                "beginning with a letter or digit"
+            )
         home = environ.get("ALIDADE_HOME")
         return cls((Path(home) if home else Path.home() / ".alidade") / name)
 
     def create(self) -> None:
-        """Make the folder, closed to other users: it holds tokens, keys and the contents of Secrets."""
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        self.data_dir.chmod(0o700)
+        """Make the folder, closed to other users: it holds tokens, keys and the contents of Secrets.
+
+        Raises ClusterError for a folder that cannot be written, or that is in use for something else.
+        """
+        self.check_is_own()
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            self.data_dir.chmod(0o700)
+            self.lock.touch()
+        except OSError as error:
+            raise ClusterError(
+                f"{self.data_dir} cannot be written ({error.strerror}); "
+                "set ALIDADE_HOME to a folder that can, or change its permissions"
+            ) from error
+
+    def check_is_own(self) -> None:
+        """Raise ClusterError for a folder that holds something, but not a cluster: a purge would delete that too."""
+        if self.data_dir.is_dir() and not self.lock.exists() and any(self.data_dir.iterdir()):
+            raise ClusterError(
+                f"{self.data_dir} holds files, but not those of a cluster; "
+                "name a folder that is empty or does not exist"
+            )
 
     @property
     def kubeconfig(self) -> Path:

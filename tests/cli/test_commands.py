@@ -1,6 +1,7 @@
 """What the commands print."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,3 +98,23 @@ def test_an_unknown_kind_ends_with_1_and_a_sentence() -> None:
     done = CliRunner().invoke(alidade, ["wait", "pod/a"])
     assert done.exit_code == 1
     assert "'pod' is not a kind of Alidade" in done.output
+
+
+def test_a_local_cluster_is_named_by_its_name_or_its_folder(tmp_path: Path) -> None:
+    home = {"ALIDADE_HOME": str(tmp_path)}
+    assert CliRunner().invoke(alidade, ["env"], env=home).output == f"export KUBECONFIG={tmp_path}/local/kubeconfig\n"
+    named = CliRunner().invoke(alidade, ["env", "--name", "other"], env=home)
+    assert named.output == f"export KUBECONFIG={tmp_path}/other/kubeconfig\n"
+    placed = CliRunner().invoke(alidade, ["env", "--data-dir", str(tmp_path / "x")], env=home)
+    assert placed.output == f"export KUBECONFIG={tmp_path}/x/kubeconfig\n"
+    wrong = CliRunner().invoke(alidade, ["env", "--name", "../x"], env=home)
+    assert (wrong.exit_code, "the name of the cluster is '../x'" in wrong.output) == (1, True)
+
+
+def test_the_options_of_up_reach_the_local_cluster(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    given = ["--reset", "--no-operator", "--port", "0", "--data-dir", str(tmp_path)]
+    refused = CliRunner().invoke(alidade, ["up", *given])
+    assert (refused.exit_code, "not those of a cluster" in refused.output) == (1, True)
+    stopped = CliRunner().invoke(alidade, ["status", "--data-dir", str(tmp_path / "none"), "-o", "json"])
+    assert (stopped.exit_code, json.loads(stopped.output)["running"]) == (1, False)

@@ -80,6 +80,23 @@ def test_of_two_starts_at_once_one_starts_and_the_other_waits_for_it(tmp_path: P
         local_cluster.down(data_dir=tmp_path / "c")
 
 
+def test_in_the_foreground_it_logs_and_stops_on_ctrl_c(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--foreground", "--no-operator", "--port", str(port), "--data-dir", str(tmp_path / "c")]
+    command = [sys.executable, "-m", "alidade_local.main", "up", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: local_cluster.status(data_dir=tmp_path / "c").api_ready, "it answers")
+        assert local_cluster.status(data_dir=tmp_path / "c").server == f"https://127.0.0.1:{port}"
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 0
+    assert "the cluster is up" in said
+    assert "the cluster is down" in said
+    assert not local_cluster.status(data_dir=tmp_path / "c").running
+
+
 def test_a_second_daemon_in_the_same_folder_is_refused(cluster: RunningCluster) -> None:
     with pytest.raises(ClusterError, match="already running"):
         local_cluster.run_in_foreground(local_cluster.DaemonSettings(cluster.data_dir, operator=False))
@@ -135,8 +152,31 @@ def test_a_restart_keeps_objects_port_and_data_and_purge_removes_them(own: Runni
     assert again.started
     assert local_cluster.status(data_dir=own.data_dir).server == server
     assert own.kubectl("get", "configmap", "kept", "-o", "jsonpath={.data.a}") == "b"
+    assert main(["up", "--reset", "--no-operator", "--data-dir", str(own.data_dir)]) == 0
+    assert "NotFound" in own.kubectl("get", "configmap", "kept", check=False)
     local_cluster.down(data_dir=own.data_dir, purge=True)
     assert not own.data_dir.exists()
+
+
+@pytest.mark.parametrize("command", [["up", "--no-operator"], ["up", "--reset"], ["down", "--purge"]])
+def test_a_folder_of_other_things_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert main([*command, "--data-dir", str(tmp_path)]) == 1
+    assert "holds files, but not those of a cluster" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("name", ["", "../other", "a/b", ".hidden", "a b"])
+def test_a_name_that_is_no_folders_is_refused(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main(["down", "--purge", "--name", name]) == 1
+    assert f"the name of the cluster is {name!r}" in capsys.readouterr().err
+
+
+def test_clusters_of_different_names_have_folders_of_their_own(tmp_path: Path) -> None:
+    folders = [ClusterPaths.named(name, {"ALIDADE_HOME": str(tmp_path)}).data_dir for name in ("a", "b")]
+    assert folders == [tmp_path / "a", tmp_path / "b"]
 
 
 def test_down_ends_pods_with_their_grace_and_always_pods_go_on_at_the_next_start(own: RunningCluster) -> None:

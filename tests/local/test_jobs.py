@@ -208,6 +208,43 @@ def test_a_job_past_its_deadline_fails_without_leaving_a_process(cluster: Runnin
     assert [pid for uid in uids for pid in processes(cluster, uid)] == []
 
 
+def _running_pod(cluster: RunningCluster, job: str) -> str | None:
+    items = json.loads(cluster.kubectl("get", "pods", "-l", f"job-name={job}", "-o", "json"))["items"]
+    running = [item for item in items if (item.get("status") or {}).get("phase") == "Running"]
+    return running[0]["metadata"]["name"] if running else None
+
+
+def test_a_pod_of_a_job_that_somebody_deletes_has_failed(cluster: RunningCluster) -> None:
+    apply(cluster, batch_job("loses-pod", SLEEP, backoffLimit=0, podReplacementPolicy="Failed"))
+    name = wait_until(lambda: _running_pod(cluster, "loses-pod"), "its pod runs")
+    cluster.kubectl("delete", "pod", name)
+    wait_for_condition(cluster, "job", "loses-pod", "Failed")
+    found = status(cluster, "job", "loses-pod")
+    assert (found["failed"], found["conditions"][-1]["reason"]) == (1, "BackoffLimitExceeded")
+    assert pod_uids(cluster, "job-name=loses-pod") == []
+
+
+def test_pods_go_with_their_job_or_stay_when_they_are_to(cluster: RunningCluster) -> None:
+    cascades = ("background", "foreground", "orphan")
+    apply(cluster, *(batch_job(f"goes-{cascade}", SLEEP) for cascade in cascades))
+    pods = {
+        cascade: wait_until(lambda job=f"goes-{cascade}": _running_pod(cluster, job), "a pod of it runs")
+        for cascade in cascades
+    }
+    for cascade in cascades:
+        cluster.kubectl("delete", "job", f"goes-{cascade}", f"--cascade={cascade}")
+    for cascade in cascades[:2]:
+        wait_until(lambda name=pods[cascade]: get(cluster, "pod", name) is None, "the pod is gone")
+
+    def is_let_go() -> bool:
+        metadata = (get(cluster, "pod", pods["orphan"]) or {})["metadata"]
+        return not metadata.get("finalizers") and not metadata.get("ownerReferences")
+
+    wait_until(is_let_go, "nothing keeps the pod")
+    assert status(cluster, "pod", pods["orphan"])["phase"] == "Running"
+    cluster.kubectl("delete", "pod", pods["orphan"])
+
+
 def deployment(name: str, word: str, **spec: Any) -> dict[str, Any]:
     code = f"import time; print('{word}'); time.sleep(600)"
     template = {

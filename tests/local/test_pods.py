@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster_fixtures import RunningCluster, wait_until
+from tests.cluster_fixtures import GPUS, RunningCluster, wait_until
 from tests.local.workloads import (
     SLEEP,
     apply,
@@ -199,6 +199,31 @@ def test_a_crashing_container_is_restarted_with_pauses_and_its_previous_log_stay
     cluster.kubectl("delete", "pod", "crashes")
 
 
+def test_a_container_that_exceeds_its_memory_is_killed_as_out_of_memory(cluster: RunningCluster) -> None:
+    # What is too much is a child's, outside of the main process' session.
+    child = "import time; held = bytearray(200 << 20); time.sleep(600)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{child}'], start_new_session=True)"
+    main = container(code, resources={"limits": {"memory": "100Mi"}})
+    apply(cluster, pod("hungry", main))
+    found = terminated(wait_for_phase(cluster, "hungry", "Failed"))
+    assert (found["reason"], found["exitCode"]) == ("OOMKilled", 137)
+    uid = (get(cluster, "pod", "hungry") or {})["metadata"]["uid"]
+    assert processes(cluster, uid) == []
+
+
+def test_a_pod_whose_scratch_volume_grows_too_large_is_evicted(cluster: RunningCluster) -> None:
+    code = "import os, time; open(os.environ['S'] + '/x', 'wb').write(b'x' * (3 << 20)); time.sleep(600)"
+    main = container(code, env=[{"name": "S", "value": "/s"}], volumeMounts=[{"name": "s", "mountPath": "/s"}])
+    volumes = [{"name": "s", "emptyDir": {"sizeLimit": "2Mi"}}]
+    apply(cluster, pod("spills", main, policy="Always", volumes=volumes))
+    found = wait_for_phase(cluster, "spills", "Failed")
+    assert (found["reason"], found["message"]) == (
+        "Evicted",
+        'Usage of EmptyDir volume "s" exceeds the limit "2Mi". ',
+    )
+    assert terminated(found)["exitCode"] == 137
+
+
 def test_on_failure_a_container_is_restarted_until_it_succeeds(cluster: RunningCluster) -> None:
     code = (
         "import pathlib, os, sys; p = pathlib.Path(os.environ['STATE']) / 'n';"
@@ -344,8 +369,39 @@ def test_a_pod_ends_when_its_deadline_passes(cluster: RunningCluster) -> None:
     assert wait_for_phase(cluster, "late-pod", "Failed")["reason"] == "DeadlineExceeded"
 
 
+def test_gpus_go_to_those_who_ask_and_to_one_at_a_time(cluster: RunningCluster) -> None:
+    show = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    one = {"limits": {"nvidia.com/gpu": "1"}}
+    holds = [container(f"{show}; import time; time.sleep(600)", resources=one)]
+    apply(
+        cluster, pod("holds-a", *holds, grace_s=1), pod("holds-b", *holds, grace_s=1), pod("has-none", container(show))
+    )
+    wait_for_phase(cluster, "has-none", "Succeeded")
+    assert cluster.kubectl("logs", "has-none") == "\n"
+    seen = {
+        wait_until(
+            lambda name=name: (
+                cluster.kubectl("logs", name, check=False).strip().endswith(("aaaa", "bbbb"))
+                and cluster.kubectl("logs", name)
+            ),
+            f"{name} shows its GPU",
+        )
+        for name in ("holds-a", "holds-b")
+    }
+    assert seen == {f"{uuid}\n" for uuid in GPUS}
+    past_the_scheduler = pod("refused-gpu", container(show, resources=one), nodeName="local")
+    apply(cluster, pod("waits-for-gpu", container(show, resources=one)), past_the_scheduler)
+    assert wait_for_phase(cluster, "refused-gpu", "Failed")["reason"] == "UnexpectedAdmissionError"
+    wait_until(lambda: conditions(cluster, "pod", "waits-for-gpu").get("PodScheduled") == "False", "none is left")
+    cluster.kubectl("delete", "pod", "holds-a", "holds-b")
+    wait_for_phase(cluster, "waits-for-gpu", "Succeeded")
+    assert cluster.kubectl("logs", "waits-for-gpu").strip() in GPUS
+    labels = json.loads(cluster.kubectl("get", "node", "local", "-o", "json"))["metadata"]["labels"]
+    assert labels["nvidia.com/gpu.product"] == "NVIDIA-A100-SXM4-80GB"
+
+
 def test_a_pod_that_fits_nowhere_waits_and_says_why(cluster: RunningCluster) -> None:
-    greedy = container("pass", resources={"limits": {"nvidia.com/gpu": "1"}})
+    greedy = container("pass", resources={"limits": {"nvidia.com/gpu": "3"}})
     apply(cluster, pod("greedy", greedy))
     wait_until(lambda: conditions(cluster, "pod", "greedy").get("PodScheduled") == "False", "it is unschedulable")
     [condition] = status(cluster, "pod", "greedy")["conditions"]

@@ -34,11 +34,8 @@ class GarbageCollector:
         for key in objects.store.resources():
             for stored in objects.store.all(key):
                 self._note(key, stored)
-        for uid in self._owners:
-            self.worker.add(uid)
-        for uid in self._places:
-            if self._is_ending(uid):
-                self.worker.add(uid)
+                if stored.uid in self._owners or _waits_for(stored.obj, FOREGROUND, ORPHAN):
+                    self.worker.add(stored.uid)
         objects.store.listen(None, self._changed)
 
     def _changed(self, event: Event) -> None:

@@ -1,6 +1,6 @@
 """A request on resources, taken from HTTP: its path, its body, and the form of its answer."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import orjson
@@ -20,6 +20,7 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 BODY_TYPES = ("application/json", "application/yaml", PROTOBUF_TYPE)
+_PIECE = 256 * 1024
 
 
 async def read_body(request: web.BaseRequest, settings: ApiServerSettings) -> bytes:
@@ -74,9 +75,16 @@ def json_response(
     if yaml_form:
         data = yaml.dump(orjson.loads(data), Dumper=yaml.CSafeDumper, sort_keys=False).encode()
         content_type = "application/yaml"
-    response = web.Response(body=data, status=status, headers=headers)
+    response = web.Response(body=data if len(data) <= _PIECE else _pieces(data), status=status, headers=headers)
     response.headers["Content-Type"] = content_type
     return response
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    """The answer as fast as its reader takes it: TLS keeps a buffer of the greatest size that a connection ever had."""
+    view = memoryview(data)
+    for start in range(0, len(data), _PIECE):
+        yield bytes(view[start : start + _PIECE])
 
 
 def warning_headers(warnings: list[str]) -> list[tuple[str, str]]:

@@ -24,22 +24,27 @@ EventType = Literal["ADDED", "MODIFIED", "DELETED"]
 
 _LOG = logging.getLogger(__name__)
 _TRIM_STEP = 256  # revisions are dropped this many at a time, so that trimming costs little per write
+# Objects take several times the room of their bytes, and time of every full garbage collection: only those that were
+# looked into last are kept as objects, too.
+_MOST_PARSED = 1024
 
 
 class Stored:
     """One revision of one object: its bytes are made once and shared by every reader and watcher."""
 
-    __slots__ = ("_obj", "data", "labels", "name", "namespace", "rv", "uid", "view")
+    __slots__ = ("_obj", "api_version", "data", "labels", "name", "namespace", "rv", "uid", "view")
 
     def __init__(self, rv: int, obj: Json, data: bytes | None = None) -> None:
         metadata = obj["metadata"]
         self.rv = rv
+        self.api_version: str = obj.get("apiVersion", "")
         self.name: str = metadata["name"]
         self.namespace: str = metadata.get("namespace", "")
         self.uid: str = metadata.get("uid", "")
         self.labels: dict[str, str] = metadata.get("labels") or {}
         self.data = orjson.dumps(obj) if data is None else data
-        self._obj: Json | None = obj
+        self._obj: Json | None = None
+        self._remember(obj)
         self.view: tuple[object, Stored] | None = None
         """The object in another version, with whatever it was made for."""
 
@@ -47,13 +52,23 @@ class Stored:
     def obj(self) -> Json:
         """The object; shared, so never to be changed in place."""
         if self._obj is None:
-            self._obj = orjson.loads(self.data)
+            return self._remember(orjson.loads(self.data))
         return self._obj
+
+    def _remember(self, obj: Json) -> Json:
+        self._obj = obj
+        _parsed.append(self)
+        if len(_parsed) > _MOST_PARSED:
+            _parsed.popleft().forget_object()
+        return obj
 
     def forget_object(self) -> None:
         """Keep the bytes only; superseded revisions are rarely looked into again."""
         self._obj = None
         self.view = None
+
+
+_parsed: deque[Stored] = deque()
 
 
 class Event:
@@ -79,14 +94,17 @@ class _Collection:
 
     def __init__(self, floor: int = 0) -> None:
         self.namespaces: dict[str, dict[str, Stored]] = {}
+        self._sorted: dict[str | None, list[Stored]] = {}
         self.history: deque[Event] = deque()
         self.floor = floor
         self.listeners: set[Callable[[Event], None]] = set()
 
     def put(self, stored: Stored) -> None:
+        self._sorted.clear()
         self.namespaces.setdefault(stored.namespace, {})[stored.name] = stored
 
     def remove(self, namespace: str, name: str) -> None:
+        self._sorted.clear()
         names = self.namespaces[namespace]
         del names[name]
         if not names:
@@ -101,6 +119,12 @@ class _Collection:
             return
         for names in self.namespaces.values():
             yield from names.values()
+
+    def sorted(self, namespace: str | None) -> list[Stored]:
+        """All, by namespace and name; shared, so never to be changed."""
+        if namespace not in self._sorted:
+            self._sorted[namespace] = sorted(self.all(namespace), key=lambda stored: (stored.namespace, stored.name))
+        return self._sorted[namespace]
 
 
 class Store:
@@ -160,7 +184,7 @@ class Store:
 
     def all(self, resource: str, namespace: str | None = None) -> list[Stored]:
         """All objects of a resource, by namespace and name."""
-        return sorted(self._collection(resource).all(namespace), key=lambda stored: (stored.namespace, stored.name))
+        return list(self._collection(resource).sorted(namespace))
 
     def count(self, resource: str, namespace: str | None = None) -> int:
         """How many objects a resource has."""
@@ -230,8 +254,11 @@ class Store:
 
     def snapshot(self, resource: str, namespace: str | None, rv: int) -> list[Stored]:
         """All objects as they were at a resource version within the history."""
+        newer = self.events_since(resource, rv)
+        if not newer:
+            return self.all(resource, namespace)
         state = {(stored.namespace, stored.name): stored for stored in self._collection(resource).all(namespace)}
-        for event in reversed(self.events_since(resource, rv)):
+        for event in reversed(newer):
             if namespace is not None and event.stored.namespace != namespace:
                 continue
             key = (event.stored.namespace, event.stored.name)

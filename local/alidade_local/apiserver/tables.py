@@ -1,6 +1,6 @@
 """Tables, as `kubectl get` prints them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,11 @@ class TableMaker:
         self._columns = custom_columns(resource.columns) if resource.custom else columns
         self._include = include_object
         self._headed = False
+
+    def encoded(self, objects: Iterable[Json], metadata: Json) -> bytes:
+        """The Table of the objects as JSON; of many objects never more than one is needed at a time."""
+        head = orjson.dumps(self.table([], metadata))
+        return head[: -len(b"]}")] + b",".join(orjson.dumps(self._row(obj)) for obj in objects) + b"]}"
 
     def table(self, objects: list[Json], metadata: Json) -> Json:
         """The meta.k8s.io/v1 Table of the objects."""

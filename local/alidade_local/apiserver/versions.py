@@ -15,7 +15,7 @@ def current_form(resource: Resource, stored: Stored) -> Stored:
     if not resource.custom:
         return stored
     newer_schema = stored.rv < resource.schema_rv and resource.schema.has_defaults
-    if not newer_schema and stored.obj["apiVersion"] == resource.api_version:
+    if not newer_schema and stored.api_version == resource.api_version:
         return stored
     if stored.view is not None and stored.view[0] is resource:
         return stored.view[1]

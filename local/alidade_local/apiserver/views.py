@@ -43,7 +43,7 @@ class Views:
         """One object."""
         stored = current_form(self.resource, stored)
         if self._table is not None:
-            return orjson.dumps(self._table.table([stored.obj], {"resourceVersion": str(stored.rv)}))
+            return self._table.encoded([stored.obj], {"resourceVersion": str(stored.rv)})
         if self.form.kind:
             return orjson.dumps(self._metadata_only(stored.obj))
         if self.resource.convert_out:
@@ -64,9 +64,7 @@ class Views:
             if page.remaining is not None:
                 metadata["remainingItemCount"] = page.remaining
         if self._table is not None:
-            return orjson.dumps(
-                self._table.table([current_form(self.resource, item).obj for item in page.items], metadata)
-            )
+            return self._table.encoded((current_form(self.resource, item).obj for item in page.items), metadata)
         if self.form.kind:
             items: Iterable[bytes] = (orjson.dumps(self._metadata_only(stored.obj)) for stored in page.items)
             kind, api_version = "PartialObjectMetadataList", "meta.k8s.io/v1"

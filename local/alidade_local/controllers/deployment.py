@@ -41,10 +41,12 @@ def plan_deployment(deployment: Object, replica_sets: Sequence[Object], now: dat
         return Plan()
     live = [replica_set for replica_set in replica_sets if not is_deleting(replica_set)]
     work = _Work(deployment, live, now, Plan())
-    if work.new is None and not deployment["spec"].get("paused"):
+    if work.is_paused:
+        _scale_paused(work)
+    elif (new := work.new) is None:
         _create_new(work)
-    elif work.new is not None:
-        _scale(work, work.new)
+    else:
+        _scale(work, new)
     _prune(work)
     _report(work)
     _number(work)
@@ -74,6 +76,10 @@ class _Work:
     @property
     def wanted(self) -> int:
         return replicas_of(self.deployment)
+
+    @property
+    def is_paused(self) -> bool:
+        return bool(self.deployment["spec"].get("paused"))
 
     @property
     def recreates(self) -> bool:
@@ -176,6 +182,25 @@ def _scale(work: _Work, new: Object) -> None:
     _scale_down_old(work, new, total)
 
 
+def _scale_paused(work: _Work) -> None:
+    """Keep the roll-out where it is; a changed number of pods is shared out among the ReplicaSets that have some."""
+    active = [replica_set for replica_set in work.replica_sets if replicas_of(replica_set)]
+    largest_first = sorted(
+        active or work.replica_sets, key=lambda rs: (replicas_of(rs), _revision_of(rs)), reverse=True
+    )
+    if len(active) <= 1:
+        for replica_set in sorted(largest_first, key=_revision_of, reverse=True)[:1]:
+            _scale_to(work, replica_set, work.wanted)
+        return
+    total = sum(replicas_of(replica_set) for replica_set in active)
+    surge = 0 if work.recreates else work.max_surge
+    new_total = min(max(total, work.wanted), work.wanted + surge)
+    sizes = [replicas_of(replica_set) * new_total // total for replica_set in largest_first]
+    sizes[0] += new_total - sum(sizes)
+    for replica_set, size in zip(largest_first, sizes, strict=True):
+        _scale_to(work, replica_set, size)
+
+
 def _scale_down_old(work: _Work, new: Object, total: int) -> None:
     at_least = work.wanted - work.max_unavailable
     new_unavailable = max(replicas_of(new) - _count([new], "availableReplicas"), 0)
@@ -268,6 +293,8 @@ def _available(work: _Work, available: int, known: list[Object]) -> Object:
 
 def _progressing(work: _Work, counts: dict[str, int], known: list[Object]) -> Object:
     """Whether the roll-out is complete, goes on, or has stood still longer than progressDeadlineSeconds."""
+    if work.is_paused:
+        return _condition("Progressing", None, "DeploymentPaused", "Deployment is paused", known, work.now)
     name = name_of(work.new) if work.new is not None else ""
     complete = (
         work.new is not None
@@ -295,15 +322,17 @@ def _progressing(work: _Work, counts: dict[str, int], known: list[Object]) -> Ob
 
 
 def _condition(
-    condition_type: str, value: bool, reason: str, message: str, known: list[Object], now: datetime
+    condition_type: str, value: bool | None, reason: str, message: str, known: list[Object], now: datetime
 ) -> Object:
+    """value: None for Unknown."""
+    status = "Unknown" if value is None else str(value)
     before = next((condition for condition in known if condition["type"] == condition_type), None)
-    if before and (before["status"], before["reason"], before["message"]) == (str(value), reason, message):
+    if before and (before["status"], before["reason"], before["message"]) == (status, reason, message):
         return before
-    unchanged = before is not None and before["status"] == str(value)
+    unchanged = before is not None and before["status"] == status
     return {
         "type": condition_type,
-        "status": str(value),
+        "status": status,
         "reason": reason,
         "message": message,
         "lastUpdateTime": format_time(now),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from alidade_local.controllers.job_tracking import FINALIZER, Tally, release, tally
 from alidade_local.controllers.plan import Children, Plan, Planner
-from alidade_local.controllers.pods import finished_at, is_active, is_ready, phase_of, restarts_of
+from alidade_local.controllers.pods import FINISHED_PHASES, finished_at, is_active, is_ready, phase_of, restarts_of
 from alidade_local.events import normal, warning
 from alidade_local.objects import (
     Object,
@@ -40,11 +41,13 @@ def job_planner(first_backoff_s: float = 10.0) -> Planner:
 
 def plan_job(job: Object, pods: Sequence[Object], now: datetime, *, first_backoff_s: float = 10.0) -> Plan:
     """What to create, delete and report for a Job whose pods are these."""
-    if is_deleting(job):
-        return Plan()
     work = _Work(job, list(pods), copy.deepcopy(job.get("status") or {}), now, Plan())
-    if is_condition_true(job, "Complete") or is_condition_true(job, "Failed"):
-        _plan_removal(work)
+    is_finished = is_condition_true(job, "Complete") or is_condition_true(job, "Failed")
+    if is_deleting(job) or is_finished:
+        for pod in pods:
+            release(work.plan, pod)
+        if is_finished and not is_deleting(job):
+            _plan_removal(work)
         return work.plan
     _count(work)
     if job["spec"].get("suspend"):
@@ -66,6 +69,7 @@ class _Work:
     status: Object
     now: datetime
     plan: Plan
+    tally: Tally = field(default_factory=lambda: Tally({}, {}))
 
     @property
     def spec(self) -> Object:
@@ -79,6 +83,21 @@ class _Work:
     @property
     def is_indexed(self) -> bool:
         return self.spec.get("completionMode") == "Indexed"
+
+    @property
+    def replaces_only_failed(self) -> bool:
+        """Whether a pod that is being deleted is waited for before it is replaced, and before it counts as failed."""
+        default = "Failed" if self.spec.get("podFailurePolicy") else "TerminatingOrFailed"
+        return (self.spec.get("podReplacementPolicy") or default) == "Failed"
+
+    @property
+    def ending(self) -> list[Object]:
+        """Pods that are being deleted and have not ended yet."""
+        return [pod for pod in self.pods if is_deleting(pod) and phase_of(pod) not in FINISHED_PHASES]
+
+    @property
+    def succeeded(self) -> int:
+        return len(_succeeded_indexes(self)) if self.is_indexed else self.tally.total("succeeded")
 
     @property
     def parallelism(self) -> int:
@@ -120,19 +139,30 @@ def _index_of(pod: Object) -> int | None:
 
 
 def _count(work: _Work) -> None:
-    """Numbers of pods. Ended pods that somebody deleted still count: the numbers never fall."""
-    ended = {phase: sum(1 for pod in work.pods if phase_of(pod) == phase) for phase in ("Succeeded", "Failed")}
+    """Numbers of pods; each counts once, also when somebody deletes it."""
+    work.tally = tally(work.status, work.pods, lambda pod: _outcome_of(work, pod))
+    indexes = parse_indexes(work.status.get("completedIndexes") or "") if work.is_indexed else set()
+    for pod in [*work.tally.released, *(pod for pod in work.pods if _index_of(pod) in indexes)]:
+        release(work.plan, pod)
     work.status |= {
         "active": len(work.active),
         "ready": sum(1 for pod in work.active if is_ready(pod)),
-        "terminating": sum(1 for pod in work.pods if is_deleting(pod)),
-        "succeeded": max(ended["Succeeded"], work.status.get("succeeded", 0)),
-        "failed": max(ended["Failed"], work.status.get("failed", 0)),
+        "terminating": len(work.ending),
+        "uncountedTerminatedPods": {name: uids for name, uids in work.tally.uncounted.items() if uids},
+        **work.tally.numbers,
     }
     if work.is_indexed:
         done = _succeeded_indexes(work)
         work.status["succeeded"] = len(done)
         work.status["completedIndexes"] = format_indexes(done)
+
+
+def _outcome_of(work: _Work, pod: Object) -> str:
+    """As what a pod counts; successes of an Indexed Job are known by their index."""
+    if phase_of(pod) == "Succeeded":
+        return "" if work.is_indexed else "succeeded"
+    ends = is_deleting(pod) and not work.replaces_only_failed
+    return "failed" if ends or phase_of(pod) == "Failed" else ""
 
 
 def _succeeded_indexes(work: _Work) -> set[int]:
@@ -173,17 +203,15 @@ def _outcome(work: _Work) -> _Outcome | None:
     target = next((c for c in work.status.get("conditions") or [] if c["type"] == "FailureTarget"), None)
     if target is not None:
         return _Outcome("Failed", target["reason"], target["message"])
-    failed = work.status["failed"]
-    if failed > work.backoff_limit or _restarts_exceed_limit(work):
+    if work.tally.total("failed") > work.backoff_limit or _restarts_exceed_limit(work):
         return _Outcome("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     deadline_s, started = work.spec.get("activeDeadlineSeconds"), work.status.get("startTime")
     if deadline_s is not None and started and work.now >= parse_time(started) + timedelta(seconds=deadline_s):
         return _Outcome("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
-    succeeded = work.status["succeeded"]
     if work.completions is None:
-        reached = succeeded > 0 and not work.active
+        reached = work.succeeded > 0 and not work.active
     else:
-        reached = succeeded >= work.completions
+        reached = work.succeeded >= work.completions
     if reached:
         return _Outcome("Complete", "CompletionsReached", "Reached expected number of succeeded pods")
     return None
@@ -198,12 +226,15 @@ def _restarts_exceed_limit(work: _Work) -> bool:
 
 
 def _plan_end(work: _Work, outcome: _Outcome) -> None:
-    """End what still runs; the final condition comes when nothing does."""
+    """End what still runs; the final condition comes when nothing does and all is counted."""
     announced = "SuccessCriteriaMet" if outcome.condition == "Complete" else "FailureTarget"
     work.condition(announced, True, outcome.reason, outcome.message)
     work.plan.delete += [(PODS, pod) for pod in work.active]
-    still_running = [pod for pod in work.pods if phase_of(pod) not in ("Succeeded", "Failed")]
-    if still_running:
+    still_running = [pod for pod in work.pods if phase_of(pod) not in FINISHED_PHASES]
+    if outcome.condition == "Complete":
+        for pod in still_running:
+            release(work.plan, pod)  # it is not needed any more, and has not failed
+    if still_running or work.status["uncountedTerminatedPods"]:
         work.status |= {"active": 0, "ready": 0, "terminating": len(still_running)}
         return
     work.status |= {"active": 0, "ready": 0, "terminating": 0}
@@ -230,8 +261,15 @@ def _plan_removal(work: _Work) -> None:
         work.plan.look_again_after((expires - work.now).total_seconds())
 
 
+def _give_up(work: _Work, pods: Sequence[Object]) -> None:
+    """Delete pods that are not wanted any more; they count as nothing."""
+    for pod in pods:
+        release(work.plan, pod)
+        work.plan.delete.append((PODS, pod))
+
+
 def _plan_suspended(work: _Work) -> None:
-    work.plan.delete += [(PODS, pod) for pod in work.active]
+    _give_up(work, work.active)
     work.status |= {"active": 0, "ready": 0}
     work.status.pop("startTime", None)
     if not is_condition_true({"status": work.status}, "Suspended"):
@@ -251,8 +289,11 @@ def _plan_active(work: _Work, first_backoff_s: float) -> None:
     active, wanted = len(work.active), _wanted_active(work)
     if active > wanted:
         surplus = sorted(work.active, key=lambda pod: (is_ready(pod), pod["metadata"]["creationTimestamp"]))
-        work.plan.delete += [(PODS, pod) for pod in surplus[: active - wanted]]
-    elif active < wanted:
+        _give_up(work, surplus[: active - wanted])
+        return
+    if work.replaces_only_failed:
+        active += len(work.ending)
+    if active < wanted:
         wait_s = _remaining_backoff(work, first_backoff_s)
         if wait_s > 0:
             work.plan.look_again_after(wait_s)
@@ -263,8 +304,8 @@ def _plan_active(work: _Work, first_backoff_s: float) -> None:
 def _wanted_active(work: _Work) -> int:
     if work.completions is None:
         # A work queue: after the first success nothing new is started.
-        return len(work.active) if work.status["succeeded"] else work.parallelism
-    return min(work.parallelism, work.completions - int(work.status["succeeded"]))
+        return len(work.active) if work.succeeded else work.parallelism
+    return min(work.parallelism, work.completions - work.succeeded)
 
 
 def _remaining_backoff(work: _Work, first_backoff_s: float) -> float:
@@ -281,7 +322,8 @@ def _remaining_backoff(work: _Work, first_backoff_s: float) -> float:
 def _new_pods(work: _Work, count: int) -> list[Object]:
     if not work.is_indexed:
         return [build_pod(work.job, None) for _ in range(count)]
-    taken = {_index_of(pod) for pod in work.active} | _succeeded_indexes(work)
+    present = [*work.active, *(work.ending if work.replaces_only_failed else ())]
+    taken = {_index_of(pod) for pod in present} | _succeeded_indexes(work)
     free = [index for index in range(work.completions or 0) if index not in taken]
     return [build_pod(work.job, index) for index in free[:count]]
 
@@ -312,6 +354,7 @@ def build_pod(job: Object, index: int | None) -> Object:
             "namespace": namespace_of(job),
             "labels": labels,
             "annotations": annotations,
+            "finalizers": [FINALIZER],
             "ownerReferences": [controller_reference(job, JOBS.api_version, JOBS.kind)],
         },
         "spec": template["spec"],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from alidade_local.client import AlreadyExistsError, ApiClient, ApiError
+from alidade_local.client import AlreadyExistsError, ApiClient, ApiError, NotFoundError
 from alidade_local.controllers.statuses import write_status
 from alidade_local.events import Event, EventRecorder, normal, warning
 from alidade_local.informer import Informers
@@ -23,7 +24,7 @@ Planner = Callable[[Object, Children, datetime], "Plan"]
 
 @dataclass
 class Plan:
-    """Writes to make, in this order: creations, deletions, patches, the status; then events.
+    """Writes to make, in this order: creations, patches, deletions, the status; then events.
 
     status: the whole new status, written only if it differs from the present one; None leaves it.
     again_after_s: when to look at the object again although nothing changes.
@@ -77,11 +78,11 @@ class PlanActor:
     async def _carry_out(self, parent: Object, plan: Plan) -> None:
         for resource, document in plan.create:
             await self._create(parent, resource, document)
+        for resource, document, patch in plan.patch:
+            with contextlib.suppress(NotFoundError):  # gone meanwhile: the watch will say so
+                self._informers.of(resource).absorb(await self._client.patch(resource, key_of(document), patch))
         for resource, document in plan.delete:
             await self._delete(parent, resource, document)
-        for resource, document, patch in plan.patch:
-            informer = self._informers.of(resource)
-            informer.absorb(await self._client.patch(resource, key_of(document), patch))
         if plan.status is not None and plan.status != (parent.get("status") or {}):
             # A write above may have given the parent a new version: the newest known one is written to.
             informer = self._informers.of(self.parent)

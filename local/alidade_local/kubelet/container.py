@@ -13,6 +13,7 @@ from pathlib import Path
 from alidade_local.backoff import CrashBackoff
 from alidade_local.events import Event, normal, warning
 from alidade_local.kubelet.environment import MissingReferenceError
+from alidade_local.kubelet.memory import MemoryWatch, memory_limit
 from alidade_local.kubelet.names import NoAddressYetError
 from alidade_local.kubelet.probes import ProbeCounter, ProbeSettings, ProbeTarget, run_probe
 from alidade_local.kubelet.processes import ContainerProcess, ProcessIdentity
@@ -47,6 +48,7 @@ class ContainerContext:
 
     prepare: makes the Launch of the given run (its restart count), or raises MissingReferenceError, NoAddressYetError.
     wait_for_change: returns when something prepare depends on may have changed.
+    memory: what ends it when it exceeds its limit.
     emit, changed: record an event; have the pod's status written.
     """
 
@@ -55,6 +57,7 @@ class ContainerContext:
     grace_period_s: float
     prepare: Callable[[Object, int], Awaitable[Launch]]
     wait_for_change: Callable[[], Awaitable[None]]
+    memory: MemoryWatch
     emit: Callable[[Event], None]
     changed: Callable[[], None]
 
@@ -75,6 +78,7 @@ class ContainerRunner:
         self._launch: Launch | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._out_of_memory = False
 
     def start(self, restart_policy: str) -> asyncio.Task[None]:
         """Begin; the task ends when the container will not be run again."""
@@ -177,22 +181,29 @@ class ContainerRunner:
             log.write_text(message + "\n")
             return Terminated(START_ERROR_CODE, "StartError", started_at, datetime.now(UTC), message)
         self._save_identity(process)
-        self._process, self._launch = process, launch
+        self._process, self._launch, self._out_of_memory = process, launch, False
         self.record.container_id = f"process://{process.pid}"
         self._set_state(Running(started_at))
         self._emit(normal("Started", f"Started container {self.name}", field_path=self._field_path))
         health = asyncio.create_task(self._watch_health(process, launch))
         try:
-            exit_code = await process.wait()
+            with self._context.memory.watching(launch.marker, memory_limit(self.container), self._end_out_of_memory):
+                exit_code = await process.wait()
         finally:
             self._process = None
             health.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await health
-        out_of_memory = exit_code == 137 and not self._stopping and _oom_kills() > oom_kills
-        reason = "OOMKilled" if out_of_memory else "Error" if exit_code else "Completed"
+        by_kernel = exit_code == 137 and not self._stopping and _oom_kills() > oom_kills
+        reason = "OOMKilled" if self._out_of_memory or by_kernel else "Error" if exit_code else "Completed"
         message = self._termination_message(launch.termination_file, log, exit_code)
         return Terminated(exit_code, reason, started_at, datetime.now(UTC), message, self.record.container_id)
+
+    async def _end_out_of_memory(self) -> None:
+        """What the kernel does to a control group that may not grow: it kills everything in it."""
+        if self._process is not None:
+            self._out_of_memory = True
+            await asyncio.to_thread(self._process.kill)
 
     def _save_identity(self, process: ContainerProcess) -> None:
         """Write down which process this is, for a kubelet that finds it after this one was killed."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine
 from typing import Any
 
 from alidade_local.client import AlreadyExistsError, ApiClient, ApiError, UnreachableError
 from alidade_local.informer import Informers
+from alidade_local.kubelet.gpus import GPU_LABELS, GPU_RESOURCE
 from alidade_local.kubelet.node import NODE_NAME, Node, node_capacity, node_document, node_status
 from alidade_local.kubelet.pod import PodRunner
 from alidade_local.kubelet.processes import ProcessIdentity, kill_group, kill_marked
@@ -52,7 +54,7 @@ class Kubelet:
 
     async def run(self) -> None:
         """Register the node and run pods, until cancelled; `stop` ends the pods."""
-        recorder = asyncio.create_task(self._node.events.run())
+        helpers = [asyncio.create_task(work) for work in (self._node.events.run(), self._node.memory.run())]
         try:
             await self._register()
             await self._node.pods.synced.wait()
@@ -61,7 +63,8 @@ class Kubelet:
             self._node.pods.listen(self._on_pod)
             await asyncio.Event().wait()
         finally:
-            recorder.cancel()
+            for helper in helpers:
+                helper.cancel()
 
     async def stop(self) -> None:
         """End all pods with their grace periods, as a node does that shuts down, and write their last status.
@@ -80,14 +83,18 @@ class Kubelet:
         await self._node.events.flush()
 
     async def _register(self) -> None:
+        gpus = self._settings.gpus
+        document, status = node_document(gpus), node_status(node_capacity(gpus))
+        # What the machine had and has no more goes: a merge patch only takes away what is named.
+        labels = {**dict.fromkeys(GPU_LABELS), **document["metadata"]["labels"]}
+        amounts = {GPU_RESOURCE: None}
+        status |= {name: amounts | status[name] for name in ("capacity", "allocatable")}
         while True:
             try:
-                try:
-                    await self._client.create(NODES, node_document())
-                except AlreadyExistsError:
-                    await self._client.patch(NODES, Key("", NODE_NAME), node_document())
-                status = {"status": node_status(node_capacity())}
-                await self._client.patch(NODES, Key("", NODE_NAME), status, subresource="status")
+                with contextlib.suppress(AlreadyExistsError):
+                    await self._client.create(NODES, document)
+                await self._client.patch(NODES, Key("", NODE_NAME), {"metadata": {"labels": labels}})
+                await self._client.patch(NODES, Key("", NODE_NAME), {"status": status}, subresource="status")
                 return
             except (ApiError, UnreachableError) as error:
                 log.warning("the node could not be registered: %s", error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,8 @@ from alidade_local.events import EventRecorder
 from alidade_local.informer import Informer, Informers
 from alidade_local.kubelet.addresses import AddressPool
 from alidade_local.kubelet.environment import ReferencedData, references_of
+from alidade_local.kubelet.gpus import GPU_RESOURCE, Gpu, GpuPool, gpu_labels
+from alidade_local.kubelet.memory import CHECK_INTERVAL_S, MemoryWatch
 from alidade_local.kubelet.names import ServiceNames
 from alidade_local.kubelet.settings import KubeletSettings
 from alidade_local.loopback import ClusterNetwork
@@ -29,6 +31,10 @@ INHERITED_VARIABLES = (
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "HF_ENDPOINT", "OMP_NUM_THREADS",
 )  # fmt: skip
 MAX_PODS = 250
+READY_MESSAGE = (
+    f"the process kubelet is running; limits of memory are looked after every {CHECK_INTERVAL_S:g} s, "
+    "limits of processor time are not enforced"
+)
 
 
 class Node:
@@ -39,6 +45,8 @@ class Node:
         self.settings = settings
         self.events = EventRecorder(client, "kubelet")
         self.addresses = AddressPool(ClusterNetwork.of(settings.data_dir))
+        self.gpus = GpuPool(settings.gpus)
+        self.memory = MemoryWatch()
         self.pods = informers.of(PODS)
         self._services = informers.of(SERVICES)
         self._claims = informers.of(CLAIMS)
@@ -102,17 +110,18 @@ def _seen_by_containers(document: Object) -> tuple[Any, ...]:
     return (*contents, status.get("podIP"), status.get("phase"), metadata.get("labels"), metadata.get("annotations"))
 
 
-def node_capacity() -> dict[str, str]:
-    """What this machine has: cores, memory, and how many pods the node takes."""
+def node_capacity(gpus: Sequence[Gpu] = ()) -> dict[str, str]:
+    """What this machine has: cores, memory, GPUs, and how many pods the node takes."""
     memory_kib = os.sysconf("SC_PHYS_PAGES") * (os.sysconf("SC_PAGE_SIZE") // 1024)
     return {
         "cpu": str(len(os.sched_getaffinity(0))),
         "memory": f"{memory_kib}Ki",
         "pods": str(MAX_PODS),
+        **({GPU_RESOURCE: str(len(gpus))} if gpus else {}),
     }
 
 
-def node_document() -> Object:
+def node_document(gpus: Sequence[Gpu] = ()) -> Object:
     """The Node object that the kubelet registers."""
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     labels = {
@@ -120,6 +129,7 @@ def node_document() -> Object:
         "kubernetes.io/os": "linux",
         "kubernetes.io/arch": architecture,
         "node-role.kubernetes.io/control-plane": "",
+        **gpu_labels(gpus),
     }
     return {"metadata": {"name": NODE_NAME, "labels": labels}, "spec": {}}
 
@@ -131,7 +141,7 @@ def node_status(capacity: Mapping[str, str]) -> Object:
         "type": "Ready",
         "status": "True",
         "reason": "KubeletReady",
-        "message": "the process kubelet is running",
+        "message": READY_MESSAGE,
         "lastHeartbeatTime": now,
         "lastTransitionTime": now,
     }

@@ -21,11 +21,12 @@ from alidade_local.kubelet.environment import (
     build_environment,
     expand,
 )
+from alidade_local.kubelet.eviction import size_limits, until_exceeded
 from alidade_local.kubelet.node import HOST_IP, NODE_NAME, Node, node_capacity
 from alidade_local.kubelet.paths import PathMap
 from alidade_local.kubelet.probes import ProbeTarget
 from alidade_local.kubelet.processes import MARKER
-from alidade_local.kubelet.records import ContainerRecord, Terminated, Waiting, record_after_restart
+from alidade_local.kubelet.records import ContainerRecord, Running, Terminated, Waiting, record_after_restart
 from alidade_local.kubelet.status import PodState, pod_status
 from alidade_local.kubelet.volumes import (
     VolumeSources,
@@ -78,7 +79,9 @@ class PodRunner:
         self._init = [self._runner(container, init=True) for container in pod["spec"].get("initContainers") or []]
         self._main = [self._runner(container, init=False) for container in pod["spec"]["containers"]]
         self._stop: asyncio.Future[_Stop] = asyncio.get_running_loop().create_future()
-        self._failure: tuple[str, str] | None = None
+        refusal = node.gpus.take(pod, self.uid)
+        self._failure = ("UnexpectedAdmissionError", refusal) if refusal else None
+        self._ending: tuple[str, str] | None = None
         self._changed = asyncio.Event()
         self._written: Object | None = None
         self._mount_problem = ""
@@ -108,7 +111,8 @@ class PodRunner:
     async def _run(self) -> None:
         writer = asyncio.create_task(self._write_changes())
         try:
-            await self._live_until_stopped()
+            if self._failure is None:
+                await self._live_until_stopped()
         except Exception:
             # A mistake of ours must end this pod visibly and leave the others alone.
             log.exception("pod %s", key_of(self.pod))
@@ -119,6 +123,7 @@ class PodRunner:
         self._changed.set()
         await writer
         self._node.addresses.release(self.uid)
+        self._node.gpus.release(self.uid)
         await self._write_last()
 
     async def _live_until_stopped(self) -> None:
@@ -136,6 +141,7 @@ class PodRunner:
             message = "Pod was active on the node longer than the specified deadline"
             stop = _Stop(self._grace_s, ("DeadlineExceeded", message))
             self._emit(warning("DeadlineExceeded", message))
+        self._ending = stop.failure
         await self._stop_containers(stop.grace_s, before=life)
         self._failure = stop.failure
 
@@ -153,7 +159,7 @@ class PodRunner:
         """Everything up to the end of the last container."""
         self._changed.set()
         made_of = await self._make_volumes()
-        keeper = asyncio.create_task(self._keep_volumes(made_of), name=f"volumes of pod {key_of(self.pod)}")
+        keepers = [asyncio.create_task(work) for work in (self._keep_volumes(made_of), self._limit_volumes())]
         try:
             policy = self.pod["spec"].get("restartPolicy") or "Always"
             for runner in self._init:
@@ -161,7 +167,8 @@ class PodRunner:
                     return
             await _finished([runner.start(policy) for runner in self._main])
         finally:
-            keeper.cancel()
+            for keeper in keepers:
+                keeper.cancel()
 
     async def _initialise(self, runner: ContainerRunner, policy: str) -> bool:
         """Run an init container to its success, or start a sidecar; False when the pod failed with it."""
@@ -199,6 +206,14 @@ class PodRunner:
             if made_of != (made_of := self._made_of()):
                 self._update_volumes()
             await self._node.wait_for_change()
+
+    async def _limit_volumes(self) -> None:
+        """Evict the pod when one of its volumes has grown too large."""
+        limits = size_limits(self.pod)
+        if limits:
+            message = await until_exceeded(limits, self._folder / "volumes")
+            self._emit(warning("Evicted", message))
+            self.stop(0, failure=("Evicted", message))
 
     def _update_volumes(self) -> None:
         try:
@@ -243,6 +258,7 @@ class PodRunner:
             grace_period_s=self._grace_s,
             prepare=self._prepare,
             wait_for_change=self._node.wait_for_change,
+            memory=self._node.memory,
             emit=self._emit,
             changed=self._mark_changed,
         )
@@ -256,6 +272,7 @@ class PodRunner:
         variables = build_environment(
             self.pod, container, facts=self._facts(), data=self._node.referenced_data(self.pod), base=base
         )
+        variables |= self._node.gpus.environment(self.pod, container, self.uid)
         make_root(container, root, self._folder / "volumes", variables)
         paths = PathMap(root, mount_paths(container))
         names, namespace = self._node.names(self.pod, self._address), namespace_of(self.pod)
@@ -283,7 +300,12 @@ class PodRunner:
         )
 
     def _facts(self) -> PodFacts:
-        return PodFacts(pod_ip=self._address, host_ip=HOST_IP, node_name=NODE_NAME, allocatable=node_capacity())
+        return PodFacts(
+            pod_ip=self._address,
+            host_ip=HOST_IP,
+            node_name=NODE_NAME,
+            allocatable=node_capacity(self._node.settings.gpus),
+        )
 
     @property
     def _grace_s(self) -> float:
@@ -300,14 +322,17 @@ class PodRunner:
 
     def _status(self) -> Object:
         sidecars = frozenset(runner.name for runner in self._init if _is_sidecar(runner.container))
+        init, main = _records(self._init), _records(self._main)
+        is_running = any(isinstance(record.state, Running) for record in [*init, *main])
         state = PodState(
-            init_containers=_records(self._init),
-            containers=_records(self._main),
+            init_containers=init,
+            containers=main,
             pod_ip=self._address,
             host_ip=HOST_IP,
             started_at=self._started_at,
             sidecars=sidecars,
-            ended=self._failure,
+            # The last of its containers to end must not show a pod that failed for no reason.
+            ended=self._failure or (None if is_running else self._ending),
         )
         return pod_status(self.pod, state, datetime.now(UTC))
 

@@ -69,10 +69,10 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def marked_processes(prefix: str) -> list[int]:
-    """Ids of the live processes whose marker variable begins with `prefix`."""
-    wanted = f"{MARKER}={prefix}".encode()
-    found = []
+def processes_by_marker() -> dict[str, list[int]]:
+    """Ids of the live processes by the value of their marker variable."""
+    name = f"{MARKER}=".encode()
+    found: dict[str, list[int]] = {}
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
@@ -80,9 +80,15 @@ def marked_processes(prefix: str) -> list[int]:
             environment = Path(f"/proc/{entry}/environ").read_bytes()
         except OSError:
             continue  # gone meanwhile, or another user's
-        if any(variable.startswith(wanted) for variable in environment.split(b"\0")):
-            found.append(int(entry))
+        if name in environment:
+            marker = next((item[len(name) :] for item in environment.split(b"\0") if item.startswith(name)), b"")
+            found.setdefault(os.fsdecode(marker), []).append(int(entry))
     return found
+
+
+def marked_processes(prefix: str) -> list[int]:
+    """Ids of the live processes whose marker variable begins with `prefix`."""
+    return [pid for marker, pids in processes_by_marker().items() if marker.startswith(prefix) for pid in pids]
 
 
 def kill_marked(prefix: str) -> int:

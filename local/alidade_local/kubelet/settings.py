@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from alidade_local.kubelet.gpus import Gpu
+
 
 @dataclass(frozen=True)
 class KubeletSettings:
@@ -15,6 +17,7 @@ class KubeletSettings:
     first_backoff_s, last_backoff_s: pauses before a crashing container is run again, doubling between the two.
     backoff_reset_s: a container that ran this long crashes as if for the first time.
     max_shutdown_s: most seconds that a pod's grace period may last when the cluster stops.
+    gpus: what the node offers as nvidia.com/gpu.
     """
 
     data_dir: Path
@@ -22,6 +25,7 @@ class KubeletSettings:
     last_backoff_s: float = 300.0
     backoff_reset_s: float = 600.0
     max_shutdown_s: float = 30.0
+    gpus: tuple[Gpu, ...] = ()
     executables: Path = field(default_factory=lambda: Path(sys.executable).parent)
 
     @property

@@ -1,22 +1,14 @@
 """What happens by itself: garbage collection, the end of namespaces, restarts."""
 
-import os
 import signal
-import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 import orjson
 import pytest
-import yaml
 
 from alidade_local.apiserver.journal import Revision
 from alidade_local.apiserver.options import DeleteOptions
@@ -24,6 +16,7 @@ from alidade_local.apiserver.rest import Target
 from alidade_local.apiserver.server import start_api_server
 from alidade_local.apiserver.settings import ApiServerSettings
 from alidade_local.pki import Certificates
+from bench.local_cluster import Server, kill_often
 from tests.local.apiserver.conftest import (
     CONFIG_MAPS,
     DEFINITIONS,
@@ -181,34 +174,15 @@ def started(data_dir: Path) -> "subprocess.Popen[str]":
     return process
 
 
-def test_kill_9_in_the_middle_of_writes_loses_none_that_was_acknowledged(tmp_path: Path) -> None:
-    acknowledged: dict[str, int] = {}
-    for round_number in range(3):
-        process = started(tmp_path)
-        call = _caller(tmp_path)
-        items = call("GET", "")["items"]
-        stored = {item["metadata"]["name"]: int(item["metadata"]["resourceVersion"]) for item in items}
-        assert acknowledged.items() <= stored.items()
-        with ThreadPoolExecutor(8) as writers:
-            for thread in range(8):
-                writers.submit(_write_until_refused, call, f"r{round_number}-{thread}", acknowledged)
-            while len(acknowledged) < (round_number + 1) * 40:
-                assert process.poll() is None
-                time.sleep(0.005)
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait(timeout=60)
-        assert process.stdout is not None
-        process.stdout.close()
-    assert len(set(acknowledged.values())) == len(acknowledged), "a resource version was given twice"
-
-
-def _write_until_refused(call: Callable[..., Json], prefix: str, acknowledged: dict[str, int]) -> None:
-    for index in range(10_000):
-        try:
-            made = call("POST", "", config_map(f"{prefix}-{index}"))
-        except (AssertionError, OSError, HTTPException):
-            return  # the server was killed
-        acknowledged[made["metadata"]["name"]] = int(made["metadata"]["resourceVersion"])
+async def test_kill_9_in_the_middle_of_writes_loses_none_that_was_acknowledged(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.start()
+    try:
+        result = await kill_often(server, 4)
+    finally:
+        server.end(signal.SIGKILL)
+    assert result["lost"] == 0
+    assert result["acknowledged"] >= 4
 
 
 def test_two_servers_do_not_share_their_objects(tmp_path: Path) -> None:
@@ -225,28 +199,6 @@ def test_two_servers_do_not_share_their_objects(tmp_path: Path) -> None:
     assert process.wait(timeout=60) == 0
     assert process.stdout is not None
     process.stdout.close()
-
-
-def _caller(data_dir: Path) -> Callable[..., Json]:
-    config = yaml.safe_load((data_dir / "kubeconfig").read_text())
-    cluster, token = config["clusters"][0]["cluster"], config["users"][0]["user"]["token"]
-    context = ssl.create_default_context(cafile=cluster["certificate-authority"])
-
-    def call(method: str, path: str, body: Json | None = None) -> Json:
-        request = Request(
-            cluster["server"] + CONFIG_MAPS + path,
-            method=method,
-            data=orjson.dumps(body) if body else None,
-            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-        )
-        try:
-            with urlopen(request, context=context, timeout=60) as answer:
-                result: Json = orjson.loads(answer.read())
-                return result
-        except URLError as error:
-            raise AssertionError(f"{method} {path}: {error}") from error
-
-    return call
 
 
 async def test_a_failed_commit_is_told_and_undone(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,20 @@
 """Lists and watches: selectors, pages, versions, and streams that miss nothing and repeat nothing."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
 
+from alidade_local.apiserver import storage
 from alidade_local.apiserver.server import start_api_server
 from alidade_local.apiserver.settings import ApiServerSettings
+from alidade_local.apiserver.storage import Store, Stored
 from alidade_local.pki import Certificates
 from tests.local.apiserver.conftest import (
     CONFIG_MAPS,
@@ -232,3 +236,50 @@ async def test_every_watcher_sees_every_change_once_in_order(api: Api) -> None:
             events = [await stream.next() for _ in range(100)]
             versions = [int(event["object"]["metadata"]["resourceVersion"]) for event in events]
             assert versions == sorted(set(versions))
+
+
+async def test_a_long_list_comes_whole_in_each_form(api: Api) -> None:
+    for number in range(40):
+        await api.post(CONFIG_MAPS, config_map(f"long-{number:02}", text="x" * 10_000))
+    expected = [f"long-{number:02}" for number in range(40)]
+    listing = await api.get(CONFIG_MAPS)
+    assert [item["metadata"]["name"] for item in listing["items"]] == expected
+    assert {item["data"]["text"] for item in listing["items"]} == {"x" * 10_000}
+    accept = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+    table = await api.get(f"{CONFIG_MAPS}?includeObject=Object", headers=accept)
+    assert [row["cells"][0] for row in table["rows"]] == expected
+    assert [row["object"]["data"] for row in table["rows"]] == [{"text": "x" * 10_000}] * 40
+
+
+def test_of_many_objects_only_those_looked_into_last_are_kept_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_MOST_PARSED", 10)
+    monkeypatch.setattr(storage, "_parsed", deque())
+    store = Store(tmp_path / "state.db", history_per_resource=5)
+    kept = [store.put("configmaps.", {"metadata": {"name": f"n-{n:03}"}, "data": {"n": n}}) for n in range(50)]
+    assert sum(stored._obj is not None for stored in kept) == 10
+    assert [stored.obj["data"]["n"] for stored in store.all("configmaps.")] == list(range(50))
+    assert sum(stored._obj is not None for stored in kept) == 10
+
+
+def test_lists_follow_creations_changes_and_deletions(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.db", history_per_resource=5)
+
+    def put(namespace: str, name: str, value: int) -> Stored:
+        return store.put("configmaps.", {"metadata": {"name": name, "namespace": namespace}, "value": value})
+
+    def listed(namespace: str | None = None) -> list[tuple[str, str, int]]:
+        return [(one.namespace, one.name, one.obj["value"]) for one in store.all("configmaps.", namespace)]
+
+    put("b", "x", 1)
+    put("a", "z", 2)
+    first = put("a", "y", 3)
+    assert listed() == [("a", "y", 3), ("a", "z", 2), ("b", "x", 1)]
+    put("a", "y", 4)
+    assert listed() == [("a", "y", 4), ("a", "z", 2), ("b", "x", 1)]
+    assert listed("a") == [("a", "y", 4), ("a", "z", 2)]
+    store.delete("configmaps.", first)
+    assert listed("a") == [("a", "z", 2)]
+    assert listed() == [("a", "z", 2), ("b", "x", 1)]
+    assert [one.obj["value"] for one in store.snapshot("configmaps.", "a", first.rv)] == [3, 2]

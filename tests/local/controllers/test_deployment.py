@@ -141,6 +141,34 @@ def test_a_roll_back_makes_the_old_replica_set_the_newest_revision() -> None:
     assert revisions(plan_deployment(unchanged, [old, newer], NOW)) == {}
 
 
+@pytest.mark.parametrize(
+    ("replicas", "old", "new", "scaled"),
+    [
+        (4, 3, 2, {}),  # in the middle of a roll-out: it stays there
+        (4, 4, 0, {}),  # before it has begun
+        (6, 4, 0, {"a": 6}),
+        (2, 4, 0, {"a": 2}),
+        (10, 6, 2, {"a": 8}),  # 10 of the 13 that the surge lets be, three quarters of them
+        (2, 3, 3, {"a": 1, "b": 2}),
+    ],
+)
+def test_a_paused_roll_out_stays_where_it_is_and_can_be_scaled(
+    replicas: int, old: int, new: int, scaled: dict[str, int]
+) -> None:
+    sets = {"a": replica_set("a", old, revision=1), "b": replica_set("b", new, revision=2)}
+    plan = plan_deployment(deployment(replicas, image="b", paused=True), list(sets.values()), NOW)
+    assert sizes(plan) == {sets[image]["metadata"]["name"]: size for image, size in scaled.items()}
+    assert plan.create == []
+    assert condition(plan, "Progressing") == ("Unknown", "DeploymentPaused")
+
+
+def test_a_new_template_of_a_paused_deployment_waits() -> None:
+    plan = plan_deployment(deployment(image="c", paused=True), [replica_set("a", 4)], NOW)
+    assert (plan.create, sizes(plan)) == ([], {})
+    resumed = plan_deployment(deployment(image="c"), [replica_set("a", 4)], NOW)
+    assert len(resumed.create) == 1
+
+
 def test_recreate_waits_until_the_old_pods_are_gone() -> None:
     wanted = deployment(image="b", strategy={"type": "Recreate"})
     old = replica_set("a", 4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,9 +11,11 @@ import pytest
 
 from alidade_local.controllers.job import build_pod, format_indexes, parse_indexes, plan_job
 from alidade_local.controllers.plan import Plan
+from alidade_local.objects import is_deleting
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 Doc = dict[str, Any]
+NUMBERS = itertools.count()
 
 
 def job(status: Doc | None = None, *, policy: str = "Never", **spec: Any) -> Doc:
@@ -27,9 +31,36 @@ def pod(phase: str, *, seconds_ago: int = 0, index: int | None = None, restarts:
     document = build_pod(job(), index)
     ended = (NOW - timedelta(seconds=seconds_ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
     state = {"terminated": {"finishedAt": ended}} if phase in ("Failed", "Succeeded") else {"running": {}}
-    document["metadata"] |= {"name": f"p{id(document)}", "creationTimestamp": ended}
+    number = next(NUMBERS)
+    document["metadata"] |= {"name": f"p{number}", "uid": f"uid-{number}", "creationTimestamp": ended}
     document["status"] = {"phase": phase, "containerStatuses": [{"state": state, "restartCount": restarts}]}
     return document
+
+
+def settled(wanted: Doc, pods: list[Doc], now: datetime = NOW) -> Plan:
+    """The first plan that leaves the Job and its pods as they are; what those before it asked for is done.
+
+    Pods that are deleted end as failed, and are gone when nothing keeps them.
+    """
+    for _ in range(10):
+        plan = plan_job(wanted, pods, now)
+        before = copy.deepcopy((wanted, pods))
+        for _, document, patch in plan.patch:
+            document["metadata"]["finalizers"] = patch["metadata"]["finalizers"]
+        for _, document in plan.delete:
+            delete(document)
+        pods[:] = [one for one in pods if not is_deleting(one) or one["metadata"]["finalizers"]]
+        wanted["status"] = plan.status or wanted["status"]
+        if (wanted, pods) == before:
+            return plan
+    raise AssertionError("it does not come to rest")
+
+
+def delete(one: Doc) -> None:
+    """What the kubelet makes of a deletion, when it is through with it."""
+    one["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:05Z"
+    if one["status"]["phase"] == "Running":
+        one["status"]["phase"] = "Failed"
 
 
 def conditions(plan: Plan) -> dict[str, tuple[str, str]]:
@@ -53,6 +84,7 @@ def conditions(plan: Plan) -> dict[str, tuple[str, str]]:
 def test_as_many_pods_run_as_parallelism_and_completions_ask_for(spec: Doc, pods: list[str], created: int) -> None:
     plan = plan_job(job(**spec), [pod(phase) for phase in pods], NOW)
     assert len(plan.create) == created
+    assert len(settled(job(**spec), [pod(phase) for phase in pods]).create) == created
 
 
 def test_a_pod_carries_the_jobs_labels_and_owner() -> None:
@@ -68,17 +100,22 @@ def test_a_job_is_complete_when_enough_pods_succeeded_and_nothing_runs_any_more(
     ending = plan_job(job(), [pod("Succeeded"), pod("Running")], NOW)
     assert conditions(ending) == {"SuccessCriteriaMet": ("True", "CompletionsReached")}
     assert len(ending.delete) == 1
-    ended = plan_job(job(ending.status), [pod("Succeeded")], NOW)
-    assert conditions(ended)["Complete"] == ("True", "CompletionsReached")
-    assert ended.status is not None
-    assert (ended.status["succeeded"], ended.status["completionTime"]) == (1, "2026-01-02T03:04:05Z")
+    ended = job()
+    pods = [pod("Succeeded"), pod("Running")]
+    settled(ended, pods)
+    assert conditions(Plan(status=ended["status"]))["Complete"] == ("True", "CompletionsReached")
+    assert (ended["status"]["succeeded"], ended["status"]["failed"]) == (1, 0)
+    assert ended["status"]["completionTime"] == "2026-01-02T03:04:05Z"
+    assert [one["metadata"]["finalizers"] for one in pods] == [None]
 
 
 @pytest.mark.parametrize(("limit", "failures", "failed"), [(0, 1, True), (2, 2, False), (2, 3, True), (None, 6, False)])
 def test_a_job_fails_when_more_pods_failed_than_its_limit(limit: int | None, failures: int, failed: bool) -> None:
     spec = {} if limit is None else {"backoffLimit": limit}
-    plan = plan_job(job(**spec), [pod("Failed") for _ in range(failures)], NOW)
-    assert (conditions(plan).get("Failed") == ("True", "BackoffLimitExceeded")) is failed
+    ended = job(**spec)
+    settled(ended, [pod("Failed") for _ in range(failures)])
+    assert (conditions(Plan(status=ended["status"])).get("Failed") == ("True", "BackoffLimitExceeded")) is failed
+    assert ended["status"]["failed"] == failures
 
 
 @pytest.mark.parametrize(("limit", "restarts", "failed"), [(0, 1, True), (2, 1, False), (2, 2, True)])
@@ -123,19 +160,68 @@ def test_a_suspended_job_has_no_pods_and_starts_anew_when_resumed() -> None:
 
 @pytest.mark.parametrize(("after_s", "deleted"), [(4, False), (5, True)])
 def test_a_finished_job_is_deleted_after_its_time_to_live(after_s: int, deleted: bool) -> None:
-    done = plan_job(job(), [pod("Succeeded")], NOW).status
-    plan = plan_job(job(done, ttlSecondsAfterFinished=5), [pod("Succeeded")], NOW + timedelta(seconds=after_s))
+    ended = job()
+    settled(ended, [pod("Succeeded")])
+    plan = plan_job(
+        job(ended["status"], ttlSecondsAfterFinished=5), [pod("Succeeded")], NOW + timedelta(seconds=after_s)
+    )
     assert plan.delete_self is deleted
 
 
-def test_deleted_pods_still_count() -> None:
-    counted = plan_job(job(completions=2, parallelism=1), [pod("Succeeded")], NOW).status
-    plan = plan_job(job(counted, completions=2, parallelism=1), [pod("Succeeded")], NOW)
+def test_a_pod_counts_once_and_for_good() -> None:
+    wanted, pods = job(completions=2, parallelism=1), [pod("Succeeded"), pod("Failed")]
+    first = plan_job(wanted, pods, NOW).status
+    assert first is not None
+    uids = [one["metadata"]["uid"] for one in pods]
+    assert first["uncountedTerminatedPods"] == {"succeeded": uids[:1], "failed": uids[1:]}
+    assert (first["succeeded"], first["failed"]) == (0, 0)
+    for present in (pods, []):  # also when somebody deletes them then
+        settled(wanted, present)
+        assert (wanted["status"]["succeeded"], wanted["status"]["failed"]) == (1, 1)
+        assert wanted["status"]["uncountedTerminatedPods"] == {}
+
+
+def test_nothing_is_counted_twice_when_it_is_planned_again_before_the_pods_are_let_go() -> None:
+    pods = [pod("Succeeded")]
+    once = plan_job(job(completions=2), pods, NOW)
+    assert once.patch == [], "a pod is let go only when its uid is written"
+    twice = plan_job(job(once.status, completions=2), pods, NOW)
+    assert twice.status == once.status
+    assert [document for _, document, _ in twice.patch] == pods
+
+
+@pytest.mark.parametrize(
+    ("policy", "phase", "failed", "created"),
+    [
+        ("TerminatingOrFailed", "Running", 1, 1),
+        ("Failed", "Running", 0, 0),
+        ("Failed", "Failed", 1, 1),
+        ("Failed", "Succeeded", 0, 0),
+    ],
+)
+def test_a_pod_that_somebody_deletes_counts_and_is_replaced_at_once_or_when_it_has_ended(
+    policy: str, phase: str, failed: int, created: int
+) -> None:
+    deleted = pod(phase, seconds_ago=60)
+    deleted["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:00Z"
+    plan = plan_job(job(podReplacementPolicy=policy), [deleted], NOW)
     assert plan.status is not None
-    assert plan.status["succeeded"] == 1
-    without = plan_job(job(counted, completions=2, parallelism=1), [], NOW)
-    assert without.status is not None
-    assert without.status["succeeded"] == 1
+    assert len(plan.status["uncountedTerminatedPods"].get("failed", [])) == failed
+    assert len(plan.create) == created
+
+
+def test_pods_that_a_job_gives_up_do_not_count() -> None:
+    wanted, pods = job(suspend=True), [pod("Running")]
+    settled(wanted, pods)
+    assert pods == []
+    assert wanted["status"]["failed"] == 0
+
+
+def test_the_pods_of_a_job_that_is_being_deleted_are_let_go() -> None:
+    wanted, pods = job(), [pod("Running")]
+    wanted["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:05Z"
+    plan = plan_job(wanted, pods, NOW)
+    assert [(document, patch["metadata"]["finalizers"]) for _, document, patch in plan.patch] == [(pods[0], None)]
 
 
 def test_an_indexed_job_runs_each_index_once() -> None:
@@ -146,6 +232,21 @@ def test_an_indexed_job_runs_each_index_once() -> None:
     assert created[0]["spec"]["containers"][0]["env"] == [{"name": "JOB_COMPLETION_INDEX", "value": "1"}]
     assert plan.status is not None
     assert plan.status["completedIndexes"] == "0"
+
+
+def test_pods_of_a_finished_indexed_job_are_let_go() -> None:
+    wanted, pods = job(completionMode="Indexed", completions=1), [pod("Succeeded", index=0)]
+    settled(wanted, pods)
+    assert conditions(Plan(status=wanted["status"]))["Complete"] == ("True", "CompletionsReached")
+    assert [one["metadata"]["finalizers"] for one in pods] == [None]
+
+
+def test_an_index_whose_pod_still_ends_waits_and_the_others_do_not() -> None:
+    spec = {"completionMode": "Indexed", "completions": 3, "parallelism": 3, "podReplacementPolicy": "Failed"}
+    ending = pod("Running", index=0)
+    ending["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:00Z"
+    plan = plan_job(job(**spec), [ending, pod("Running", index=1)], NOW)
+    assert [document["metadata"]["generateName"] for _, document in plan.create] == ["j-2-"]
 
 
 @pytest.mark.parametrize(("indexes", "text"), [(set(), ""), ({0}, "0"), ({0, 1}, "0,1"), ({1, 3, 4, 5, 9}, "1,3-5,9")])

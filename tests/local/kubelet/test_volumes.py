@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from alidade_local.kubelet.environment import MissingReferenceError, PodFacts, ReferencedData
+from alidade_local.kubelet.eviction import bytes_in, size_limits
 from alidade_local.kubelet.volumes import (
     VolumeSources,
     make_root,
@@ -64,6 +65,37 @@ def test_items_choose_keys_paths_and_modes(tmp_path: Path, sources: VolumeSource
     found = make(tmp_path, sources, {"name": "v", "configMap": {"name": "c", "items": items}})
     assert files(found) == {"sub/name": b"1"}
     assert (found / "sub/name").stat().st_mode & 0o777 == 0o400
+
+
+def test_files_have_the_volumes_mode_where_they_name_none(tmp_path: Path, sources: VolumeSources) -> None:
+    items = [{"key": "a", "path": "a"}, {"key": "b", "path": "b", "mode": 0o440}]
+    found = make(tmp_path, sources, {"name": "v", "configMap": {"name": "c", "items": items, "defaultMode": 0o400}})
+    assert [(found / name).stat().st_mode & 0o777 for name in ("a", "b")] == [0o400, 0o440]
+
+
+def test_one_file_of_a_config_map_can_be_mounted_and_follows_it(tmp_path: Path, sources: VolumeSources) -> None:
+    volume = {"name": "v", "configMap": {"name": "c"}}
+    mounted = make(tmp_path, sources, volume, subPath="a")
+    assert mounted.read_text() == "1"
+    pod = {"metadata": {"name": "p", "namespace": "n"}, "spec": {"volumes": [volume]}}
+    changed = replace(sources, data=ReferencedData(config_maps={"c": {"data": {"a": "9"}}}))
+    update_volumes(pod, tmp_path / "pod" / "volumes", changed)
+    assert mounted.read_text() == "9"
+
+
+def test_the_downward_api_follows_the_pod_and_tells_resources(tmp_path: Path, sources: VolumeSources) -> None:
+    limit = {"containerName": "c", "resource": "limits.memory", "divisor": "1Mi"}
+    items = [
+        {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+        {"path": "limit", "resourceFieldRef": limit},
+    ]
+    container = {"name": "c", "resources": {"limits": {"memory": "3Mi"}}}
+    spec = {"volumes": [{"name": "v", "downwardAPI": {"items": items}}], "containers": [container]}
+    pod = {"metadata": {"name": "p", "namespace": "n", "labels": {"l": "v"}}, "spec": spec}
+    make_volumes(pod, tmp_path / "volumes", sources)
+    assert files(tmp_path / "volumes" / "v") == {"labels": b'l="v"', "limit": b"3"}
+    update_volumes(pod | {"metadata": {"name": "p", "labels": {"l": "w"}}}, tmp_path / "volumes", sources)
+    assert files(tmp_path / "volumes" / "v") == {"labels": b'l="w"', "limit": b"3"}
 
 
 def test_a_secret_is_decoded(tmp_path: Path, sources: VolumeSources) -> None:
@@ -143,3 +175,26 @@ def test_a_volume_whose_object_is_gone_stays_and_the_others_are_updated(tmp_path
         update_volumes(pod, tmp_path, replace(sources, data=changed))
     assert files(tmp_path / "v") == {"key": b"x"}
     assert files(tmp_path / "w") == {"a": b"3"}
+
+
+def test_what_files_take_counts_and_what_links_lead_to_does_not(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "large").write_bytes(b"x" * (4 << 20))
+    folder = tmp_path / "volume"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "file").write_bytes(b"x" * (1 << 20))
+    (folder / "link").symlink_to(elsewhere)
+    (folder / "to-file").symlink_to(elsewhere / "large")
+    assert 1 << 20 <= bytes_in(folder) < 2 << 20
+    assert bytes_in(tmp_path / "none") == 0
+
+
+def test_only_empty_dirs_with_a_limit_are_limited() -> None:
+    volumes = [
+        {"name": "a", "emptyDir": {"sizeLimit": "1Gi"}},
+        {"name": "b", "emptyDir": {}},
+        {"name": "c", "configMap": {"name": "x"}},
+    ]
+    assert size_limits({"spec": {"volumes": volumes}}) == {"a": "1Gi"}
+    assert size_limits({"spec": {}}) == {}
