@@ -147,9 +147,15 @@ def resources_of(definition: Json) -> list[Resource]:
     ]
 
 
+_EVERY_OBJECT: Json = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}}
+"""What a definition need not say of an object; rules at the root see it."""
+
+
 def _schema_of(version: Json) -> Schema:
     raw = (version.get("schema") or {}).get("openAPIV3Schema")
-    return Schema(raw) if raw else ANYTHING
+    if not raw:
+        return ANYTHING
+    return Schema({**raw, "properties": {**_EVERY_OBJECT, **(raw.get("properties") or {})}})
 
 
 def _by_priority(versions: list[Json]) -> list[Json]:

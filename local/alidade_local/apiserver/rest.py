@@ -66,6 +66,8 @@ class Target:
 
 Change = Callable[[Json], Json]
 
+NAMESPACES_KEY = "namespaces."
+_IMMORTAL_NAMESPACES = ("default", "kube-system", "kube-public")
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
 
@@ -188,7 +190,7 @@ class Objects:
     def _check_namespace(self, target: Target) -> None:
         if not target.resource.namespaced:
             return
-        namespace = self.store.get("namespaces.", "", target.namespace)
+        namespace = self.store.get(NAMESPACES_KEY, "", target.namespace)
         if namespace is None:
             raise ApiError(
                 404,
@@ -380,6 +382,8 @@ class Objects:
     def delete(self, target: Target, options: DeleteOptions) -> tuple[Outcome, bool]:
         """Delete an object, or mark it for deletion; says whether it is gone."""
         resource = target.resource
+        if resource.key == NAMESPACES_KEY and target.name in _IMMORTAL_NAMESPACES:
+            raise forbidden(resource, target.name, "this namespace may not be deleted")
         current = self.get(target)
         self._check_delete_preconditions(target, current, options)
         obj = copy_json(current.obj)
@@ -388,7 +392,7 @@ class Objects:
         grace = resource.rules.grace_period(obj)
         if options.grace_period_s is not None:
             grace = min(grace, options.grace_period_s) if grace else 0
-        if resource.key == "namespaces." and "kubernetes" in ((obj.get("spec") or {}).get("finalizers") or ()):
+        if resource.key == NAMESPACES_KEY and "kubernetes" in ((obj.get("spec") or {}).get("finalizers") or ()):
             obj["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
             return self._mark(resource, current, obj, 0, options), False
         if metadata.get("finalizers") or grace > 0:

@@ -22,7 +22,7 @@ class Reviewer:
         match kind:
             case "SelfSubjectAccessReview":
                 status = self._access(user, spec)
-            case "SubjectAccessReview":
+            case "SubjectAccessReview" | "LocalSubjectAccessReview":
                 status = self._access(UserInfo(spec.get("user", ""), tuple(spec.get("groups") or ())), spec)
             case "SelfSubjectRulesReview":
                 status = self._rules(user, spec.get("namespace", ""))
