@@ -45,7 +45,7 @@ class Connections(web.Server):
             self,
             loop=asyncio.get_running_loop(),
             logger=_logger(),
-            access_log=None,
+            access_log=_logger(),
             keepalive_timeout=IDLE_FOR_S,
             # Of a refused body no more is read than what comes within the lingering time.
             lingering_time=0.2,
@@ -63,10 +63,11 @@ def heard(request: web.BaseRequest) -> None:
 
 
 def _logger() -> logging.Logger:
-    """Without the stack traces of what clients do wrong: they are answered 400, and could fill the disk."""
+    """Without accesses and what clients do wrong: that is answered 400, and its stack traces could fill the disk."""
     logger = logging.getLogger("alidade_local.apiserver.connections")
     if not logger.filters:
         logger.addFilter(_is_our_mistake)
+        logger.setLevel(logging.WARNING)
     return logger
 
 

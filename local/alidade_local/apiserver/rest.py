@@ -182,8 +182,14 @@ class Objects:
             raise bad_request(
                 f"the name of the object ({metadata['name']}) does not match the name on the URL ({target.name})"
             )
-        if resource.namespaced and (metadata.get("namespace") or target.namespace) != target.namespace:
-            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        namespace = metadata.get("namespace") or target.namespace
+        if resource.namespaced and namespace != target.namespace:
+            raise bad_request(
+                f"the namespace of the object ({namespace}) does not match the namespace on the request "
+                f"({target.namespace})"
+                if target.name
+                else "the namespace of the provided object does not match the namespace sent on the request"
+            )
         if not resource.namespaced:
             metadata.pop("namespace", None)
 

@@ -15,7 +15,7 @@ from alidade_local.apiserver.connections import Connections, heard
 from alidade_local.apiserver.custom_resources import Definitions
 from alidade_local.apiserver.discovery import REVIEWS, Discovery, version
 from alidade_local.apiserver.endpoints import Endpoints
-from alidade_local.apiserver.errors import ApiError, no_such_resource
+from alidade_local.apiserver.errors import ApiError, method_not_allowed, no_such_resource
 from alidade_local.apiserver.garbage import GarbageCollector
 from alidade_local.apiserver.impersonation import impersonated
 from alidade_local.apiserver.kinds_services import SERVICES_KEY, ServiceAddresses, service_rules
@@ -37,7 +37,6 @@ Json = dict[str, Any]
 
 _LOG = logging.getLogger(__name__)
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_NO_METHOD = "the server does not allow this method on the requested resource"
 _OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version")
 _INITIAL_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
@@ -155,7 +154,7 @@ class ApiServer:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         heard(request)
         if request.method not in _METHODS:
-            raise ApiError(405, "MethodNotAllowed", _NO_METHOD)
+            raise method_not_allowed()
         path = request.path.rstrip("/") or "/"
         if path in _OPEN_PATHS or path.startswith(("/livez/", "/readyz/", "/healthz/")):
             return self._answer_open(path)
@@ -175,7 +174,7 @@ class ApiServer:
         if path.plural not in kinds or path.version != "v1" or path.name:
             raise no_such_resource()
         if request.method != "POST":
-            raise ApiError(405, "MethodNotAllowed", _NO_METHOD)
+            raise method_not_allowed()
         kind = kinds[path.plural]
         body = {**await read_object(request, self.settings), "apiVersion": f"{path.group}/v1", "kind": kind}
         return json_response(self._reviewer.review(kind, body, user), status=201)
