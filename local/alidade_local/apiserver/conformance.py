@@ -35,6 +35,9 @@ def conform(resource: Resource, obj: Json, field_validation: str) -> list[str]:
             )
         warnings = texts
     check_types(obj, resource)
+    for name in ("labels", "annotations", "finalizers", "ownerReferences", "generateName"):
+        if name in obj["metadata"] and not obj["metadata"][name]:
+            del obj["metadata"][name]
     default_object(resource, obj)
     return warnings
 

@@ -385,4 +385,4 @@ def _attributes(request: web.BaseRequest, resource: Resource, path: ResourcePath
 
 
 def _is_watch(request: web.BaseRequest, path: ResourcePath) -> bool:
-    return path.watch or flag(request.query, "watch")
+    return path.watch or (not path.name and flag(request.query, "watch"))

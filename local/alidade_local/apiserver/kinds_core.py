@@ -15,10 +15,11 @@ def _default_namespace(namespace: Json) -> None:
     metadata = namespace["metadata"]
     if metadata.get("name"):
         metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata["name"]}
-    namespace.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
+    namespace.setdefault("spec", {})
 
 
 def _new_namespace(namespace: Json) -> None:
+    namespace["spec"].setdefault("finalizers", ["kubernetes"])
     namespace["status"] = {"phase": "Active"}
 
 
@@ -161,4 +162,36 @@ def _validate_binding(binding: Json, old: Json | None) -> list[FieldError]:
     return errors
 
 
+def _validate_role(role: Json, _: Json | None) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for index, rule in enumerate(role.get("rules") or ()):
+        path = f"rules[{index}]"
+        if not rule.get("verbs"):
+            errors.append(required(f"{path}.verbs", "verbs must contain at least one value"))
+        if rule.get("nonResourceURLs"):
+            continue
+        for name, detail in (
+            ("apiGroups", "resource rules must supply at least one api group"),
+            ("resources", "resource rules must supply at least one resource"),
+        ):
+            if not rule.get(name):
+                errors.append(required(f"{path}.{name}", detail))
+    return errors
+
+
+ROLE = KindRules(validate=_validate_role, counts_generation=False)
+
+
+def _validate_lease(lease: Json, _: Json | None) -> list[FieldError]:
+    spec = lease.get("spec") or {}
+    duration, transitions = spec.get("leaseDurationSeconds"), spec.get("leaseTransitions")
+    errors = []
+    if duration is not None and duration <= 0:
+        errors.append(invalid("spec.leaseDurationSeconds", duration, "must be greater than 0"))
+    if transitions is not None and transitions < 0:
+        errors.append(invalid("spec.leaseTransitions", transitions, "must be greater than or equal to 0"))
+    return errors
+
+
+LEASE = KindRules(validate=_validate_lease, counts_generation=False)
 ROLE_BINDING = KindRules(default=_default_binding, validate=_validate_binding, counts_generation=False)

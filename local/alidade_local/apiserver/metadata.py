@@ -12,6 +12,7 @@ Json = dict[str, Any]
 GENERATED_SUFFIX_LENGTH = 5
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # without vowels and look-alikes, so that no words appear
 _ANNOTATION_LIMIT = 256 * 1024
+_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 _LABEL_NAMES = frozenset({"namespaces."})
 _SERVICE_NAMES = frozenset({"services."})
 
@@ -27,10 +28,18 @@ def metadata_errors(resource: Resource, obj: Json) -> list[FieldError]:
     errors = _name_errors(resource, metadata)
     errors += names.label_errors(metadata.get("labels") or {}, "metadata.labels")
     errors += _annotation_errors(metadata.get("annotations") or {})
-    for name in metadata.get("finalizers") or ():
+    for index, name in enumerate(metadata.get("finalizers") or ()):
         if problem := names.qualified_name_problem(name):
             errors.append(invalid("metadata.finalizers", name, problem))
+        elif _is_core(resource) and "/" not in name and name not in _STANDARD_FINALIZERS:
+            problem = "name is neither a standard finalizer name nor is it fully qualified"
+            errors.append(invalid(f"metadata.finalizers[{index}]", name, problem))
     return errors + _owner_errors(metadata.get("ownerReferences") or [])
+
+
+def _is_core(resource: Resource) -> bool:
+    """Whether the kind comes with kube-apiserver itself, which is stricter than the library under it."""
+    return not resource.custom and resource.group != "apiextensions.k8s.io"
 
 
 def _name_errors(resource: Resource, metadata: Json) -> list[FieldError]:

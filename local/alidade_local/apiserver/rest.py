@@ -96,14 +96,16 @@ class Objects:
         if metadata.get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
         warnings = conform(resource, obj, options.field_validation)
+        if resource.has_status:
+            _without_status(resource, obj)
+        if not metadata.get("managedFields"):  # of what the server sets from here on the writer owns nothing
+            managed_fields.record_update(obj, None, resource, options, "")
         self._prepare_new(target, obj)
         errors = metadata_errors(resource, obj) + violations(resource, obj, None)
         if errors:
             raise invalid_object(resource, metadata["name"], errors)
         if self.store.get(resource.key, target.namespace, metadata["name"]) is not None:
             raise already_exists(resource, metadata["name"])
-        if not metadata.get("managedFields"):
-            managed_fields.record_update(obj, None, resource, options, "")
         return self._put(resource, obj, options, created=True, warnings=warnings)
 
     def create_internally(self, resource: Resource, namespace: str, name: str, content: Json) -> Stored:
@@ -155,9 +157,9 @@ class Objects:
             metadata.pop(name, None)
         if resource.rules.counts_generation:
             metadata["generation"] = 1
-        if resource.has_status:
-            _without_status(resource, obj)
         resource.rules.prepare_create(obj)
+        if resource.has_status and not resource.custom:
+            obj.setdefault("status", {})
 
     def _check_identity(self, target: Target, obj: Json) -> None:
         """The body must speak of the object and kind that the path names."""
@@ -245,6 +247,9 @@ class Objects:
     def apply(self, target: Target, config: Json, options: WriteOptions) -> Outcome:
         """Server-side apply: creates what is absent, changes what differs, leaves alone what is as wanted."""
         resource = target.resource
+        for name in ("apiVersion", "kind"):
+            if not config.get(name):
+                raise bad_request(f"Object '{name.capitalize() if name == 'kind' else name}' is missing in the body")
         self._check_identity(target, config)
         metadata = config["metadata"]
         metadata.setdefault("name", target.name)

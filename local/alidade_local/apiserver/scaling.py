@@ -47,7 +47,7 @@ def scale_of(resource: Resource, obj: Json) -> Json:
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {name: metadata[name] for name in kept if name in metadata},
-        "spec": {"replicas": _at(obj, paths.spec_replicas) or 0},
+        "spec": {"replicas": replicas} if (replicas := _at(obj, paths.spec_replicas)) else {},
         "status": status,
     }
 

@@ -75,9 +75,7 @@ def _check_declared(config: Json, resource: Resource) -> None:
         return
     metadata = config["metadata"]
     group = resource.group or ""
-    where = (
-        f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {group}/{resource.version}, Kind={resource.kind}"
-    )
+    where = f"/{metadata.get('name', '')}; {group}/{resource.version}, Kind={resource.kind}"
     problems = [f".{path}: field not declared in schema" for path in unknown]
     text = problems[0] if len(problems) == 1 else "errors:\n" + "\n".join(f"  {problem}" for problem in problems)
     raise ApiError(500, "", f"failed to create typed patch object ({where}): {text}")
@@ -100,10 +98,14 @@ def merge(live: Any, config: Any, schema: Schema) -> Any:
 def _merge_list(live: list[Any], config: list[Any], schema: Schema) -> list[Any]:
     items = schema.items or ANYTHING
     merged = {item_step(item, schema): item for item in live}
+    seen: set[str] = set()
     for index, item in enumerate(config):
         if schema.list_type == "map":
             _check_keys(item, index, schema)
         step = item_step(item, schema)
+        if step in seen:
+            raise ApiError(500, "", f"failed to create typed patch object: duplicate entries for key {step}")
+        seen.add(step)
         merged[step] = merge(merged.get(step), item, items)
     return list(merged.values())
 
@@ -149,37 +151,32 @@ def _removable(value: Any, schema: Schema, step: str, given_up: FieldSet, owned:
     return not value
 
 
-def _conflicts(others: Managers, comparison: Comparison) -> list[tuple[ManagerKey, Managed, str]]:
+def _conflicts(others: Managers, comparison: Comparison) -> list[tuple[ManagerKey, str]]:
     changed = managed_fields.tracked(comparison.changed)
-    found = []
-    for key, managed in others.items():
-        for path in managed.fields.intersection(changed).paths():
-            found.append((key, managed, path))
-    return sorted(found, key=lambda item: (_shown(item[0], item[1]), item[2]))
+    found = [(key, path) for key, managed in others.items() for path in managed.fields.intersection(changed).paths()]
+    return sorted(found, key=lambda item: (_shown(item[0]), item[1]))
 
 
-def _shown(key: ManagerKey, managed: Managed) -> str:
+def _shown(key: ManagerKey) -> str:
     text = quoted(key.manager)
     if key.subresource:
         text += f" with subresource {quoted(key.subresource)}"
     if key.operation == "Update":
         text += f" using {key.api_version}"
-        if managed.time:
-            text += f" at {managed.time}"
     return text
 
 
-def _conflict_error(conflicts: list[tuple[ManagerKey, Managed, str]]) -> ApiError:
+def _conflict_error(conflicts: list[tuple[ManagerKey, str]]) -> ApiError:
     causes = [
-        {"reason": "FieldManagerConflict", "message": f"conflict with {_shown(key, managed)}", "field": path}
-        for key, managed, path in conflicts
+        {"reason": "FieldManagerConflict", "message": f"conflict with {_shown(key)}", "field": path}
+        for key, path in conflicts
     ]
     if len(conflicts) == 1:
         summary = f"Apply failed with 1 conflict: {causes[0]['message']}: {causes[0]['field']}"
     else:
         by_manager: dict[str, list[str]] = {}
-        for key, managed, path in conflicts:
-            by_manager.setdefault(_shown(key, managed), []).append(path)
+        for key, path in conflicts:
+            by_manager.setdefault(_shown(key), []).append(path)
         summary = f"Apply failed with {len(conflicts)} conflicts: {_listed(by_manager)}"
     return ApiError(409, "Conflict", summary, {"causes": causes})
 

@@ -38,7 +38,13 @@ PATHS = {
 
 _UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
-_FLAKY_HEADERS = ("Retry-After",)
+_DECODER = re.compile(
+    r"cannot be handled as a|couldn't get version/kind|provided object is unrecognized|object provided is unrecognized|"
+    r"is not valid (JSON|YAML|protobuf)|is not Kubernetes protobuf|must be an object|is missing in|"
+    r"API version in the data|cannot unmarshal|invalid character|unexpected end of JSON|error converting YAML|"
+    r"json patch for type|error decoding|does not begin with|yaml: |after top-level value"
+)
+"""What a decoder says of bytes it cannot read: each program's own words, which no client reads."""
 MEDIA = {
     "json": "application/json",
     "yaml": "application/yaml",
@@ -94,6 +100,8 @@ class _Names:
 def _plain(value: Any, names: _Names, key: str = "", parent: Json | None = None) -> Any:
     if isinstance(value, dict):
         inner = {name: _plain(item, names, name, value) for name, item in value.items()}
+        if inner.get("code") in (400, 500) and _DECODER.search(str(inner.get("message"))):
+            inner["message"] = "<a decoder's words>"
         if "generateName" in inner and "name" in inner:
             inner["name"] = inner["generateName"] + "<generated>"
         return inner
