@@ -3,7 +3,7 @@
 from typing import Any
 
 from alidade_local.apiserver.defaulting import apply_defaults
-from alidade_local.apiserver.errors import FieldError, bad_request, quoted
+from alidade_local.apiserver.errors import FieldError, UnknownFieldsError, quoted
 from alidade_local.apiserver.go_types import check_types
 from alidade_local.apiserver.pruning import prune
 from alidade_local.apiserver.resources import Resource
@@ -27,12 +27,10 @@ def conform(resource: Resource, obj: Json, field_validation: str) -> list[str]:
     unknown = prune(obj, resource.schema)
     warnings: list[str] = []
     if unknown and field_validation != "Ignore":
+        unknown.sort(key=lambda path: not path.startswith("metadata."))
         texts = [f"unknown field {quoted(path)}" for path in unknown]
         if field_validation == "Strict":
-            raise bad_request(
-                f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-                f"strict decoding error: {', '.join(texts)}"
-            )
+            raise UnknownFieldsError(resource, f"strict decoding error: {', '.join(texts)}")
         warnings = texts
     check_types(obj, resource)
     for name in ("labels", "annotations", "finalizers", "ownerReferences", "generateName"):

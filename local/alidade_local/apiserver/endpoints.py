@@ -312,7 +312,7 @@ class Endpoints:
             obj = await read_object(request, self._settings)
             options = _write_options(request, "UpdateOptions")
             return await self._respond(
-                request, resource, self._objects.update(Target(resource, "", path.name), obj, options)
+                request, resource, self._objects.update(Target(resource, "", path.name, "finalize"), obj, options)
             )
         raise no_such_resource()
 

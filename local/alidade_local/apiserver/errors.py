@@ -187,6 +187,22 @@ def invalid_object(resource: Resource, name: str, errors: Sequence[FieldError]) 
     return _invalid(resource.group, resource.kind, name, errors)
 
 
+class UnknownFieldsError(ApiError):
+    """400: fields that the kind does not have, where none are allowed."""
+
+    def __init__(self, resource: Resource, problem: str) -> None:
+        kind = resource.kind
+        text = f'{kind} in version "{resource.version}" cannot be handled as a {kind}: {problem}'
+        super().__init__(400, "BadRequest", text)
+        self.problem = problem
+
+
+def invalid_patch(result: Json, problem: str) -> ApiError:
+    """422: what a patch makes of an object cannot be read."""
+    text = json.dumps(result, ensure_ascii=False, separators=(",", ":"))
+    return _invalid("", "", "", [invalid("patch", text, problem)])
+
+
 def invalid_options(kind: str, errors: Sequence[FieldError]) -> ApiError:
     """422: the parameters of a request break the rules of `ListOptions`, `CreateOptions` and their like."""
     return _invalid("meta.k8s.io", kind, "", errors)
@@ -198,7 +214,8 @@ def _invalid(group: str, kind: str, name: str, errors: Sequence[FieldError]) -> 
     details: Json = {"name": name} if name else {}
     if group:
         details["group"] = group
-    details["kind"] = kind
+    if kind:
+        details["kind"] = kind
     details["causes"] = [error.cause for error in errors]
     qualified = f"{kind}.{group}" if group else kind
     return ApiError(422, "Invalid", f"{qualified} {quoted(name)} is invalid: {summary}", details)

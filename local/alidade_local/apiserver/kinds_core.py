@@ -7,6 +7,7 @@ from typing import Any
 
 from alidade_local.apiserver.errors import FieldError, forbidden_field, invalid, not_supported, required
 from alidade_local.apiserver.kinds import KindRules
+from alidade_local.quantities import canonical_quantity
 
 Json = dict[str, Any]
 
@@ -54,6 +55,8 @@ def _immutable_errors(obj: Json, old: Json | None, fields: Sequence[str]) -> lis
 
 def _validate_config_map(obj: Json, old: Json | None) -> list[FieldError]:
     errors = [*_validate_data_keys(obj, "data"), *_validate_data_keys(obj, "binaryData")]
+    for key in sorted(set(obj.get("data") or ()) & set(obj.get("binaryData") or ())):
+        errors.append(invalid(f"data[{key}]", key, "duplicate of key present in binaryData"))
     return errors + _immutable_errors(obj, old, ("data", "binaryData"))
 
 
@@ -68,8 +71,28 @@ def _default_secret(secret: Json) -> None:
         secret["data"] = {**(secret.get("data") or {}), **encoded}
 
 
+_KEYS_OF_SECRETS = {
+    "kubernetes.io/tls": ("tls.crt", "tls.key"),
+    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+    "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
+}
+
+
+def _secret_type_errors(secret: Json) -> list[FieldError]:
+    data = secret.get("data") or {}
+    missing = [key for key in _KEYS_OF_SECRETS.get(secret["type"], ()) if key not in data]
+    if secret["type"] == "kubernetes.io/basic-auth" and not {"username", "password"} & set(data):
+        missing = ["username", "password"]
+    errors = [required(f"data[{key}]") for key in missing]
+    if secret["type"] == "kubernetes.io/service-account-token":
+        name = "kubernetes.io/service-account.name"
+        if not (secret["metadata"].get("annotations") or {}).get(name):
+            errors.append(required(f"metadata.annotations[{name}]"))
+    return errors
+
+
 def _validate_secret(secret: Json, old: Json | None) -> list[FieldError]:
-    errors = _validate_data_keys(secret, "data")
+    errors = _validate_data_keys(secret, "data") + _secret_type_errors(secret)
     if old is not None and secret["type"] != old["type"]:
         errors.append(invalid("type", secret["type"], "field is immutable"))
     return errors + _immutable_errors(secret, old, ("data",))
@@ -79,7 +102,10 @@ SECRET = KindRules(default=_default_secret, validate=_validate_secret, counts_ge
 
 
 def _default_claim(claim: Json) -> None:
-    claim.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+    spec = claim.setdefault("spec", {})
+    spec.setdefault("volumeMode", "Filesystem")
+    requests = (spec.get("resources") or {}).get("requests") or {}
+    requests.update({name: canonical_quantity(quantity) for name, quantity in requests.items()})
 
 
 def _new_claim(claim: Json) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from alidade_local.apiserver.errors import FieldError, duplicate, forbidden_field, invalid, not_supported, required
 from alidade_local.apiserver.kinds import KindRules
 from alidade_local.apiserver.names import label_errors, label_problem
-from alidade_local.quantities import parse_quantity
+from alidade_local.quantities import canonical_quantity, parse_quantity
 
 Json = dict[str, Any]
 
@@ -30,7 +30,10 @@ def default_pod_spec(spec: Json) -> None:
 
 
 def _default_container(container: Json) -> None:
-    container.setdefault("resources", {})
+    resources = container.setdefault("resources", {})
+    for name in ("limits", "requests"):
+        if resources.get(name):
+            resources[name] = {kind: canonical_quantity(quantity) for kind, quantity in resources[name].items()}
     container.setdefault("terminationMessagePath", "/dev/termination-log")
     container.setdefault("terminationMessagePolicy", "File")
     if "imagePullPolicy" not in container:
@@ -80,8 +83,6 @@ def _default_volume(volume: Json) -> None:
 def validate_pod_spec(spec: Json, path: str, restart_policies: Sequence[str]) -> list[FieldError]:
     """What is wrong with a pod spec."""
     errors: list[FieldError] = []
-    if spec["restartPolicy"] not in restart_policies:
-        errors.append(not_supported(f"{path}.restartPolicy", spec["restartPolicy"], restart_policies))
     containers = spec.get("containers") or []
     if not containers:
         errors.append(required(f"{path}.containers"))
@@ -90,6 +91,8 @@ def validate_pod_spec(spec: Json, path: str, restart_policies: Sequence[str]) ->
     for group in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(group) or []):
             _validate_container(container, f"{path}.{group}[{index}]", names, volumes, errors)
+    if spec["restartPolicy"] not in restart_policies:
+        errors.append(not_supported(f"{path}.restartPolicy", spec["restartPolicy"], restart_policies))
     grace = spec.get("terminationGracePeriodSeconds")
     if isinstance(grace, int) and grace < 0:
         errors.append(invalid(f"{path}.terminationGracePeriodSeconds", grace, "must be greater than or equal to 0"))
@@ -185,7 +188,7 @@ def _new_pod(pod: Json) -> None:
 
 
 def _quality_of_service(spec: Json) -> str:
-    containers = [*(spec.get("initContainers") or []), *spec["containers"]]
+    containers = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
     resources = [container.get("resources") or {} for container in containers]
     if not any(item.get("requests") or item.get("limits") for item in resources):
         return "BestEffort"

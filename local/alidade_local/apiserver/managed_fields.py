@@ -141,6 +141,7 @@ def record_update(new: Json, old: Json | None, resource: Resource, options: Writ
 _STRUCTS = (
     *("spec", "status", "roleRef", "involvedObject", "source", "status.loadBalancer", "spec.strategy"),
     *("spec.template", "spec.template.metadata", "spec.template.spec", "spec.resources"),
+    *("spec.containers", "spec.template.spec.containers"),
 )
 
 
@@ -150,6 +151,8 @@ def _zero(obj: Json) -> Json:
     for path in _STRUCTS:
         place, value = empty, obj
         for name in path.split("."):
+            if name == "containers" and name in value:
+                place[name] = []
             if not isinstance(value.get(name), dict):
                 break
             place, value = place.setdefault(name, {}), value[name]

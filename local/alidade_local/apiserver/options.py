@@ -11,7 +11,6 @@ from alidade_local.apiserver.errors import (
     invalid,
     invalid_options,
     not_supported,
-    quoted,
     required,
     too_long,
 )
@@ -74,9 +73,7 @@ def _whole(query: Mapping[str, str], name: str) -> int | None:
 def _dry_run_errors(values: list[str]) -> list[FieldError]:
     if all(value == "All" for value in values):
         return []
-    shown = ", ".join(quoted(value) for value in values)
-    message = f'Unsupported value: []string{{{shown}}}: supported values: "All"'
-    return [FieldError("dryRun", "FieldValueNotSupported", message)]
+    return [not_supported("dryRun", values, ("All",))]
 
 
 def write_options(query: Mapping[str, str], user_agent: str, kind: str) -> WriteOptions:

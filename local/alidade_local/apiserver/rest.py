@@ -11,6 +11,7 @@ from alidade_local.apiserver.encoding import copy_json
 from alidade_local.apiserver.errors import (
     ApiError,
     FieldError,
+    UnknownFieldsError,
     already_exists,
     bad_request,
     conflict,
@@ -18,6 +19,7 @@ from alidade_local.apiserver.errors import (
     forbidden_field,
     invalid,
     invalid_object,
+    invalid_patch,
     not_found,
 )
 from alidade_local.apiserver.metadata import GENERATED_SUFFIX_LENGTH, generated_suffix, metadata_errors
@@ -91,7 +93,7 @@ class Objects:
         """Store a new object."""
         resource = target.resource
         self._check_identity(target, obj)
-        self._check_namespace(target)
+        self._check_namespace(target, (obj["metadata"] or {}).get("name", ""))
         metadata = obj["metadata"]
         if metadata.get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
@@ -195,7 +197,7 @@ class Objects:
         if not resource.namespaced:
             metadata.pop("namespace", None)
 
-    def _check_namespace(self, target: Target) -> None:
+    def _check_namespace(self, target: Target, name: str) -> None:
         if not target.resource.namespaced:
             return
         namespace = self.store.get(NAMESPACES_KEY, "", target.namespace)
@@ -209,7 +211,7 @@ class Objects:
         if namespace.obj["metadata"].get("deletionTimestamp"):
             refusal = forbidden(
                 target.resource,
-                "",
+                name,
                 f"unable to create new content in namespace {target.namespace} because it is being terminated",
             )
             refusal.details = {
@@ -231,6 +233,10 @@ class Objects:
         self._check_identity(target, obj)
         current = self.get(target)
         metadata = obj["metadata"]
+        if not metadata.get("name"):
+            raise bad_request(
+                f"the name of the object ({target.name} based on URL) was undeterminable: name must be provided"
+            )
         if not metadata.get("resourceVersion") and target.resource.rules.requires_version_on_update:
             error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
             error = FieldError(error.field, error.reason, error.message.replace("value: 0:", "value: 0x0:"))
@@ -242,7 +248,11 @@ class Objects:
         current = self.get(target)
         obj = change(current.obj)
         self._check_identity(target, obj)
-        return self.replace(target, current, obj, options)
+        given = copy_json(obj)
+        try:
+            return self.replace(target, current, obj, options)
+        except UnknownFieldsError as error:
+            raise invalid_patch(given, error.problem) from error
 
     def apply(self, target: Target, config: Json, options: WriteOptions) -> Outcome:
         """Server-side apply: creates what is absent, changes what differs, leaves alone what is as wanted."""
@@ -363,6 +373,8 @@ class Objects:
             else:
                 _without_status(resource, new)
             return new
+        if resource.key == NAMESPACES_KEY and target.subresource != "finalize":
+            obj["spec"] = old["spec"]  # its finalizers are all it has
         if resource.has_status:
             if "status" in old:
                 obj["status"] = old["status"]

@@ -130,6 +130,7 @@ def _script(plural: str, objects: st.SearchStrategy[Json], patch_types: list[str
     )
     look = {"GET": f"{plural}/o", "as": "current", "only": ["metadata.name"]}
     writes = st.lists(_steps(plural, objects, patch_types), min_size=1, max_size=4)
+
     def script(first: Json, rest: list[Json]) -> list[Json]:
         return [step for write in (first, *rest) for step in ([look, write] if "PUT" in write else [write])]
 

@@ -40,7 +40,11 @@ class _Generated:
         found: dict[str, Json] = {}
 
         @settings(
-            derandomize=True, max_examples=SCRIPTS_BY_CHANCE, database=None, suppress_health_check=list(HealthCheck)
+            derandomize=True,
+            deadline=None,
+            max_examples=SCRIPTS_BY_CHANCE,
+            database=None,
+            suppress_health_check=list(HealthCheck),
         )
         @given(steps=generated.scripts)
         def make(steps: list[Json]) -> None:

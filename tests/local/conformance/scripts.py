@@ -88,7 +88,7 @@ class _Names:
         text = _TIME.sub("<time>", text)
         text = _UID.sub(lambda found: self.uids.setdefault(found[0], f"<uid {len(self.uids) + 1}>"), text)
         text = text.replace(self.namespace, "<namespace>")
-        for version, name in self.versions.items():
+        for version, name in self.versions.items() if "esource" in text and "ersion" in text else ():
             text = re.sub(rf"(?<![\w.-]){version}(?![\w.-])", name, text)
         return text
 
@@ -102,6 +102,9 @@ def _plain(value: Any, names: _Names, key: str = "", parent: Json | None = None)
         inner = {name: _plain(item, names, name, value) for name, item in value.items()}
         if inner.get("code") in (400, 500) and _DECODER.search(str(inner.get("message"))):
             inner["message"] = "<a decoder's words>"
+        if key == "columnDefinitions" or "columnDefinitions" in inner:
+            for column in inner.get("columnDefinitions") or ():
+                column.pop("description", None)
         if "generateName" in inner and "name" in inner:
             inner["name"] = inner["generateName"] + "<generated>"
         return inner

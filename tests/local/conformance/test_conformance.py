@@ -80,7 +80,7 @@ def test_it_answers_as_a_real_one(case: Case, local: Runner, real: Runner) -> No
     assert not found, "\n".join(found)
 
 
-@settings(max_examples=100, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=generated.scripts)
 def test_it_answers_to_anything_as_a_real_one(steps: list[Json], local: Runner, real: Runner) -> None:
     """New scripts on each run, on both."""
