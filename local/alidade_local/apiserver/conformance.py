@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from alidade_local.apiserver import scaling
 from alidade_local.apiserver.defaulting import apply_defaults
 from alidade_local.apiserver.errors import FieldError, UnknownFieldsError, quoted
 from alidade_local.apiserver.go_types import check_types
-from alidade_local.apiserver.pruning import prune
+from alidade_local.apiserver.pruning import drop_empty, prune
 from alidade_local.apiserver.resources import Resource
 from alidade_local.apiserver.validation import validate
 
@@ -36,6 +37,8 @@ def conform(resource: Resource, obj: Json, field_validation: str) -> list[str]:
     for name in ("labels", "annotations", "finalizers", "ownerReferences", "generateName"):
         if name in obj["metadata"] and not obj["metadata"][name]:
             del obj["metadata"][name]
+    if not resource.custom:
+        drop_empty(obj, resource.schema)
     default_object(resource, obj)
     return warnings
 
@@ -53,6 +56,8 @@ def violations(resource: Resource, obj: Json, old: Json | None) -> list[FieldErr
     if not resource.custom:
         return list(resource.rules.validate(obj, old))
     errors = validate(obj, resource.schema) if old is None else validate(obj, resource.schema, "", old)
+    if resource.scale is not None:
+        errors += scaling.replica_errors(resource.scale, obj)
     if not resource.schema.has_rules:
         return errors
     if any(error.reason in _BLOCKING for error in errors):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alidade_local.apiserver.errors import bad_request, invalid, invalid_object
+from alidade_local.apiserver.errors import FieldError, bad_request, invalid, invalid_object
 from alidade_local.apiserver.resources import Resource, ScalePaths
 
 Json = dict[str, Any]
@@ -13,6 +13,15 @@ def _at(obj: Json, path: str) -> Any:
     for step in path.strip(".").split("."):
         value = value.get(step) if isinstance(value, dict) else None
     return value
+
+
+def replica_errors(paths: ScalePaths, obj: Json) -> list[FieldError]:
+    """What keeps an object from being scaled."""
+    return [
+        invalid(path, value, "should be a non-negative integer")
+        for path in (paths.spec_replicas, paths.status_replicas)
+        if isinstance(value := _at(obj, path), int) and value < 0
+    ]
 
 
 def selector_text(value: Any) -> str:

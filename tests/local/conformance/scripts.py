@@ -102,6 +102,10 @@ def _plain(value: Any, names: _Names, key: str = "", parent: Json | None = None)
         inner = {name: _plain(item, names, name, value) for name, item in value.items()}
         if inner.get("code") in (400, 500) and _DECODER.search(str(inner.get("message"))):
             inner["message"] = "<a decoder's words>"
+        causes = (inner.get("details") or {}).get("causes") if key == "" and inner.get("kind") == "Status" else None
+        if causes and len(causes) > 1:  # found in the order of Go's maps, which is another each time
+            causes.sort(key=lambda cause: (cause.get("field", ""), cause["message"]))
+            inner["message"] = inner["message"].partition("[")[0].partition("conflicts with")[0] + "<the causes>"
         if key == "columnDefinitions" or "columnDefinitions" in inner:
             for column in inner.get("columnDefinitions") or ():
                 column.pop("description", None)
@@ -111,7 +115,9 @@ def _plain(value: Any, names: _Names, key: str = "", parent: Json | None = None)
     if isinstance(value, list):
         items = [_plain(item, names, key, None) for item in value]
         if key == "managedFields":
-            items.sort(key=lambda item: (item["manager"], item["operation"], item.get("subresource", "")))
+            for item in items:  # what was applied without effect is answered without a time
+                item.pop("time", None)
+            items.sort(key=lambda item: (item.get("manager", ""), item["operation"], item.get("subresource", "")))
         if key in ("clusterIPs",):
             return ["<address>" for _ in items]
         return items
@@ -210,7 +216,7 @@ class Runner:
             answer = response.data.decode(errors="replace")
         answers["last"] = answers[step.get("as", "last")] = answer
         plain: Json = {"code": response.status, "body": _plain(answer, names)}
-        if warnings := response.headers.getlist("Warning"):
+        if response.status < 400 and (warnings := response.headers.getlist("Warning")):
             plain["warnings"] = warnings
         return plain if "only" not in step else {"code": response.status, **_part(plain["body"], step["only"])}
 
