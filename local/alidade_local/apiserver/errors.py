@@ -187,6 +187,11 @@ def invalid_object(resource: Resource, name: str, errors: Sequence[FieldError]) 
     return _invalid(resource.group, resource.kind, name, errors)
 
 
+def invalid_review(field: str, value: Any, detail: str) -> ApiError:
+    """422: a question about access that names nobody, or nothing."""
+    return _invalid("authorization.k8s.io", "", "", [invalid(field, value, detail)])
+
+
 class UnknownFieldsError(ApiError):
     """400: fields that the kind does not have, where none are allowed."""
 

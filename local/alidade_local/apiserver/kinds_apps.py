@@ -119,6 +119,7 @@ def _new_job(job: Json) -> None:
             "job-name": name,
         }
     )
+    job["metadata"].setdefault("labels", dict(labels))
     spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
 
 

@@ -125,6 +125,9 @@ def take_over(managers: Managers, comparison: Comparison, writer: ManagerKey) ->
 
 def record_update(new: Json, old: Json | None, resource: Resource, options: WriteOptions, subresource: str) -> None:
     """Give the writer of an update the fields that it changed."""
+    if old is not None and not read(old) and not read(new):
+        write(new, {})  # whoever reset the managers wants none until somebody applies
+        return
     writer = ManagerKey(options.field_manager, "Update", resource.api_version, subresource)
     before_it = _without_managers(old) if old is not None else ({} if resource.custom else _zero(new))
     comparison = Comparison(before_it, _without_managers(new), resource.schema)

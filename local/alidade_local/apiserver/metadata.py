@@ -74,18 +74,21 @@ def _annotation_errors(annotations: Json) -> list[FieldError]:
 
 def _owner_errors(owners: list[Json]) -> list[FieldError]:
     errors: list[FieldError] = []
-    for index, owner in enumerate(owners):
-        path = f"metadata.ownerReferences[{index}]"
+    path = "metadata.ownerReferences"
+    for owner in owners:
         for name in ("apiVersion", "kind", "name", "uid"):
             if not owner.get(name):
-                errors.append(invalid(f"{path}.{name}", owner.get(name, ""), f"{name} must not be empty"))
+                errors.append(invalid(f"{path}.{name}", owner.get(name, ""), "must not be empty"))
+        if (owner.get("apiVersion"), owner.get("kind")) == ("v1", "Event"):
+            errors.append(invalid(path, owner, "/v1, Kind=Event is disallowed from being an owner"))
     controllers = [owner for owner in owners if owner.get("controller")]
     if len(controllers) > 1:
         errors.append(
             invalid(
-                "metadata.ownerReferences",
-                [owner["name"] for owner in controllers],
-                "Only one reference can have Controller set to true.",
+                path,
+                owners,
+                'Only one reference can have Controller set to true. Found "true" in references for '
+                + " and ".join(f"{owner.get('kind')}/{owner.get('name')}" for owner in controllers),
             )
         )
     return errors

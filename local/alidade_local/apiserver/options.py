@@ -66,7 +66,7 @@ def _whole(query: Mapping[str, str], name: str) -> int | None:
     if not text:
         return None
     if not text.lstrip("-").isdigit():
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax (parameter {name})')
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
     return int(text)
 
 
@@ -157,7 +157,8 @@ def _list_errors(query: Mapping[str, str], *, watch: bool) -> list[FieldError]:
         errors.append(forbidden_field(path, f"{path} is forbidden for watch unless sendInitialEvents is provided"))
     if not watch and match and not version:
         errors.append(forbidden_field(path, f"{path} is forbidden unless resourceVersion is provided"))
-    if match and query.get("continue"):
+    from_state = watch and version in ("", "0")  # the original takes this for `sendInitialEvents`
+    if (match or from_state) and query.get("continue"):
         errors.append(forbidden_field(path, f"{path} is forbidden when continue is provided"))
     supported = ("NotOlderThan",) if watch else ("Exact", "NotOlderThan", "")
     if match and match not in supported:

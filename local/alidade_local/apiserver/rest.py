@@ -423,7 +423,11 @@ class Objects:
         if options.dry_run:
             return Outcome(current.obj, rv=current.rv), True
         stored = self.store.delete(resource.key, current)
-        return Outcome(stored.obj, stored=stored, rv=stored.rv), True
+        last = stored.obj
+        if resource.key == "pods.":  # whoever deletes it sees when it ended
+            now = {"deletionTimestamp": timestamps.now(), "deletionGracePeriodSeconds": 0}
+            last = {**last, "metadata": {**last["metadata"], **now}}
+        return Outcome(last, stored=stored, rv=stored.rv), True
 
     def _check_delete_preconditions(self, target: Target, current: Stored, options: DeleteOptions) -> None:
         if options.uid and options.uid != current.uid:

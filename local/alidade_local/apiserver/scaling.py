@@ -71,6 +71,9 @@ def scaled(resource: Resource, obj: Json, scale: Json) -> Json:
         error = invalid("spec.replicas", replicas, "must be greater than or equal to 0")
         raise invalid_object(resource, obj["metadata"]["name"], [error])
     metadata = scale.get("metadata") or {}
+    name = obj["metadata"]["name"]
+    if metadata.get("name", name) != name:
+        raise bad_request(f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})")
     obj["metadata"]["resourceVersion"] = metadata.get("resourceVersion") or obj["metadata"]["resourceVersion"]
     *parents, last = paths.spec_replicas.strip(".").split(".")
     holder = obj
