@@ -389,7 +389,10 @@ class Objects:
         unseen = ("metadata", "status") if resource.has_status else ("metadata",)
         before = {name: value for name, value in old.items() if name not in unseen}
         after = {name: value for name, value in new.items() if name not in unseen}
-        if before != after:
+        marked = resource.key == "deployments.apps" and (
+            (old["metadata"].get("annotations") or {}) != (new["metadata"].get("annotations") or {})
+        )  # a Deployment's annotations are part of what its controller acts on
+        if before != after or marked:
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
 
     def _put(
