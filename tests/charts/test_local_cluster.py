@@ -46,7 +46,7 @@ def installed(cluster: RunningCluster, tmp_path: Path) -> Iterator[Cluster]:
         yield local
     finally:
         local.run("helm", "uninstall", "alidade", "--namespace", NAMESPACE)
-        local.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+        local.kubectl("delete", "namespace", NAMESPACE, "--timeout=60s")
 
 
 def test_the_release_passes_its_test_and_trains(installed: Cluster) -> None:
