@@ -12,6 +12,14 @@ pytest_plugins = ["tests.cluster_fixtures"]
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Another cluster for the tests that can run on any."""
+    parser.addoption(
+        "--kubeconfig", help="a cluster that the local API server is compared with (tests/local/conformance)"
+    )
+
+
 WHOLE = "tests/e2e/"
 """Tests of all packages together: they share a cluster, and are about as long as all others together."""
 

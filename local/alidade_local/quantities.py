@@ -13,6 +13,24 @@ _SUFFIXES = {
 }  # fmt: skip
 
 
+_BINARY = ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki", "")
+_DECIMAL = ("E", "P", "T", "G", "M", "k", "", "m", "u", "n")
+
+
+def canonical_quantity(quantity: str | int | float) -> str:
+    """The quantity as the API server writes it: the largest suffix of its family that leaves a whole number."""
+    text = str(quantity).strip()
+    value = parse_quantity(text)
+    if "e" in text or text[:-1].endswith("E"):
+        return text  # a family of its own
+    suffixes = _BINARY if text.endswith("i") and value == value.to_integral_value() else _DECIMAL
+    for suffix in suffixes:
+        number = value / _SUFFIXES[suffix]
+        if number == number.to_integral_value():
+            return f"{int(number)}{suffix if number else ''}"
+    return text
+
+
 def parse_quantity(quantity: str | int | float) -> Decimal:
     """The value in the quantity's own unit (cores, bytes, pieces); raises ValueError for what is not a quantity."""
     text = str(quantity).strip()

@@ -51,7 +51,8 @@ class Authenticator:
     def user(self, authorization: str | None) -> UserInfo:
         """The user of an Authorization header, or 401."""
         scheme, _, token = (authorization or "").partition(" ")
-        user = self.user_of_token(token.strip()) if scheme.lower() == "bearer" else None
+        readable = scheme.lower() == "bearer" and token.isascii()  # headers may hold any bytes
+        user = self.user_of_token(token.strip()) if readable else None
         if user is None:
             raise unauthorized()
         return user

@@ -11,8 +11,10 @@ from alidade_local.apiserver.kinds_apps import DEPLOYMENT, JOB, REPLICA_SET
 from alidade_local.apiserver.kinds_core import (
     CONFIG_MAP,
     EVENT,
+    LEASE,
     NAMESPACE,
     PERSISTENT_VOLUME_CLAIM,
+    ROLE,
     ROLE_BINDING,
     SECRET,
 )
@@ -173,7 +175,7 @@ def _workloads() -> list[Resource]:
             status=True,
             in_all=True,
         ),
-        _resource("coordination.k8s.io/v1", "leases", "Lease", UNCOUNTED),
+        _resource("coordination.k8s.io/v1", "leases", "Lease", LEASE),
         _resource("discovery.k8s.io/v1", "endpointslices", "EndpointSlice"),
         _resource(
             "events.k8s.io/v1",
@@ -201,9 +203,9 @@ def _policies() -> list[Resource]:
             short=("pdb",),
             status=True,
         ),
-        _resource("rbac.authorization.k8s.io/v1", "roles", "Role", UNCOUNTED),
+        _resource("rbac.authorization.k8s.io/v1", "roles", "Role", ROLE),
         _resource("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding", ROLE_BINDING),
-        _resource("rbac.authorization.k8s.io/v1", "clusterroles", "ClusterRole", UNCOUNTED, namespaced=False),
+        _resource("rbac.authorization.k8s.io/v1", "clusterroles", "ClusterRole", ROLE, namespaced=False),
         _resource(
             "rbac.authorization.k8s.io/v1", "clusterrolebindings", "ClusterRoleBinding", ROLE_BINDING, namespaced=False
         ),

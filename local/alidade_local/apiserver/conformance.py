@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from alidade_local.apiserver import scaling
 from alidade_local.apiserver.defaulting import apply_defaults
-from alidade_local.apiserver.errors import FieldError, bad_request, quoted
+from alidade_local.apiserver.errors import FieldError, UnknownFieldsError, quoted
 from alidade_local.apiserver.go_types import check_types
-from alidade_local.apiserver.pruning import prune
+from alidade_local.apiserver.pruning import drop_empty, prune
 from alidade_local.apiserver.resources import Resource
 from alidade_local.apiserver.validation import validate
 
@@ -27,14 +28,17 @@ def conform(resource: Resource, obj: Json, field_validation: str) -> list[str]:
     unknown = prune(obj, resource.schema)
     warnings: list[str] = []
     if unknown and field_validation != "Ignore":
+        unknown.sort(key=lambda path: not path.startswith("metadata."))
         texts = [f"unknown field {quoted(path)}" for path in unknown]
         if field_validation == "Strict":
-            raise bad_request(
-                f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-                f"strict decoding error: {', '.join(texts)}"
-            )
+            raise UnknownFieldsError(resource, f"strict decoding error: {', '.join(texts)}")
         warnings = texts
     check_types(obj, resource)
+    for name in ("labels", "annotations", "finalizers", "ownerReferences", "generateName"):
+        if name in obj["metadata"] and not obj["metadata"][name]:
+            del obj["metadata"][name]
+    if not resource.custom:
+        drop_empty(obj, resource.schema)
     default_object(resource, obj)
     return warnings
 
@@ -52,6 +56,8 @@ def violations(resource: Resource, obj: Json, old: Json | None) -> list[FieldErr
     if not resource.custom:
         return list(resource.rules.validate(obj, old))
     errors = validate(obj, resource.schema) if old is None else validate(obj, resource.schema, "", old)
+    if resource.scale is not None:
+        errors += scaling.replica_errors(resource.scale, obj)
     if not resource.schema.has_rules:
         return errors
     if any(error.reason in _BLOCKING for error in errors):

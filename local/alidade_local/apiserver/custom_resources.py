@@ -14,7 +14,7 @@ from alidade_local.apiserver.options import DeleteOptions
 from alidade_local.apiserver.registry import Registry
 from alidade_local.apiserver.resources import Column, Resource, ScalePaths
 from alidade_local.apiserver.rest import Objects, Target
-from alidade_local.apiserver.schema import ANYTHING, Schema
+from alidade_local.apiserver.schema import ANYTHING, Schema, object_meta
 from alidade_local.apiserver.storage import Event, Stored
 from alidade_local.apiserver.structural import structural_errors
 
@@ -147,9 +147,19 @@ def resources_of(definition: Json) -> list[Resource]:
     ]
 
 
+_EVERY_OBJECT: Json = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
+"""What a definition need not say of an object; rules at the root see it."""
+
+
 def _schema_of(version: Json) -> Schema:
     raw = (version.get("schema") or {}).get("openAPIV3Schema")
-    return Schema(raw) if raw else ANYTHING
+    if not raw:
+        return ANYTHING
+    properties = raw.get("properties") or {}
+    metadata = object_meta()
+    own = (properties.get("metadata") or {}).get("properties") or {}
+    metadata["properties"] = {**metadata["properties"], **own}
+    return Schema({**raw, "properties": {**_EVERY_OBJECT, **properties, "metadata": metadata}})
 
 
 def _by_priority(versions: list[Json]) -> list[Json]:

@@ -173,6 +173,7 @@ def _aggregated_entry(resource: Resource) -> Json:
 
 REVIEWS: dict[str, tuple[tuple[str, str, bool], ...]] = {
     "authorization.k8s.io": (
+        ("localsubjectaccessreviews", "LocalSubjectAccessReview", True),
         ("selfsubjectaccessreviews", "SelfSubjectAccessReview", False),
         ("selfsubjectrulesreviews", "SelfSubjectRulesReview", False),
         ("subjectaccessreviews", "SubjectAccessReview", False),

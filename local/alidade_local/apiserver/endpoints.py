@@ -12,7 +12,6 @@ from alidade_local.apiserver.admission import Admission, Write
 from alidade_local.apiserver.auth import UserInfo
 from alidade_local.apiserver.encoding import as_object, copy_json, decode_json, decode_yaml
 from alidade_local.apiserver.errors import (
-    bad_request,
     conflict,
     forbidden,
     method_not_allowed,
@@ -24,6 +23,7 @@ from alidade_local.apiserver.negotiation import negotiate
 from alidade_local.apiserver.options import (
     ListOptions,
     WriteOptions,
+    check_patch_options,
     delete_options,
     flag,
     list_options,
@@ -120,21 +120,23 @@ class Endpoints:
     async def _answer_collection(
         self, request: web.BaseRequest, resource: Resource, path: ResourcePath, user: UserInfo
     ) -> web.StreamResponse:
+        everywhere = resource.namespaced and path.namespace is None
         match request.method:
             case "GET" | "HEAD":
                 return await self._list_or_watch(request, resource, path)
-            case "POST":
+            case "POST" if not everywhere:
                 return await self._create(request, resource, path, user)
-            case "DELETE" if "deletecollection" in resource.verbs:
+            case "DELETE" if "deletecollection" in resource.verbs and not everywhere:
                 return await self._delete_collection(request, resource, path)
-        raise method_not_allowed(resource, request.method.lower())
+        raise method_not_allowed()
 
     async def _list_or_watch(
         self, request: web.BaseRequest, resource: Resource, path: ResourcePath, name: str = ""
     ) -> web.StreamResponse:
-        options = list_options(request.query)
+        watch = _is_watch(request, path)
+        options = list_options(request.query, watch=watch)
         chosen = Filter(resource, options, name)
-        if _is_watch(request, path):
+        if watch:
             return await self._watch(request, resource, path, options, chosen)
         form = negotiate(request.headers.get("Accept"), _LIST)
         page = list_page(self._store, resource, path.namespace, options, chosen)
@@ -165,9 +167,7 @@ class Endpoints:
     async def _create(
         self, request: web.BaseRequest, resource: Resource, path: ResourcePath, user: UserInfo
     ) -> web.StreamResponse:
-        if resource.namespaced and path.namespace is None:
-            raise method_not_allowed(resource, "create")
-        options = write_options(request.query, request.headers.get("User-Agent", ""))
+        options = _write_options(request, "CreateOptions")
         obj = self._taken_in(resource, await read_object(request, self._settings))
         target = Target(self._plain(resource), path.namespace or "", "")
         outcome = await self._admitted(
@@ -225,7 +225,7 @@ class Endpoints:
                 return await self._patch(request, resource, target, user)
             case "DELETE":
                 return await self._delete(request, resource, target)
-        raise method_not_allowed(resource, request.method.lower())
+        raise method_not_allowed()
 
     async def _get(self, request: web.BaseRequest, resource: Resource, target: Target) -> web.StreamResponse:
         form = negotiate(request.headers.get("Accept"), _ITEM)
@@ -237,7 +237,7 @@ class Endpoints:
     async def _update(
         self, request: web.BaseRequest, resource: Resource, target: Target, user: UserInfo
     ) -> web.StreamResponse:
-        options = write_options(request.query, request.headers.get("User-Agent", ""))
+        options = _write_options(request, "UpdateOptions")
         obj = self._taken_in(resource, await read_object(request, self._settings))
         outcome = await self._admitted(
             target, lambda way: self._objects.update(target, copy_json(obj), way), options, user
@@ -253,12 +253,9 @@ class Endpoints:
         body = await read_body(request, self._settings)
         decode = decode_yaml if media == APPLY_PATCH else decode_json
         patch = decode(body, self._settings.max_nesting)
-        options = write_options(request.query, request.headers.get("User-Agent", ""))
+        options = _write_options(request, "PatchOptions")
+        check_patch_options(options, request.query.get("fieldManager", ""), applies=media == APPLY_PATCH)
         if media == APPLY_PATCH:
-            if not request.query.get("fieldManager"):
-                raise bad_request(
-                    'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
-                )
             config = as_object(patch)
 
             def write(way: WriteOptions) -> Outcome:
@@ -313,14 +310,14 @@ class Endpoints:
             return await self._pods.answer(request, target, path)
         elif path.subresource == "finalize" and resource.key == "namespaces." and request.method == "PUT":
             obj = await read_object(request, self._settings)
-            options = write_options(request.query, request.headers.get("User-Agent", ""))
+            options = _write_options(request, "UpdateOptions")
             return await self._respond(
-                request, resource, self._objects.update(Target(resource, "", path.name), obj, options)
+                request, resource, self._objects.update(Target(resource, "", path.name, "finalize"), obj, options)
             )
         raise no_such_resource()
 
     async def _scale(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
-        options = write_options(request.query, request.headers.get("User-Agent", ""))
+        options = _write_options(request, "PatchOptions" if request.method == "PATCH" else "UpdateOptions")
         plain = Target(target.resource, target.namespace, target.name)
         current = self._objects.get(plain)
         scale = scaling.scale_of(target.resource, current.obj)
@@ -338,7 +335,7 @@ class Endpoints:
         elif request.method == "PATCH":
             raise unsupported_media_type(request.content_type, PATCH_TYPES[:3])
         else:
-            raise method_not_allowed(target.resource, request.method.lower())
+            raise method_not_allowed()
         current = self._objects.get(plain)
         new = scaling.scaled(target.resource, copy_json(current.obj), wanted)
         outcome = self._objects.replace(plain, current, new, options)
@@ -369,6 +366,10 @@ class Endpoints:
         return response
 
 
+def _write_options(request: web.BaseRequest, kind: str) -> WriteOptions:
+    return write_options(request.query, request.headers.get("User-Agent", ""), kind)
+
+
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -384,4 +385,4 @@ def _attributes(request: web.BaseRequest, resource: Resource, path: ResourcePath
 
 
 def _is_watch(request: web.BaseRequest, path: ResourcePath) -> bool:
-    return path.watch or flag(request.query, "watch")
+    return path.watch or (not path.name and flag(request.query, "watch"))

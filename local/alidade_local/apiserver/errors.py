@@ -31,7 +31,7 @@ class ApiError(Exception):
         }
         if self.reason:
             body["reason"] = self.reason
-        if self.details:
+        if self.details is not None:
             body["details"] = self.details
         body["code"] = self.code
         return body
@@ -151,14 +151,10 @@ def no_such_resource() -> ApiError:
     return ApiError(404, "NotFound", "the server could not find the requested resource", {})
 
 
-def method_not_allowed(resource: Resource, verb: str) -> ApiError:
-    """405: the resource does not offer the verb."""
-    return ApiError(
-        405,
-        "MethodNotAllowed",
-        f"{verb} is not supported on resources of kind {quoted(resource.group_resource)}",
-        _details(resource, ""),
-    )
+def method_not_allowed() -> ApiError:
+    """405: what is there does not offer the method."""
+    message = "the server does not allow this method on the requested resource"
+    return ApiError(405, "MethodNotAllowed", message, {})
 
 
 def already_exists(resource: Resource, name: str) -> ApiError:
@@ -188,14 +184,45 @@ def gone(message: str) -> ApiError:
 
 def invalid_object(resource: Resource, name: str, errors: Sequence[FieldError]) -> ApiError:
     """422: the object breaks its schema or its kind's rules; one cause per field."""
+    return _invalid(resource.group, resource.kind, name, errors)
+
+
+def invalid_review(field: str, value: Any, detail: str) -> ApiError:
+    """422: a question about access that names nobody, or nothing."""
+    return _invalid("authorization.k8s.io", "", "", [invalid(field, value, detail)])
+
+
+class UnknownFieldsError(ApiError):
+    """400: fields that the kind does not have, where none are allowed."""
+
+    def __init__(self, resource: Resource, problem: str) -> None:
+        kind = resource.kind
+        text = f'{kind} in version "{resource.version}" cannot be handled as a {kind}: {problem}'
+        super().__init__(400, "BadRequest", text)
+        self.problem = problem
+
+
+def invalid_patch(result: Json, problem: str) -> ApiError:
+    """422: what a patch makes of an object cannot be read."""
+    text = json.dumps(result, ensure_ascii=False, separators=(",", ":"))
+    return _invalid("", "", "", [invalid("patch", text, problem)])
+
+
+def invalid_options(kind: str, errors: Sequence[FieldError]) -> ApiError:
+    """422: the parameters of a request break the rules of `ListOptions`, `CreateOptions` and their like."""
+    return _invalid("meta.k8s.io", kind, "", errors)
+
+
+def _invalid(group: str, kind: str, name: str, errors: Sequence[FieldError]) -> ApiError:
     texts = list(dict.fromkeys(str(error) for error in errors))
     summary = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
-    details: Json = {"name": name}
-    if resource.group:
-        details["group"] = resource.group
-    details["kind"] = resource.kind
+    details: Json = {"name": name} if name else {}
+    if group:
+        details["group"] = group
+    if kind:
+        details["kind"] = kind
     details["causes"] = [error.cause for error in errors]
-    qualified = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
+    qualified = f"{kind}.{group}" if group else kind
     return ApiError(422, "Invalid", f"{qualified} {quoted(name)} is invalid: {summary}", details)
 
 

@@ -167,7 +167,7 @@ def all_fields(value: Any, schema: Schema) -> FieldSet:
 def _collect(value: Any, schema: Schema, step: str, result: FieldSet) -> None:
     if value and (is_granular_map(value, schema) or is_granular_list(value, schema)):
         result.children[step] = all_fields(value, schema)
-    else:
+    elif value or not is_granular_list(value, schema):  # of a list without items there is nothing to own
         result.members.add(step)
 
 

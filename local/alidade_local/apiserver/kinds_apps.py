@@ -14,6 +14,9 @@ _STRATEGIES = ("Recreate", "RollingUpdate")
 _NOTHING = (0, "0%")
 
 
+_PLACEMENT = ("nodeSelector", "tolerations", "affinity", "schedulingGates")
+
+
 def _default_template(spec: Json) -> None:
     template = spec.setdefault("template", {})
     template.setdefault("metadata", {})
@@ -116,6 +119,7 @@ def _new_job(job: Json) -> None:
             "job-name": name,
         }
     )
+    job["metadata"].setdefault("labels", dict(labels))
     spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
 
 
@@ -141,10 +145,22 @@ def _validate_job(job: Json, old: Json | None) -> list[FieldError]:
     if old is not None:
         errors += [
             invalid(f"spec.{name}", spec.get(name), "field is immutable")
-            for name in ("template", "selector", "completionMode")
-            if spec.get(name) != old["spec"].get(name) and not (name == "template" and old["spec"].get("suspend"))
+            for name in ("completions", "template", "selector", "completionMode")
+            if spec.get(name) != old["spec"].get(name)
+            and not (name == "template" and old["spec"].get("suspend") and _is_placed(spec[name], old["spec"][name]))
         ]
     return errors
+
+
+def _is_placed(template: Json, old: Json) -> bool:
+    """Whether two templates of a suspended Job differ in nothing but where and under which labels its pods run."""
+
+    def rest(whole: Json) -> Json:
+        metadata = {key: value for key, value in whole["metadata"].items() if key not in ("labels", "annotations")}
+        spec = {key: value for key, value in whole["spec"].items() if key not in _PLACEMENT}
+        return {**whole, "metadata": metadata, "spec": spec}
+
+    return rest(template) == rest(old)
 
 
 JOB = KindRules(

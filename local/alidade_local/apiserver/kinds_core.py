@@ -7,6 +7,7 @@ from typing import Any
 
 from alidade_local.apiserver.errors import FieldError, forbidden_field, invalid, not_supported, required
 from alidade_local.apiserver.kinds import KindRules
+from alidade_local.quantities import canonical_quantity
 
 Json = dict[str, Any]
 
@@ -15,10 +16,11 @@ def _default_namespace(namespace: Json) -> None:
     metadata = namespace["metadata"]
     if metadata.get("name"):
         metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata["name"]}
-    namespace.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
+    namespace.setdefault("spec", {})
 
 
 def _new_namespace(namespace: Json) -> None:
+    namespace["spec"].setdefault("finalizers", ["kubernetes"])
     namespace["status"] = {"phase": "Active"}
 
 
@@ -53,6 +55,8 @@ def _immutable_errors(obj: Json, old: Json | None, fields: Sequence[str]) -> lis
 
 def _validate_config_map(obj: Json, old: Json | None) -> list[FieldError]:
     errors = [*_validate_data_keys(obj, "data"), *_validate_data_keys(obj, "binaryData")]
+    for key in sorted(set(obj.get("data") or ()) & set(obj.get("binaryData") or ())):
+        errors.append(invalid(f"data[{key}]", key, "duplicate of key present in binaryData"))
     return errors + _immutable_errors(obj, old, ("data", "binaryData"))
 
 
@@ -67,8 +71,28 @@ def _default_secret(secret: Json) -> None:
         secret["data"] = {**(secret.get("data") or {}), **encoded}
 
 
+_KEYS_OF_SECRETS = {
+    "kubernetes.io/tls": ("tls.crt", "tls.key"),
+    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+    "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
+}
+
+
+def _secret_type_errors(secret: Json) -> list[FieldError]:
+    data = secret.get("data") or {}
+    missing = [key for key in _KEYS_OF_SECRETS.get(secret["type"], ()) if key not in data]
+    if secret["type"] == "kubernetes.io/basic-auth" and not {"username", "password"} & set(data):
+        missing = ["username", "password"]
+    errors = [required(f"data[{key}]") for key in missing]
+    if secret["type"] == "kubernetes.io/service-account-token":
+        name = "kubernetes.io/service-account.name"
+        if not (secret["metadata"].get("annotations") or {}).get(name):
+            errors.append(required(f"metadata.annotations[{name}]"))
+    return errors
+
+
 def _validate_secret(secret: Json, old: Json | None) -> list[FieldError]:
-    errors = _validate_data_keys(secret, "data")
+    errors = _validate_data_keys(secret, "data") + _secret_type_errors(secret)
     if old is not None and secret["type"] != old["type"]:
         errors.append(invalid("type", secret["type"], "field is immutable"))
     return errors + _immutable_errors(secret, old, ("data",))
@@ -78,7 +102,10 @@ SECRET = KindRules(default=_default_secret, validate=_validate_secret, counts_ge
 
 
 def _default_claim(claim: Json) -> None:
-    claim.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+    spec = claim.setdefault("spec", {})
+    spec.setdefault("volumeMode", "Filesystem")
+    requests = (spec.get("resources") or {}).get("requests") or {}
+    requests.update({name: canonical_quantity(quantity) for name, quantity in requests.items()})
 
 
 def _new_claim(claim: Json) -> None:
@@ -161,4 +188,36 @@ def _validate_binding(binding: Json, old: Json | None) -> list[FieldError]:
     return errors
 
 
+def _validate_role(role: Json, _: Json | None) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for index, rule in enumerate(role.get("rules") or ()):
+        path = f"rules[{index}]"
+        if not rule.get("verbs"):
+            errors.append(required(f"{path}.verbs", "verbs must contain at least one value"))
+        if rule.get("nonResourceURLs"):
+            continue
+        for name, detail in (
+            ("apiGroups", "resource rules must supply at least one api group"),
+            ("resources", "resource rules must supply at least one resource"),
+        ):
+            if not rule.get(name):
+                errors.append(required(f"{path}.{name}", detail))
+    return errors
+
+
+ROLE = KindRules(validate=_validate_role, counts_generation=False)
+
+
+def _validate_lease(lease: Json, _: Json | None) -> list[FieldError]:
+    spec = lease.get("spec") or {}
+    duration, transitions = spec.get("leaseDurationSeconds"), spec.get("leaseTransitions")
+    errors = []
+    if duration is not None and duration <= 0:
+        errors.append(invalid("spec.leaseDurationSeconds", duration, "must be greater than 0"))
+    if transitions is not None and transitions < 0:
+        errors.append(invalid("spec.leaseTransitions", transitions, "must be greater than or equal to 0"))
+    return errors
+
+
+LEASE = KindRules(validate=_validate_lease, counts_generation=False)
 ROLE_BINDING = KindRules(default=_default_binding, validate=_validate_binding, counts_generation=False)

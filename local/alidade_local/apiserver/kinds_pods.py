@@ -6,6 +6,7 @@ from typing import Any
 from alidade_local.apiserver.errors import FieldError, duplicate, forbidden_field, invalid, not_supported, required
 from alidade_local.apiserver.kinds import KindRules
 from alidade_local.apiserver.names import label_errors, label_problem
+from alidade_local.quantities import canonical_quantity, parse_quantity
 
 Json = dict[str, Any]
 
@@ -29,7 +30,10 @@ def default_pod_spec(spec: Json) -> None:
 
 
 def _default_container(container: Json) -> None:
-    container.setdefault("resources", {})
+    resources = container.setdefault("resources", {})
+    for name in ("limits", "requests"):
+        if resources.get(name):
+            resources[name] = {kind: canonical_quantity(quantity) for kind, quantity in resources[name].items()}
     container.setdefault("terminationMessagePath", "/dev/termination-log")
     container.setdefault("terminationMessagePolicy", "File")
     if "imagePullPolicy" not in container:
@@ -39,11 +43,6 @@ def _default_container(container: Json) -> None:
         )
     for port in container.get("ports") or ():
         port.setdefault("protocol", "TCP")
-    resources = container["resources"]
-    if isinstance(resources.get("limits"), dict):
-        requests = resources.setdefault("requests", {})
-        for name, quantity in resources["limits"].items():
-            requests.setdefault(name, quantity)
     for env in container.get("env") or ():
         reference = (env.get("valueFrom") or {}).get("fieldRef")
         if reference:
@@ -84,8 +83,6 @@ def _default_volume(volume: Json) -> None:
 def validate_pod_spec(spec: Json, path: str, restart_policies: Sequence[str]) -> list[FieldError]:
     """What is wrong with a pod spec."""
     errors: list[FieldError] = []
-    if spec["restartPolicy"] not in restart_policies:
-        errors.append(not_supported(f"{path}.restartPolicy", spec["restartPolicy"], restart_policies))
     containers = spec.get("containers") or []
     if not containers:
         errors.append(required(f"{path}.containers"))
@@ -94,6 +91,8 @@ def validate_pod_spec(spec: Json, path: str, restart_policies: Sequence[str]) ->
     for group in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(group) or []):
             _validate_container(container, f"{path}.{group}[{index}]", names, volumes, errors)
+    if spec["restartPolicy"] not in restart_policies:
+        errors.append(not_supported(f"{path}.restartPolicy", spec["restartPolicy"], restart_policies))
     grace = spec.get("terminationGracePeriodSeconds")
     if isinstance(grace, int) and grace < 0:
         errors.append(invalid(f"{path}.terminationGracePeriodSeconds", grace, "must be greater than or equal to 0"))
@@ -134,6 +133,7 @@ def _validate_container(
     names.add(name)
     if not container.get("image"):
         errors.append(required(f"{path}.image"))
+    _validate_resources(container.get("resources") or {}, f"{path}.resources", errors)
     for index, port in enumerate(container.get("ports") or []):
         number = port.get("containerPort", 0)
         if not isinstance(number, int) or not 0 < number < 65536:
@@ -155,8 +155,27 @@ def _validate_container(
             errors.append(required(f"{here}.mountPath"))
 
 
+def _validate_resources(resources: Json, path: str, errors: list[FieldError]) -> None:
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    for name, quantity in requests.items():
+        if name in limits and parse_quantity(quantity) > parse_quantity(limits[name]):
+            detail = f"must be less than or equal to {name} limit of {limits[name]}"
+            errors.append(invalid(f"{path}.requests", str(quantity), detail))
+        elif "/" in name and name not in limits:
+            errors.append(required(f"{path}.limits", "Limit must be set for non overcommitable resources"))
+
+
+def _default_requests(pod: Json) -> None:
+    """What is limited is requested. Only pods get this: their templates stay as they were written."""
+    for container in (*(pod.get("initContainers") or ()), *(pod.get("containers") or ())):
+        resources = container["resources"]
+        if isinstance(resources.get("limits"), dict):
+            resources["requests"] = {**resources["limits"], **(resources.get("requests") or {})}
+
+
 def _default_pod(pod: Json) -> None:
     default_pod_spec(pod.setdefault("spec", {}))
+    _default_requests(pod["spec"])
     pod["spec"].setdefault("enableServiceLinks", True)
     pod["spec"].setdefault("serviceAccountName", "default")
     pod["spec"].setdefault("serviceAccount", pod["spec"]["serviceAccountName"])
@@ -169,7 +188,7 @@ def _new_pod(pod: Json) -> None:
 
 
 def _quality_of_service(spec: Json) -> str:
-    containers = [*(spec.get("initContainers") or []), *spec["containers"]]
+    containers = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
     resources = [container.get("resources") or {} for container in containers]
     if not any(item.get("requests") or item.get("limits") for item in resources):
         return "BestEffort"

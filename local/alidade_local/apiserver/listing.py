@@ -75,14 +75,6 @@ def list_page(store: Store, resource: Resource, namespace: str | None, options: 
 def _first(store: Store, resource: Resource, namespace: str | None, options: ListOptions) -> tuple[int, list[Stored]]:
     wanted = int(options.resource_version or 0)
     match = options.resource_version_match
-    if match and not options.resource_version:
-        raise bad_request(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
-        )
-    if match not in ("", "Exact", "NotOlderThan"):
-        raise bad_request(
-            f'resourceVersionMatch: Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""'
-        )
     if wanted > store.rv:
         raise ApiError(
             504,

@@ -125,8 +125,12 @@ def take_over(managers: Managers, comparison: Comparison, writer: ManagerKey) ->
 
 def record_update(new: Json, old: Json | None, resource: Resource, options: WriteOptions, subresource: str) -> None:
     """Give the writer of an update the fields that it changed."""
+    if old is not None and not read(old) and not read(new):
+        write(new, {})  # whoever reset the managers wants none until somebody applies
+        return
     writer = ManagerKey(options.field_manager, "Update", resource.api_version, subresource)
-    comparison = Comparison(_without_managers(old or {}), _without_managers(new), resource.schema)
+    before_it = _without_managers(old) if old is not None else ({} if resource.custom else _zero(new))
+    comparison = Comparison(before_it, _without_managers(new), resource.schema)
     managers = take_over(read(new), comparison, writer)
     before = managers.get(writer)
     own = before.fields if before is not None else FieldSet()
@@ -134,6 +138,28 @@ def record_update(new: Json, old: Json | None, resource: Resource, options: Writ
     if before is None or own != before.fields:
         managers[writer] = Managed(own, timestamps.now())
     write(new, _limited(managers))
+
+
+# Structs that Go's types hold by value: an object without them has them all the same, so nobody makes them.
+_STRUCTS = (
+    *("spec", "status", "roleRef", "involvedObject", "source", "status.loadBalancer", "spec.strategy"),
+    *("spec.template", "spec.template.metadata", "spec.template.spec", "spec.resources"),
+    *("spec.containers", "spec.template.spec.containers"),
+)
+
+
+def _zero(obj: Json) -> Json:
+    """The object of a built-in kind before anything of it was written."""
+    empty: Json = {}
+    for path in _STRUCTS:
+        place, value = empty, obj
+        for name in path.split("."):
+            if name == "containers" and name in value:
+                place[name] = []
+            if not isinstance(value.get(name), dict):
+                break
+            place, value = place.setdefault(name, {}), value[name]
+    return empty
 
 
 def _without_managers(obj: Json) -> Json:

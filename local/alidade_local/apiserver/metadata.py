@@ -12,6 +12,7 @@ Json = dict[str, Any]
 GENERATED_SUFFIX_LENGTH = 5
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # without vowels and look-alikes, so that no words appear
 _ANNOTATION_LIMIT = 256 * 1024
+_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 _LABEL_NAMES = frozenset({"namespaces."})
 _SERVICE_NAMES = frozenset({"services."})
 
@@ -27,10 +28,18 @@ def metadata_errors(resource: Resource, obj: Json) -> list[FieldError]:
     errors = _name_errors(resource, metadata)
     errors += names.label_errors(metadata.get("labels") or {}, "metadata.labels")
     errors += _annotation_errors(metadata.get("annotations") or {})
-    for name in metadata.get("finalizers") or ():
+    for index, name in enumerate(metadata.get("finalizers") or ()):
         if problem := names.qualified_name_problem(name):
             errors.append(invalid("metadata.finalizers", name, problem))
+        elif _is_core(resource) and "/" not in name and name not in _STANDARD_FINALIZERS:
+            problem = "name is neither a standard finalizer name nor is it fully qualified"
+            errors.append(invalid(f"metadata.finalizers[{index}]", name, problem))
     return errors + _owner_errors(metadata.get("ownerReferences") or [])
+
+
+def _is_core(resource: Resource) -> bool:
+    """Whether the kind comes with kube-apiserver itself, which is stricter than the library under it."""
+    return not resource.custom and resource.group != "apiextensions.k8s.io"
 
 
 def _name_errors(resource: Resource, metadata: Json) -> list[FieldError]:
@@ -65,18 +74,21 @@ def _annotation_errors(annotations: Json) -> list[FieldError]:
 
 def _owner_errors(owners: list[Json]) -> list[FieldError]:
     errors: list[FieldError] = []
-    for index, owner in enumerate(owners):
-        path = f"metadata.ownerReferences[{index}]"
+    path = "metadata.ownerReferences"
+    for owner in owners:
         for name in ("apiVersion", "kind", "name", "uid"):
             if not owner.get(name):
-                errors.append(invalid(f"{path}.{name}", owner.get(name, ""), f"{name} must not be empty"))
+                errors.append(invalid(f"{path}.{name}", owner.get(name, ""), "must not be empty"))
+        if (owner.get("apiVersion"), owner.get("kind")) == ("v1", "Event"):
+            errors.append(invalid(path, owner, "/v1, Kind=Event is disallowed from being an owner"))
     controllers = [owner for owner in owners if owner.get("controller")]
     if len(controllers) > 1:
         errors.append(
             invalid(
-                "metadata.ownerReferences",
-                [owner["name"] for owner in controllers],
-                "Only one reference can have Controller set to true.",
+                path,
+                owners,
+                'Only one reference can have Controller set to true. Found "true" in references for '
+                + " and ".join(f"{owner.get('kind')}/{owner.get('name')}" for owner in controllers),
             )
         )
     return errors

@@ -4,9 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from alidade_local.apiserver.errors import bad_request
+from alidade_local.apiserver.errors import (
+    FieldError,
+    bad_request,
+    forbidden_field,
+    invalid,
+    invalid_options,
+    not_supported,
+    required,
+    too_long,
+)
 
 Json = dict[str, Any]
+
+_LONGEST_MANAGER = 128  # bytes
 
 
 @dataclass(frozen=True)
@@ -55,61 +66,114 @@ def _whole(query: Mapping[str, str], name: str) -> int | None:
     if not text:
         return None
     if not text.lstrip("-").isdigit():
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax (parameter {name})')
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
     return int(text)
 
 
-def _dry_run(values: list[str]) -> bool:
-    for value in values:
-        if value != "All":
-            raise bad_request(f'dryRun: Unsupported value: "{value}": supported values: "All"')
-    return bool(values)
+def _dry_run_errors(values: list[str]) -> list[FieldError]:
+    if all(value == "All" for value in values):
+        return []
+    return [not_supported("dryRun", values, ("All",))]
 
 
-def write_options(query: Mapping[str, str], user_agent: str) -> WriteOptions:
-    """Options of a write; without fieldManager the client's program name takes its place."""
+def write_options(query: Mapping[str, str], user_agent: str, kind: str) -> WriteOptions:
+    """Options of a write; without fieldManager the client's program name takes its place.
+
+    kind: what the original calls them, `CreateOptions`, `UpdateOptions` or `PatchOptions`.
+    """
     validation = query.get("fieldValidation", "") or "Warn"
-    if validation not in ("Strict", "Warn", "Ignore"):
-        raise bad_request(
-            f'fieldValidation: Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"'
-        )
     manager = query.get("fieldManager", "")
-    if len(manager) > 128:
-        raise bad_request("fieldManager: Too long: may not be more than 128 bytes")
+    dry_run = [query["dryRun"]] if query.get("dryRun") else []
+    errors = _manager_errors(manager) + _dry_run_errors(dry_run)
+    if validation not in ("Strict", "Warn", "Ignore"):
+        errors.append(not_supported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn")))
+    if errors:
+        raise invalid_options(kind, errors)
     return WriteOptions(
-        dry_run=_dry_run([query["dryRun"]] if query.get("dryRun") else []),
-        field_manager=manager or user_agent.partition("/")[0][:128] or "unknown",
+        dry_run=bool(dry_run),
+        field_manager=manager or user_agent.partition("/")[0][:_LONGEST_MANAGER] or "unknown",
         field_validation=validation,
         force=flag(query, "force") if "force" in query else None,
     )
+
+
+def _manager_errors(manager: str) -> list[FieldError]:
+    errors = [too_long("fieldManager", _LONGEST_MANAGER)] if len(manager.encode()) > _LONGEST_MANAGER else []
+    for position, char in enumerate(manager):
+        if not char.isprintable():
+            errors.append(
+                invalid("fieldManager", manager, f"invalid character U+{ord(char):04X} (at position {position})")
+            )
+    return errors
+
+
+def check_patch_options(options: WriteOptions, given_manager: str, *, applies: bool) -> None:
+    """What holds of one kind of patch only: apply names its manager, and nothing else may be forced."""
+    errors = []
+    if applies and not given_manager:
+        errors.append(required("fieldManager", "is required for apply patch"))
+    if not applies and options.force is not None:
+        errors.append(forbidden_field("force", "may not be specified for non-apply patch"))
+    if errors:
+        raise invalid_options("PatchOptions", errors)
 
 
 def delete_options(query: Mapping[str, str], body: Json) -> DeleteOptions:
     """Options of a delete, from its body and, where that says nothing, its query."""
     grace = body.get("gracePeriodSeconds", _whole(query, "gracePeriodSeconds"))
     propagation = body.get("propagationPolicy") or query.get("propagationPolicy", "")
-    if propagation not in ("", "Background", "Foreground", "Orphan"):
-        raise bad_request(
-            f'propagationPolicy: Unsupported value: "{propagation}": supported values: "Background", "Foreground", '
-            '"Orphan"'
+    orphan = body.get("orphanDependents", flag(query, "orphanDependents") if "orphanDependents" in query else None)
+    dry_run = list(body.get("dryRun") or ([query["dryRun"]] if query.get("dryRun") else []))
+    errors = []
+    if propagation and orphan is not None:
+        errors.append(
+            invalid("propagationPolicy", propagation, "orphanDependents and deletionPropagation cannot be both set")
         )
-    if not propagation and body.get("orphanDependents", flag(query, "orphanDependents")):
-        propagation = "Orphan"
-    if grace is not None and (not isinstance(grace, int) or grace < 0):
-        raise bad_request(f"gracePeriodSeconds: Invalid value: {grace}: must be greater than or equal to 0")
+    if propagation not in ("", "Background", "Foreground", "Orphan"):
+        errors.append(not_supported("propagationPolicy", propagation, ("Foreground", "Background", "Orphan", "nil")))
+    errors += _dry_run_errors(dry_run)
+    if errors:
+        raise invalid_options("DeleteOptions", errors)
+    if grace is not None and not isinstance(grace, int):
+        raise bad_request(f"gracePeriodSeconds must be a whole number, found {grace!r}")
     wanted = body.get("preconditions") or {}
-    dry_run = body.get("dryRun") or ([query["dryRun"]] if query.get("dryRun") else [])
     return DeleteOptions(
-        dry_run=_dry_run(list(dry_run)),
-        propagation=propagation,
-        grace_period_s=grace,
+        dry_run=bool(dry_run),
+        propagation=propagation or ("Orphan" if orphan else ""),
+        grace_period_s=None if grace is None else max(0, grace),
         uid=wanted.get("uid") or "",
         resource_version=wanted.get("resourceVersion") or "",
     )
 
 
-def list_options(query: Mapping[str, str]) -> ListOptions:
+def _list_errors(query: Mapping[str, str], *, watch: bool) -> list[FieldError]:
+    match, version = query.get("resourceVersionMatch", ""), query.get("resourceVersion", "")
+    initial = "sendInitialEvents" in query
+    path = "resourceVersionMatch"
+    errors = []
+    if watch and initial and match != "NotOlderThan":
+        errors.append(forbidden_field(path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
+    if watch and match and not initial:
+        errors.append(forbidden_field(path, f"{path} is forbidden for watch unless sendInitialEvents is provided"))
+    if not watch and match and not version:
+        errors.append(forbidden_field(path, f"{path} is forbidden unless resourceVersion is provided"))
+    from_state = watch and version in ("", "0")  # the original takes this for `sendInitialEvents`
+    if (match or from_state) and query.get("continue"):
+        errors.append(forbidden_field(path, f"{path} is forbidden when continue is provided"))
+    supported = ("NotOlderThan",) if watch else ("Exact", "NotOlderThan", "")
+    if match and match not in supported:
+        errors.append(not_supported(path, match, supported))
+    if not watch and match == "Exact" and version == "0":
+        errors.append(forbidden_field(path, f'{path} "exact" is forbidden for resourceVersion "0"'))
+    if not watch and initial:
+        errors.append(forbidden_field("sendInitialEvents", "sendInitialEvents is forbidden for list"))
+    return errors
+
+
+def list_options(query: Mapping[str, str], *, watch: bool = False) -> ListOptions:
     """Options of a list or watch."""
+    if errors := _list_errors(query, watch=watch):
+        raise invalid_options("ListOptions", errors)
     timeout = _whole(query, "timeoutSeconds")
     version = query.get("resourceVersion", "")
     if version and not version.isdigit():

@@ -31,14 +31,32 @@ def _json_patched(old: Json, patch: Any) -> Any:
         raise bad_request("a JSON patch is a list of operations")
     if len(patch) > 10_000:
         raise ApiError(413, "RequestEntityTooLarge", "The allowed maximum operations in a JSON patch is 10000")
-    try:
-        return jsonpatch.JsonPatch(patch).apply(copy_json(old))
-    except jsonpatch.InvalidJsonPatch as error:
-        raise bad_request(f"the JSON patch is not valid: {error}") from None
-    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError) as error:
-        raise ApiError(
-            422, "Invalid", f"the server rejected our request due to an error in our request: {error}", {}
-        ) from None
+    result: Any = copy_json(old)
+    for operation in patch:
+        try:
+            result = jsonpatch.JsonPatch([_lenient(operation, result)]).apply(result, in_place=True)
+        except NothingToRemoveError:
+            continue
+        except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, AttributeError):
+            message = "the server rejected our request due to an error in our request"
+            raise ApiError(422, "Invalid", message, {}) from None
+    return result
+
+
+class NothingToRemoveError(Exception):
+    """What is to be removed is not there."""
+
+
+def _lenient(operation: Any, value: Any) -> Any:
+    """The original removes what is not there without a word, and replaces what is not there by adding it."""
+    if not isinstance(operation, dict) or operation.get("op") not in ("remove", "replace"):
+        return operation
+    holder, key = jsonpointer.JsonPointer(str(operation.get("path"))).to_last(value)
+    if not isinstance(holder, dict) or key in holder:
+        return operation
+    if operation["op"] == "remove":
+        raise NothingToRemoveError
+    return {**operation, "op": "add"}
 
 
 def _merged(value: Any, patch: Any) -> Any:

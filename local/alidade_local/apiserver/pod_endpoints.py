@@ -43,7 +43,7 @@ class PodEndpoints:
             case "portforward", ("GET" | "POST"):
                 return await self._forward_ports(request, plain)
             case (("log" | "binding" | "eviction" | "portforward"), _):
-                raise method_not_allowed(target.resource, request.method.lower())
+                raise method_not_allowed()
             case (("exec" | "attach" | "ephemeralcontainers"), _):
                 raise ApiError(
                     501,
@@ -79,7 +79,7 @@ class PodEndpoints:
             )
         pod = copy_json(current.obj)
         pod["spec"]["nodeName"] = node
-        options = write_options(request.query, request.headers.get("User-Agent", ""))
+        options = write_options(request.query, request.headers.get("User-Agent", ""), "CreateOptions")
         outcome = self._objects.store_change(target, current, pod, options, [])
         await self._objects.store.committed(outcome.rv)
         return _success(201)

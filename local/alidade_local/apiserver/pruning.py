@@ -20,6 +20,24 @@ def prune(obj: Json, schema: Schema) -> list[str]:
     return unknown
 
 
+def drop_empty(value: Json, schema: Schema) -> None:
+    """Drop lists and maps without content, which Go's types do not write; structs stay: `emptyDir: {}` says a lot."""
+    for name, child in schema.properties.items():
+        item = value.get(name)
+        if isinstance(item, list):
+            if not item and name not in schema.required:
+                del value[name]
+            elif child.items is not None:
+                for element in item:
+                    if isinstance(element, dict):
+                        drop_empty(element, child.items)
+        elif isinstance(item, dict):
+            if not item and child.additional is not None and name not in schema.required:
+                del value[name]
+            else:
+                drop_empty(item, child)
+
+
 def _prune(value: Any, schema: Schema, path: str, unknown: list[str]) -> None:
     if isinstance(value, dict):
         if schema.embedded_resource:

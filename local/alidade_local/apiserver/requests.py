@@ -1,5 +1,6 @@
 """A request on resources, taken from HTTP: its path, its body, and the form of its answer."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -24,9 +25,19 @@ _PIECE = 256 * 1024
 
 
 async def read_body(request: web.BaseRequest, settings: ApiServerSettings) -> bytes:
-    """The whole body, or 413."""
+    """The whole body, or 413, or 504 for one that does not come."""
     if (request.content_length or 0) > settings.max_body_bytes:
         raise too_large_body(settings.max_body_bytes)
+    try:
+        async with asyncio.timeout(settings.request_timeout_s):
+            return await _read_all(request, settings)
+    except TimeoutError:
+        raise ApiError(504, "Timeout", "Timeout: request did not complete within the allotted timeout") from None
+    except web.RequestPayloadError as error:
+        raise ApiError(400, "BadRequest", f"the body of the request cannot be read: {error}") from error
+
+
+async def _read_all(request: web.BaseRequest, settings: ApiServerSettings) -> bytes:
     parts: list[bytes] = []
     size = 0
     async for chunk in request.content.iter_any():

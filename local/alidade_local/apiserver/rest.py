@@ -11,6 +11,7 @@ from alidade_local.apiserver.encoding import copy_json
 from alidade_local.apiserver.errors import (
     ApiError,
     FieldError,
+    UnknownFieldsError,
     already_exists,
     bad_request,
     conflict,
@@ -18,6 +19,7 @@ from alidade_local.apiserver.errors import (
     forbidden_field,
     invalid,
     invalid_object,
+    invalid_patch,
     not_found,
 )
 from alidade_local.apiserver.metadata import GENERATED_SUFFIX_LENGTH, generated_suffix, metadata_errors
@@ -66,6 +68,8 @@ class Target:
 
 Change = Callable[[Json], Json]
 
+NAMESPACES_KEY = "namespaces."
+_IMMORTAL_NAMESPACES = ("default", "kube-system", "kube-public")
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
 
@@ -89,19 +93,21 @@ class Objects:
         """Store a new object."""
         resource = target.resource
         self._check_identity(target, obj)
-        self._check_namespace(target)
+        self._check_namespace(target, (obj["metadata"] or {}).get("name", ""))
         metadata = obj["metadata"]
         if metadata.get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
         warnings = conform(resource, obj, options.field_validation)
+        if resource.has_status:
+            _without_status(resource, obj)
+        if not metadata.get("managedFields"):  # of what the server sets from here on the writer owns nothing
+            managed_fields.record_update(obj, None, resource, options, "")
         self._prepare_new(target, obj)
         errors = metadata_errors(resource, obj) + violations(resource, obj, None)
         if errors:
             raise invalid_object(resource, metadata["name"], errors)
         if self.store.get(resource.key, target.namespace, metadata["name"]) is not None:
             raise already_exists(resource, metadata["name"])
-        if not metadata.get("managedFields"):
-            managed_fields.record_update(obj, None, resource, options, "")
         return self._put(resource, obj, options, created=True, warnings=warnings)
 
     def create_internally(self, resource: Resource, namespace: str, name: str, content: Json) -> Stored:
@@ -153,9 +159,9 @@ class Objects:
             metadata.pop(name, None)
         if resource.rules.counts_generation:
             metadata["generation"] = 1
-        if resource.has_status:
-            _without_status(resource, obj)
         resource.rules.prepare_create(obj)
+        if resource.has_status and not resource.custom:
+            obj.setdefault("status", {})
 
     def _check_identity(self, target: Target, obj: Json) -> None:
         """The body must speak of the object and kind that the path names."""
@@ -180,15 +186,21 @@ class Objects:
             raise bad_request(
                 f"the name of the object ({metadata['name']}) does not match the name on the URL ({target.name})"
             )
-        if resource.namespaced and (metadata.get("namespace") or target.namespace) != target.namespace:
-            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        namespace = metadata.get("namespace") or target.namespace
+        if resource.namespaced and namespace != target.namespace:
+            raise bad_request(
+                f"the namespace of the object ({namespace}) does not match the namespace on the request "
+                f"({target.namespace})"
+                if target.name
+                else "the namespace of the provided object does not match the namespace sent on the request"
+            )
         if not resource.namespaced:
             metadata.pop("namespace", None)
 
-    def _check_namespace(self, target: Target) -> None:
+    def _check_namespace(self, target: Target, name: str) -> None:
         if not target.resource.namespaced:
             return
-        namespace = self.store.get("namespaces.", "", target.namespace)
+        namespace = self.store.get(NAMESPACES_KEY, "", target.namespace)
         if namespace is None:
             raise ApiError(
                 404,
@@ -199,7 +211,7 @@ class Objects:
         if namespace.obj["metadata"].get("deletionTimestamp"):
             refusal = forbidden(
                 target.resource,
-                "",
+                name,
                 f"unable to create new content in namespace {target.namespace} because it is being terminated",
             )
             refusal.details = {
@@ -221,6 +233,10 @@ class Objects:
         self._check_identity(target, obj)
         current = self.get(target)
         metadata = obj["metadata"]
+        if not metadata.get("name"):
+            raise bad_request(
+                f"the name of the object ({target.name} based on URL) was undeterminable: name must be provided"
+            )
         if not metadata.get("resourceVersion") and target.resource.rules.requires_version_on_update:
             error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
             error = FieldError(error.field, error.reason, error.message.replace("value: 0:", "value: 0x0:"))
@@ -232,11 +248,18 @@ class Objects:
         current = self.get(target)
         obj = change(current.obj)
         self._check_identity(target, obj)
-        return self.replace(target, current, obj, options)
+        given = copy_json(obj)
+        try:
+            return self.replace(target, current, obj, options)
+        except UnknownFieldsError as error:
+            raise invalid_patch(given, error.problem) from error
 
     def apply(self, target: Target, config: Json, options: WriteOptions) -> Outcome:
         """Server-side apply: creates what is absent, changes what differs, leaves alone what is as wanted."""
         resource = target.resource
+        for name in ("apiVersion", "kind"):
+            if not config.get(name):
+                raise bad_request(f"Object '{name.capitalize() if name == 'kind' else name}' is missing in the body")
         self._check_identity(target, config)
         metadata = config["metadata"]
         metadata.setdefault("name", target.name)
@@ -350,6 +373,8 @@ class Objects:
             else:
                 _without_status(resource, new)
             return new
+        if resource.key == NAMESPACES_KEY and target.subresource != "finalize":
+            obj["spec"] = old["spec"]  # its finalizers are all it has
         if resource.has_status:
             if "status" in old:
                 obj["status"] = old["status"]
@@ -364,7 +389,10 @@ class Objects:
         unseen = ("metadata", "status") if resource.has_status else ("metadata",)
         before = {name: value for name, value in old.items() if name not in unseen}
         after = {name: value for name, value in new.items() if name not in unseen}
-        if before != after:
+        marked = resource.key == "deployments.apps" and (
+            (old["metadata"].get("annotations") or {}) != (new["metadata"].get("annotations") or {})
+        )  # a Deployment's annotations are part of what its controller acts on
+        if before != after or marked:
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
 
     def _put(
@@ -380,6 +408,8 @@ class Objects:
     def delete(self, target: Target, options: DeleteOptions) -> tuple[Outcome, bool]:
         """Delete an object, or mark it for deletion; says whether it is gone."""
         resource = target.resource
+        if resource.key == NAMESPACES_KEY and target.name in _IMMORTAL_NAMESPACES:
+            raise forbidden(resource, target.name, "this namespace may not be deleted")
         current = self.get(target)
         self._check_delete_preconditions(target, current, options)
         obj = copy_json(current.obj)
@@ -388,7 +418,7 @@ class Objects:
         grace = resource.rules.grace_period(obj)
         if options.grace_period_s is not None:
             grace = min(grace, options.grace_period_s) if grace else 0
-        if resource.key == "namespaces." and "kubernetes" in ((obj.get("spec") or {}).get("finalizers") or ()):
+        if resource.key == NAMESPACES_KEY and "kubernetes" in ((obj.get("spec") or {}).get("finalizers") or ()):
             obj["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
             return self._mark(resource, current, obj, 0, options), False
         if metadata.get("finalizers") or grace > 0:
@@ -396,7 +426,11 @@ class Objects:
         if options.dry_run:
             return Outcome(current.obj, rv=current.rv), True
         stored = self.store.delete(resource.key, current)
-        return Outcome(stored.obj, stored=stored, rv=stored.rv), True
+        last = stored.obj
+        if resource.key == "pods.":  # whoever deletes it sees when it ended
+            now = {"deletionTimestamp": timestamps.now(), "deletionGracePeriodSeconds": 0}
+            last = {**last, "metadata": {**last["metadata"], **now}}
+        return Outcome(last, stored=stored, rv=stored.rv), True
 
     def _check_delete_preconditions(self, target: Target, current: Stored, options: DeleteOptions) -> None:
         if options.uid and options.uid != current.uid:

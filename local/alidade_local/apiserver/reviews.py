@@ -3,7 +3,7 @@
 from typing import Any
 
 from alidade_local.apiserver.auth import Authenticator, UserInfo
-from alidade_local.apiserver.errors import bad_request, no_such_resource
+from alidade_local.apiserver.errors import bad_request, invalid_review, no_such_resource
 from alidade_local.apiserver.rbac import Attributes, Authorizer
 
 Json = dict[str, Any]
@@ -22,12 +22,16 @@ class Reviewer:
         match kind:
             case "SelfSubjectAccessReview":
                 status = self._access(user, spec)
-            case "SubjectAccessReview":
+            case "SubjectAccessReview" | "LocalSubjectAccessReview":
+                if not spec.get("user") and not spec.get("groups"):
+                    raise invalid_review("spec.user", "", "at least one of user or group must be specified")
                 status = self._access(UserInfo(spec.get("user", ""), tuple(spec.get("groups") or ())), spec)
             case "SelfSubjectRulesReview":
                 status = self._rules(user, spec.get("namespace", ""))
             case "TokenReview":
-                status = self._token(spec.get("token", ""))
+                if not spec.get("token"):
+                    raise bad_request("token is required for TokenReview in authentication")
+                status = self._token(spec["token"])
             case "SelfSubjectReview":
                 status = {"userInfo": _shown(user)}
             case _:
@@ -38,7 +42,8 @@ class Reviewer:
         asked = spec.get("resourceAttributes")
         if asked is None:
             if not spec.get("nonResourceAttributes"):
-                raise bad_request("spec.resourceAttributes or spec.nonResourceAttributes must be given")
+                detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+                raise invalid_review("spec.resourceAttributes", None, detail)
             return {"allowed": user.is_admin}
         attributes = Attributes(
             verb=asked.get("verb", ""),

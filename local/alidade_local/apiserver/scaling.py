@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alidade_local.apiserver.errors import bad_request, invalid, invalid_object
+from alidade_local.apiserver.errors import FieldError, bad_request, invalid, invalid_object
 from alidade_local.apiserver.resources import Resource, ScalePaths
 
 Json = dict[str, Any]
@@ -13,6 +13,15 @@ def _at(obj: Json, path: str) -> Any:
     for step in path.strip(".").split("."):
         value = value.get(step) if isinstance(value, dict) else None
     return value
+
+
+def replica_errors(paths: ScalePaths, obj: Json) -> list[FieldError]:
+    """What keeps an object from being scaled."""
+    return [
+        invalid(path, value, "should be a non-negative integer")
+        for path in (paths.spec_replicas, paths.status_replicas)
+        if isinstance(value := _at(obj, path), int) and value < 0
+    ]
 
 
 def selector_text(value: Any) -> str:
@@ -47,7 +56,7 @@ def scale_of(resource: Resource, obj: Json) -> Json:
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {name: metadata[name] for name in kept if name in metadata},
-        "spec": {"replicas": _at(obj, paths.spec_replicas) or 0},
+        "spec": {"replicas": replicas} if (replicas := _at(obj, paths.spec_replicas)) else {},
         "status": status,
     }
 
@@ -62,6 +71,9 @@ def scaled(resource: Resource, obj: Json, scale: Json) -> Json:
         error = invalid("spec.replicas", replicas, "must be greater than or equal to 0")
         raise invalid_object(resource, obj["metadata"]["name"], [error])
     metadata = scale.get("metadata") or {}
+    name = obj["metadata"]["name"]
+    if metadata.get("name", name) != name:
+        raise bad_request(f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})")
     obj["metadata"]["resourceVersion"] = metadata.get("resourceVersion") or obj["metadata"]["resourceVersion"]
     *parents, last = paths.spec_replicas.strip(".").split(".")
     holder = obj

@@ -113,6 +113,11 @@ class Schema:
         return self.properties.get(name) or self.additional
 
     @cached_property
+    def required(self) -> frozenset[str]:
+        """Members that an object must have."""
+        return frozenset(self.raw.get("required") or ())
+
+    @cached_property
     def has_defaults(self) -> bool:
         """Whether a default is declared anywhere below (CRDs only: built-in kinds are defaulted by their rules)."""
         if self._definitions is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alidade_local.apiserver.errors import bad_request
+from alidade_local.apiserver.names import label_value_errors, qualified_name_problem
 
 Json = dict[str, Any]
 
@@ -111,8 +112,12 @@ def _requirement(tokens: _Tokens) -> Requirement:
     if operator in ("", ","):
         return Requirement(key, "exists")
     tokens.take()
+    if problem := qualified_name_problem(key):
+        raise bad_request(f'unable to parse requirement: <nil>: Invalid value: "{key}": {problem}')
     if operator in ("=", "==", "!="):
         value = "" if tokens.peek() in ("", ",") else tokens.name()
+        if errors := label_value_errors(value, f"values[0][{key}]"):
+            raise bad_request(f"unable to parse requirement: {errors[0]}")
         return Requirement(key, "notin" if operator == "!=" else "in", frozenset({value}))
     if operator in (">", "<"):
         bound = tokens.name()
@@ -125,8 +130,9 @@ def _requirement(tokens: _Tokens) -> Requirement:
 
 
 def _value_set(tokens: _Tokens) -> frozenset[str]:
-    if tokens.take() != "(":
-        raise bad_request("unable to parse requirement: expected: '('")
+    found = tokens.take()
+    if found != "(":
+        raise bad_request(f"unable to parse requirement: found '{found}' expected: '('")
     values: set[str] = set()
     while True:
         values.add("" if tokens.peek() in (",", ")") else tokens.name())

@@ -11,11 +11,13 @@ from aiohttp import web
 from alidade_local.apiserver import event_expiry
 from alidade_local.apiserver.auth import Authenticator, UserInfo
 from alidade_local.apiserver.builtin import builtin_resources
+from alidade_local.apiserver.connections import Connections, heard
 from alidade_local.apiserver.custom_resources import Definitions
 from alidade_local.apiserver.discovery import REVIEWS, Discovery, version
 from alidade_local.apiserver.endpoints import Endpoints
-from alidade_local.apiserver.errors import ApiError, no_such_resource
+from alidade_local.apiserver.errors import ApiError, method_not_allowed, no_such_resource
 from alidade_local.apiserver.garbage import GarbageCollector
+from alidade_local.apiserver.impersonation import impersonated
 from alidade_local.apiserver.kinds_services import SERVICES_KEY, ServiceAddresses, service_rules
 from alidade_local.apiserver.namespaces import NamespaceLifecycle
 from alidade_local.apiserver.negotiation import negotiate, parse_accept
@@ -33,8 +35,8 @@ from alidade_local.loopback import ClusterNetwork
 
 Json = dict[str, Any]
 
-_LONGEST_LINE = 64 * 1024  # selectors can be long; the original allows a megabyte
 _LOG = logging.getLogger(__name__)
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version")
 _INITIAL_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
@@ -57,11 +59,11 @@ class ApiServer:
         )
         accounts = ServiceAccountTokens(self.store, signing_key(settings.data_dir / "service-accounts.key"))
         self._authenticator = Authenticator(settings.tokens, accounts.user)
-        authorizer = Authorizer(self.store)
-        self._reviewer = Reviewer(self._authenticator, authorizer)
+        self._authorizer = Authorizer(self.store)
+        self._reviewer = Reviewer(self._authenticator, self._authorizer)
         self._discovery = Discovery(self.registry)
         self._open_api = OpenApi(self.registry)
-        self._endpoints = Endpoints(self.objects, self.registry, authorizer, accounts, settings)
+        self._endpoints = Endpoints(self.objects, self.registry, self._authorizer, accounts, settings)
         self._commits: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.ServerRunner | None = None
@@ -83,16 +85,7 @@ class ApiServer:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.settings.tls_cert, self.settings.tls_key)
         context.set_alpn_protocols(["http/1.1"])
-        # Of a refused body no more is read than what comes within the lingering time.
-        server = web.Server(
-            self._handle,
-            handler_cancellation=True,
-            access_log=None,
-            lingering_time=0.2,
-            max_line_size=_LONGEST_LINE,
-            max_field_size=_LONGEST_LINE,
-        )
-        self._runner = web.ServerRunner(server, shutdown_timeout=5.0)
+        self._runner = web.ServerRunner(Connections(self._handle, handler_cancellation=True), shutdown_timeout=5.0)
         await self._runner.setup()
         site = web.TCPSite(
             self._runner, self.settings.host, self.settings.port, ssl_context=context, backlog=1024, reuse_address=True
@@ -159,10 +152,14 @@ class ApiServer:
             raise
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        heard(request)
+        if request.method not in _METHODS:
+            raise method_not_allowed()
         path = request.path.rstrip("/") or "/"
         if path in _OPEN_PATHS or path.startswith(("/livez/", "/readyz/", "/healthz/")):
             return self._answer_open(path)
         user = self._authenticator.user(request.headers.get("Authorization"))
+        user = impersonated(user, request.headers, self._authorizer)
         resource_path = parse_resource_path(path)
         if resource_path is not None and resource_path.group in REVIEWS:
             return await self._answer_review(request, resource_path, user)
@@ -177,7 +174,7 @@ class ApiServer:
         if path.plural not in kinds or path.version != "v1" or path.name:
             raise no_such_resource()
         if request.method != "POST":
-            raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+            raise method_not_allowed()
         kind = kinds[path.plural]
         body = {**await read_object(request, self.settings), "apiVersion": f"{path.group}/v1", "kind": kind}
         return json_response(self._reviewer.review(kind, body, user), status=201)

@@ -6,12 +6,12 @@ longer, and nobody else owns; refuse to change what others own unless forced.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from alidade_local.apiserver import managed_fields, timestamps
 from alidade_local.apiserver.encoding import copy_json
-from alidade_local.apiserver.errors import ApiError, quoted
+from alidade_local.apiserver.errors import ApiError, quoted, shown
 from alidade_local.apiserver.field_sets import (
     Comparison,
     FieldSet,
@@ -33,7 +33,7 @@ Json = dict[str, Any]
 
 def applied(live: Json, config: Json, resource: Resource, options: WriteOptions, subresource: str) -> Json:
     """A copy of the live object with the configuration applied and managedFields brought up to date."""
-    _check_declared(config, resource)
+    _check_typed(config, resource)
     config = _within(config, resource, subresource)
     writer = ManagerKey(options.field_manager, "Apply", resource.api_version, subresource)
     managers = managed_fields.read(live)
@@ -69,18 +69,45 @@ def _within(config: Json, resource: Resource, subresource: str) -> Json:
     return config
 
 
-def _check_declared(config: Json, resource: Resource) -> None:
+def _check_typed(config: Json, resource: Resource) -> None:
     unknown = prune(copy_json(config), resource.schema)
-    if not unknown:
-        return
+    undeclared = [f".{path}: field not declared in schema" for path in unknown]
     metadata = config["metadata"]
     group = resource.group or ""
-    where = (
-        f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {group}/{resource.version}, Kind={resource.kind}"
-    )
-    problems = [f".{path}: field not declared in schema" for path in unknown]
+    where = f"/{metadata.get('name', '')}; {group}/{resource.version}, Kind={resource.kind}"
+    problems = [*_list_problems(config, resource.schema, ""), *undeclared]
+    if not problems:
+        return
     text = problems[0] if len(problems) == 1 else "errors:\n" + "\n".join(f"  {problem}" for problem in problems)
     raise ApiError(500, "", f"failed to create typed patch object ({where}): {text}")
+
+
+def _list_problems(value: Any, schema: Schema, path: str) -> Iterator[str]:
+    """What keeps lists from having an item for each key."""
+    if is_granular_map(value, schema):
+        for name, item in value.items():
+            yield from _list_problems(item, member_schema(schema, name), f"{path}.{name}")
+    elif is_granular_list(value, schema):
+        seen: set[str] = set()
+        for index, item in enumerate(value):
+            if schema.list_type == "map" and all(item_key(item, key, schema) is None for key in schema.list_keys):
+                keys = " ".join(quoted(key) for key in schema.list_keys)
+                yield (
+                    f"{path}: element {index}: associative list with keys has an element that omits all key fields "
+                    f"[{keys}] (and doesn't have default values for any key fields)"
+                )
+                continue
+            step = item_step(item, schema)
+            if step in seen:
+                yield f"{path}: duplicate entries for key {_key_text(item, schema)}"
+            seen.add(step)
+            yield from _list_problems(item, schema.items or ANYTHING, f"{path}[{index}]")
+
+
+def _key_text(item: Any, schema: Schema) -> str:
+    if schema.list_type == "set":
+        return f"[={shown(item)}]"
+    return "[" + ",".join(f"{key}={shown(item_key(item, key, schema))}" for key in schema.list_keys) + "]"
 
 
 def merge(live: Any, config: Any, schema: Schema) -> Any:
@@ -100,23 +127,32 @@ def merge(live: Any, config: Any, schema: Schema) -> Any:
 def _merge_list(live: list[Any], config: list[Any], schema: Schema) -> list[Any]:
     items = schema.items or ANYTHING
     merged = {item_step(item, schema): item for item in live}
-    for index, item in enumerate(config):
-        if schema.list_type == "map":
-            _check_keys(item, index, schema)
+    before, wanted = list(merged), []
+    for item in config:
         step = item_step(item, schema)
+        wanted.append(step)
         merged[step] = merge(merged.get(step), item, items)
-    return list(merged.values())
+    return [merged[step] for step in _interleaved(before, wanted)]
 
 
-def _check_keys(item: Any, index: int, schema: Schema) -> None:
-    for key in schema.list_keys:
-        if item_key(item, key, schema) is None:
-            raise ApiError(
-                500,
-                "",
-                f"failed to create typed patch object: element {index}: associative list with keys has an element "
-                f"that omits key field {quoted(key)} (and doesn't have default value)",
-            )
+def _interleaved(live: list[str], wanted: list[str]) -> list[str]:
+    """Items in the configuration's order; those that only the live list has stay before what they stood before."""
+    result: list[str] = []
+    shared = [step for step in wanted if step in set(live)]
+    at = 0
+    for step in wanted:
+        while at < len(live) and live[at] != step:
+            if live[at] not in wanted:
+                result.append(live[at])
+            elif shared and shared[0] == live[at]:
+                break
+            at += 1
+        if at < len(live) and live[at] == step:
+            at += 1
+        if shared and shared[0] == step:
+            shared.pop(0)
+        result.append(step)
+    return result + [step for step in live[at:] if step not in wanted]
 
 
 def _remove(value: Any, schema: Schema, given_up: FieldSet, owned: FieldSet) -> None:
@@ -149,37 +185,32 @@ def _removable(value: Any, schema: Schema, step: str, given_up: FieldSet, owned:
     return not value
 
 
-def _conflicts(others: Managers, comparison: Comparison) -> list[tuple[ManagerKey, Managed, str]]:
+def _conflicts(others: Managers, comparison: Comparison) -> list[tuple[ManagerKey, str]]:
     changed = managed_fields.tracked(comparison.changed)
-    found = []
-    for key, managed in others.items():
-        for path in managed.fields.intersection(changed).paths():
-            found.append((key, managed, path))
-    return sorted(found, key=lambda item: (_shown(item[0], item[1]), item[2]))
+    found = [(key, path) for key, managed in others.items() for path in managed.fields.intersection(changed).paths()]
+    return sorted(found, key=lambda item: (_shown(item[0]), item[1]))
 
 
-def _shown(key: ManagerKey, managed: Managed) -> str:
+def _shown(key: ManagerKey) -> str:
     text = quoted(key.manager)
     if key.subresource:
         text += f" with subresource {quoted(key.subresource)}"
     if key.operation == "Update":
         text += f" using {key.api_version}"
-        if managed.time:
-            text += f" at {managed.time}"
     return text
 
 
-def _conflict_error(conflicts: list[tuple[ManagerKey, Managed, str]]) -> ApiError:
+def _conflict_error(conflicts: list[tuple[ManagerKey, str]]) -> ApiError:
     causes = [
-        {"reason": "FieldManagerConflict", "message": f"conflict with {_shown(key, managed)}", "field": path}
-        for key, managed, path in conflicts
+        {"reason": "FieldManagerConflict", "message": f"conflict with {_shown(key)}", "field": path}
+        for key, path in conflicts
     ]
     if len(conflicts) == 1:
         summary = f"Apply failed with 1 conflict: {causes[0]['message']}: {causes[0]['field']}"
     else:
         by_manager: dict[str, list[str]] = {}
-        for key, managed, path in conflicts:
-            by_manager.setdefault(_shown(key, managed), []).append(path)
+        for key, path in conflicts:
+            by_manager.setdefault(_shown(key), []).append(path)
         summary = f"Apply failed with {len(conflicts)} conflicts: {_listed(by_manager)}"
     return ApiError(409, "Conflict", summary, {"causes": causes})
 

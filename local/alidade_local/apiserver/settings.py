@@ -27,6 +27,8 @@ class ApiServerSettings:
     """Port to listen on; 0 takes a free one."""
     max_body_bytes: int = 3 * 1024 * 1024
     """Larger request bodies are refused with 413 (the limit of kube-apiserver)."""
+    request_timeout_s: float = 60.0
+    """A request whose body takes longer is answered 504 (the number of kube-apiserver)."""
     max_nesting: int = 100
     """Objects nested deeper than this are refused; the original's limit for custom resources is about the same."""
     history_per_resource: int = 2048

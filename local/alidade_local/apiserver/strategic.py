@@ -61,7 +61,7 @@ def _merge_member(value: Json, name: str, item: Any, schema: Schema) -> None:
 def _merge_list(current: list[Any], patch: list[Any], schema: Schema) -> list[Any]:
     key = schema.merge_key
     if not key:
-        return current + [item for item in patch if item not in current]
+        return _placed(current, list(dict.fromkeys(patch)))
     if any(isinstance(item, dict) and item.get(_PATCH) == "replace" for item in patch):
         return [item for item in patch if _PATCH not in item]
     items = schema.items or ANYTHING
@@ -76,7 +76,21 @@ def _merge_list(current: list[Any], patch: list[Any], schema: Schema) -> list[An
             result.append(strategic_merge({}, {name: item for name, item in entry.items()}, items))
         else:
             result[at] = strategic_merge(result[at], entry, items)
-    return result
+    by_key = {item.get(key): item for item in result}
+    order = _placed([item.get(key) for item in current], [entry[key] for entry in patch])
+    return [by_key[name] for name in order if name in by_key]
+
+
+def _placed(current: list[Any], patch: list[Any]) -> list[Any]:
+    """What is patched in the patch's order; what is not stays before what it stood before."""
+    rest = [item for item in current if item not in patch]
+    result = []
+    for item in patch:
+        if item in current:
+            while rest and current.index(rest[0]) < current.index(item):
+                result.append(rest.pop(0))
+        result.append(item)
+    return result + rest
 
 
 def _ordered(items: list[Any], order: list[Any], schema: Schema) -> list[Any]:

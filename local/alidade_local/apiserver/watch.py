@@ -12,7 +12,7 @@ from alidade_local.apiserver.listing import Filter
 from alidade_local.apiserver.options import ListOptions
 from alidade_local.apiserver.resources import Resource
 from alidade_local.apiserver.settings import ApiServerSettings
-from alidade_local.apiserver.storage import Event, EventType, Store
+from alidade_local.apiserver.storage import Event, EventType, Store, Stored
 from alidade_local.apiserver.views import Views
 
 Json = dict[str, Any]
@@ -121,6 +121,8 @@ class Watch:
         kind = self._kind(event)
         if kind is None:
             return b""
+        if kind == "DELETED" and event.type != "DELETED" and event.previous is not None:
+            return self._wrap(kind, self._encode(_as_it_was(event.previous, event.rv)))
         if not self._form:
             return self._wrap(kind, self._encode(event.stored))
         key = f"{kind} {self._form}"
@@ -144,8 +146,14 @@ class Watch:
         return b'{"type":"%s","object":%s}\n' % (kind.encode(), encoded)
 
     def _bookmark(self, rv: int, *, initial_end: bool) -> bytes:
-        metadata: Json = {"resourceVersion": str(rv), "creationTimestamp": None}
+        metadata: Json = {"resourceVersion": str(rv)}
         if initial_end:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
         obj = {"kind": self._resource.kind, "apiVersion": self._resource.api_version, "metadata": metadata}
         return self._wrap("BOOKMARK", orjson.dumps(obj))
+
+
+def _as_it_was(previous: Stored, rv: int) -> Stored:
+    """An object that no longer is what a watcher asked for, as it was when it still was."""
+    obj = previous.obj
+    return Stored(rv, {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(rv)}})

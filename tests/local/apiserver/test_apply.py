@@ -124,7 +124,7 @@ async def test_an_update_takes_over_what_it_changes(api: Api) -> None:
     changed = await api.merge(f"{A}?fieldManager=editor", {"data": {"x": "2"}})
     assert fields_of(changed, "editor") == {"f:data": {"f:x": {}}}
     assert [item["manager"] for item in changed["metadata"]["managedFields"]] == ["editor"]
-    with pytest.raises(Refused, match=r'conflict with "editor" using v1 at \d{4}-'):
+    with pytest.raises(Refused, match=r'conflict with "editor" using v1: \.data\.x'):
         await api.apply(A, config_map("a", x="1"), manager="first")
 
 
@@ -191,14 +191,13 @@ async def test_fields_that_the_schema_lacks_are_not_applied(widgets: Api) -> Non
     with pytest.raises(Refused) as refused:
         await widgets.apply(W, widget("w", n=1, junk=2))
     assert refused.value.message == (
-        "failed to create typed patch object (default/w; test.dev/v1, Kind=Widget): .spec.junk: field not declared in "
-        "schema"
+        "failed to create typed patch object (/w; test.dev/v1, Kind=Widget): .spec.junk: field not declared in schema"
     )
 
 
 async def test_items_of_a_map_list_need_their_key(widgets: Api) -> None:
     await widgets.apply(W, widget("w", n=1))
-    with pytest.raises(Refused, match='omits key field "type"'):
+    with pytest.raises(Refused, match=r'omits all key fields \["type"\]'):
         await widgets.apply(f"{W}/status", {**widget("w"), "status": {"conditions": [{"status": "True"}]}})
 
 

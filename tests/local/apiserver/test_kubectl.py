@@ -85,7 +85,7 @@ def test_apply_creates_configures_and_leaves_alone(kubectl: Kubectl) -> None:
 
 def test_a_list_is_applied_and_its_mistakes_are_named(kubectl: Kubectl) -> None:
     """kubectl checks what is in a List by the OpenAPI document of version 2, if that says anything about it."""
-    own = {"apiVersion": "v1", "kind": "ConfigMap", "data": {}}
+    own = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"b": "c"}}
     items: list[dict[str, object]] = [own | {"metadata": {"name": name}} for name in ("one", "two")]
     body = {"apiVersion": "v1", "kind": "List", "items": items}
     said = kubectl("apply", "-f", "-", stdin=json.dumps(body))

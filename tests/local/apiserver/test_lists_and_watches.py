@@ -171,7 +171,7 @@ async def test_a_watch_resumes_after_a_version(api: Api) -> None:
 
 
 async def test_a_watch_stays_within_its_namespace_and_name(api: Api) -> None:
-    async with watch(api, f"{CONFIG_MAPS}/b") as stream:
+    async with watch(api, f"{CONFIG_MAPS}?fieldSelector=metadata.name%3Db") as stream:
         await api.post("/api/v1/namespaces/kube-system/configmaps", config_map("b"))
         await api.post(CONFIG_MAPS, config_map("a"))
         await api.post(CONFIG_MAPS, config_map("b"))

@@ -308,8 +308,8 @@ async def test_unknown_fields_are_dropped_warned_of_or_refused(api: Api) -> None
     with pytest.raises(Refused) as refused:
         await api.post(CONFIG_MAPS + "?fieldValidation=Strict", {**obj, "metadata": {"name": "c", "x": 1}})
     assert refused.value.message == (
-        'ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: unknown field "nonsense", '
-        'unknown field "metadata.x"'
+        'ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: '
+        'unknown field "metadata.x", unknown field "nonsense"'
     )
 
 

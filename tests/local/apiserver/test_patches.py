@@ -74,7 +74,7 @@ POD = builtin_schema("", "v1", "Pod")
         (
             {"containers": [{"name": "a", "image": "1"}, {"name": "b"}]},
             {"containers": [{"name": "a", "image": "2"}, {"name": "c"}]},
-            {"containers": [{"name": "a", "image": "2"}, {"name": "b"}, {"name": "c"}]},
+            {"containers": [{"name": "a", "image": "2"}, {"name": "c"}, {"name": "b"}]},
         ),
         (
             {"containers": [{"name": "a"}, {"name": "b"}]},
