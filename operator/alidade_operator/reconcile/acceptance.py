@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from alidade_crds.blocks import AdapterType, Compute, Model
-from alidade_crds.jobs import FineTuneJobSpec, JobBlocks, TrainingJobSpec
+from alidade_crds.jobs import JobBlocks, TrainingJobSpec
 from alidade_crds.reasons import FINAL, Reason
 from alidade_crds.uris import REMOTE, Location, UriError, parse_uri
 from alidade_operator.conditions import Truth
@@ -97,12 +97,8 @@ def _features(candidate: Candidate) -> Refusal | None:
     spec, field = candidate.spec, candidate.field
     if spec.adapter.type == AdapterType.QLORA:
         return _not_available(f"{field}.adapter.type is qlora", "Set it to lora or none.")
-    later: dict[str, object] = {"tracking": spec.tracking}
-    if isinstance(spec, FineTuneJobSpec):
-        later |= {"vocabulary": spec.vocabulary, "context": spec.context}
-    for name, value in later.items():
-        if value is not None:
-            return _not_available(f"{field}.{name} is set", "Leave it out.")
+    if spec.tracking is not None:
+        return _not_available(f"{field}.tracking is set", "Leave it out.")
     return None
 
 
