@@ -36,7 +36,10 @@ def llama(rows: int, *, tied: bool) -> PreTrainedModel:
     )
 
 
-@pytest.fixture(params=["gpt2_like", "llama3_like", "llama2_like"])
+KINDS = ("gpt2_like", "llama3_like", "llama2_like")
+
+
+@pytest.fixture(params=KINDS)
 def tokenizers(
     request: pytest.FixtureRequest, locations: Locations
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
@@ -109,12 +112,12 @@ def test_the_first_stage_trains_embeddings_and_head_alone(gpt2_like: PreTrainedT
     assert trained == ["model.embed_tokens.weight", "lm_head.weight"]
 
 
+# Not of llama3_like: llama.cpp has no name for the expression by which this test's own tokenizer splits text.
+@pytest.mark.parametrize("tokenizers", ["gpt2_like", "llama2_like"], indirect=True)
 def test_llama_cpp_has_an_equal_of_the_longer_tokenizer(
     tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
 ) -> None:
-    base, longer = tokenizers
-    if len(base.backend_tokenizer.get_vocab(with_added_tokens=False)) < len(base):
-        pytest.skip("llama.cpp has no name for this test's own splitting expression")
+    _, longer = tokenizers
 
     written = read_vocabulary(longer, len(longer) + 3, [])
 
