@@ -156,20 +156,6 @@ FROM_BASE: dict[str, Any] = {"model": {"from": {"kind": "FineTuneJob", "name": "
             "spec.adapter.type is qlora, which this release cannot do yet. Set it to lora or none.",
         ),
         (
-            {"vocabulary": {"extendWith": {"uri": "pvc://data/sp.model"}}},
-            {},
-            "False",
-            "FeatureNotAvailable",
-            "spec.vocabulary is set, which this release cannot do yet. Leave it out.",
-        ),
-        (
-            {"context": {"length": 4096}},
-            {},
-            "False",
-            "FeatureNotAvailable",
-            "spec.context is set, which this release cannot do yet. Leave it out.",
-        ),
-        (
             {"tracking": {"tensorboard": {}}},
             {},
             "False",
