@@ -1,5 +1,7 @@
 """Rows for new entries: the mean of what they replace, in embeddings and head, tied or not."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import (
@@ -12,12 +14,13 @@ from transformers import (
 )
 
 from alidade_crds.blocks import VocabularySource
-from alidade_engine.gguf.vocabulary import read_vocabulary
+from alidade_engine.gguf.writing import write_gguf
 from alidade_engine.models import ensure_pad_token
 from alidade_engine.sources import Locations
 from alidade_trainer.vocabulary.embeddings import extend_embeddings, train_only_embeddings
 from alidade_trainer.vocabulary.extension import extend_tokenizer
-from tests.trainer.vocabulary.conftest import TEXTS
+from tests.engine.gguf.running import LlamaCpp
+from tests.trainer.vocabulary.conftest import CHINESE, ENGLISH, TEXTS
 
 WIDTH = 16
 
@@ -114,12 +117,19 @@ def test_the_first_stage_trains_embeddings_and_head_alone(gpt2_like: PreTrainedT
 
 # Not of llama3_like: llama.cpp has no name for the expression by which this test's own tokenizer splits text.
 @pytest.mark.parametrize("tokenizers", ["gpt2_like", "llama2_like"], indirect=True)
-def test_llama_cpp_has_an_equal_of_the_longer_tokenizer(
-    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
+def test_llama_cpp_splits_text_as_the_longer_tokenizer_does(
+    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase], tmp_path: Path
 ) -> None:
-    _, longer = tokenizers
+    base, longer = tokenizers
+    model = llama(len(base), tied=True)
+    extend_embeddings(model, base, longer, multiple=64)
+    model.save_pretrained(tmp_path / "model")
+    longer.save_pretrained(tmp_path / "model")
 
-    written = read_vocabulary(longer, len(longer) + 3, [])
+    served = LlamaCpp(write_gguf(tmp_path / "model", tmp_path / "model.gguf", "f32").path)
 
-    assert written.tokens[: len(longer)] == longer.convert_ids_to_tokens(list(range(len(longer))))
-    assert written.model == ("llama" if written.scores else "gpt2")
+    try:
+        for text in [*CHINESE[:3], ENGLISH[0], f"{CHINESE[0]} {ENGLISH[1]}", "法旧城国河的磨", "12 mills, 3 rivers!"]:
+            assert served.tokenize(text) == longer(text)["input_ids"], text
+    finally:
+        served.close()

@@ -188,7 +188,7 @@ def _ids(tokenizer: Tokenizer, entry: str) -> list[int]:
 
 
 def _sentences(growth: Growth, left_out: list[str], pieces: Pieces) -> list[str]:
-    """What a person should know of a vocabulary that was given."""
+    """What a person should know of a vocabulary that was given; of what was learned more candidates are left out."""
     if pieces.digest is None:
         return []
     said = []

@@ -52,6 +52,9 @@ class GrowingVocabulary:
                 self.growth.known += piece in self._base
                 continue
             entries, listed = len(self.growth.entries), len(self._ranks)
+            if entries == self._most:
+                self.growth.over += 1
+                continue
             # Letters first, so that no joint holds a part of one.
             for text in [*dict.fromkeys(letters), piece]:
                 self._add(text)
