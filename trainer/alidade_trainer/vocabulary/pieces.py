@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sentencepiece import SentencePieceProcessor
-
 from alidade_crds.reasons import FailureReason
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.vocabulary.alphabets import Alphabet, ByteLevel, Spaced, is_byte_token
@@ -35,6 +33,8 @@ def read_pieces(path: Path) -> list[bytes]:
 
 
 def _of_sentencepiece(path: Path) -> Iterator[bytes]:
+    from sentencepiece import SentencePieceProcessor  # only jobs that name such a file pay for loading it
+
     # The kinds of sentencepiece order their pieces alike: BPE by merge, unigram by probability.
     try:
         processor = SentencePieceProcessor(model_file=str(path))
