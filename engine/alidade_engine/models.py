@@ -22,6 +22,8 @@ from alidade_engine.failures import JobFailure
 from alidade_engine.tokenization import load_tokenizer, train_tokenizer
 
 PAD_TOKEN = "<|pad|>"
+CHANGED_CONFIG = "model_config.json"
+"""Beside an adapter: the configuration of its model, where training has made it another than its base's."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -223,6 +225,7 @@ def _first_line(error: Exception) -> str:
 
 
 __all__ = [
+    "CHANGED_CONFIG",
     "check_sizes",
     "check_weights",
     "ensure_pad_token",

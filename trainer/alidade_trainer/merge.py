@@ -9,11 +9,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from alidade_crds.reasons import FailureReason
 from alidade_engine.disk import new_folder
-from alidade_engine.models import load_model, load_tokenizer
+from alidade_engine.models import CHANGED_CONFIG, load_model, load_tokenizer
 from alidade_trainer.failures import JobFailure
-
-CONFIG_FILE = "model_config.json"
-"""Beside an adapter: the configuration of its model where that is not its base's own."""
 
 
 def merge_adapter(base: Path, adapter: Path, output: Path) -> None:
@@ -64,7 +61,7 @@ def write_merged(
 
 def _changed_config(adapter: Path, own: PretrainedConfig) -> PretrainedConfig:
     """The base's configuration with what an adapter changes in it: its vocabulary's size, its rotary positions."""
-    file = adapter / CONFIG_FILE
+    file = adapter / CHANGED_CONFIG
     return type(own).from_json_file(file) if file.is_file() else own
 
 
