@@ -35,7 +35,7 @@ RESULTS = ROOT / "bench" / "results"
 PIECES = 4000
 INIT = {"hiddenSize": 128, "layers": 4, "heads": 4, "vocabSize": 1024, "contextLength": 128}
 BATCH, LENGTH = 4, 128
-STEPS = 280
+STEPS = 1000
 """Of the model that keeps its tokenizer; the others' follow from the operations of a step."""
 FIRST_STAGE = 0.25
 """Share of the operations that goes into the embeddings alone."""

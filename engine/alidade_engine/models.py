@@ -186,8 +186,8 @@ def check_sizes(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, pa
     The pad token may be one of them: nothing is learned of it, and `ensure_pad_token` gives it a row.
     """
     rows = config.get_text_config().vocab_size
-    beyond = [entry for entry, number in tokenizer.get_vocab().items() if number >= rows]
-    beyond = [entry for entry in beyond if entry != tokenizer.pad_token]
+    numbered = sorted((number, entry) for entry, number in tokenizer.get_vocab().items() if number >= rows)
+    beyond = [entry for _, entry in numbered if entry != tokenizer.pad_token]
     if beyond:
         raise JobFailure(
             FailureReason.MODEL_INVALID,
