@@ -3,9 +3,9 @@
     python bench/vocabulary.py --data ../shared/data
 
 A small Llama is made by `init` on the English tasks of Alpaca's seed. From it two models learn the questions of
-NLPCC-2016 KBQA's training file: with the tokenizer as it is, and with 4,000 pieces learned on these questions. Each gets
-as many floating-point operations (6 for each weight and token, head included); perplexity is per character, for their
-tokens differ, on questions of the test file. Writes bench/results/vocabulary.json; some minutes on one core.
+NLPCC-2016 KBQA's training file: with the tokenizer as it is, and with 4,000 pieces learned on these questions. Each
+gets as many floating-point operations (6 for each weight and token, head included); perplexity is per character, for
+their tokens differ, on questions of the test file. Writes bench/results/vocabulary.json; some minutes on one core.
 """
 
 import argparse
