@@ -484,10 +484,11 @@ class Tracking(Spec):
     tensorboard: TensorboardTracking | None = Field(None, description="TensorBoard events beside the model.")
 
 
-class Vocabulary(Spec):
-    """New pieces for the tokenizer."""
+class VocabularyTraining(StrEnum):
+    """What is trained beside the new rows of a longer vocabulary."""
 
-    extend_with: "VocabularySource" = Field(description="Where the new pieces come from.")
+    ALL = "all"
+    EMBEDDINGS = "embeddings"
 
 
 class VocabularySource(Spec):
@@ -497,12 +498,52 @@ class VocabularySource(Spec):
         (
             "has(self.uri) != (has(self.trainOnDataset) && self.trainOnDataset)",
             "exactly one of uri, trainOnDataset must be set",
-        )
+        ),
+        (
+            "!has(self.trainOnDataset) || !self.trainOnDataset || has(self.size)",
+            "trainOnDataset needs size, the number of pieces to learn",
+        ),
+        (
+            "!has(self.uri) || self.uri.matches('^(hf|s3|gs|pvc|configmap|file)://.+')",
+            "uri must start with hf://, s3://, gs://, pvc://, configmap:// or file://",
+        ),
+        (f"!has(self.uri) || {NO_CLIMBING[0]}", NO_CLIMBING[1]),
     )
 
-    uri: Uri | None = Field(None, description="A sentencepiece or BPE vocabulary file.")
-    train_on_dataset: bool | None = Field(None, description="Whether the pieces are trained on the dataset.")
-    size: int | None = Field(None, ge=16, le=262144, description="Pieces to train.")
+    uri: Uri | None = Field(
+        None,
+        description="A sentencepiece model (.model), a tokenizer.json, or a folder with one of them.",
+    )
+    train_on_dataset: bool | None = Field(
+        None, description="Whether the base tokenizer's own byte pair encoding goes on learning, on the dataset."
+    )
+    size: int | None = Field(
+        None,
+        ge=16,
+        le=262144,
+        description="Most entries that are added; needed with trainOnDataset, default with uri: all that are new.",
+    )
+
+
+class Vocabulary(Spec):
+    """New pieces for the tokenizer; each new row of embeddings and head starts at the mean of the pieces it replaces.
+
+    Embeddings and output head are trained whole, whatever the adapter.
+    """
+
+    extend_with: VocabularySource = Field(description="Where the new pieces come from.")
+    train: VocabularyTraining = Field(
+        VocabularyTraining.ALL,
+        description="all trains what the adapter says; embeddings trains embeddings and output head alone, as the "
+        "first of two stages (adapter.type none).",
+    )
+    pad_to_multiple_of: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Rows of the embeddings are made a multiple of this, such as 64 for tensor cores; default: one "
+        "row for each entry.",
+    )
 
 
 class ContextScaling(StrEnum):
@@ -514,10 +555,21 @@ class ContextScaling(StrEnum):
 
 
 class Context(Spec):
-    """A context longer than the base model's."""
+    """A context longer than the base model's, by stretching its rotary position embedding (RoPE)."""
 
     length: int = Field(ge=16, le=4194304, description="Longest sequence after training, in tokens.")
-    scaling: ContextScaling = Field(ContextScaling.LINEAR, description="How rotary positions are stretched.")
+    scaling: ContextScaling = Field(
+        ContextScaling.LINEAR,
+        description="How rotary positions are stretched: linear interpolation (Chen et al. 2023), ntk, a larger base, "
+        "or yarn (Peng et al. 2023).",
+    )
+    factor: float | None = Field(
+        None,
+        gt=1,
+        le=4096,
+        description="How far positions are stretched; default: length over the base's context, as far as the scaling "
+        "has been shown to hold.",
+    )
 
 
 class GhostAttention(Spec):

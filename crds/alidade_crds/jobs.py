@@ -116,6 +116,30 @@ ADAPTER_RULES = (
     ),
 )
 
+VOCABULARY_RULES = (
+    (
+        "!has(self.vocabulary) || !has(self.model.init)",
+        "model.init trains a tokenizer of its own: set model.init.vocabSize in place of vocabulary",
+    ),
+    (
+        "!has(self.vocabulary) || self.vocabulary.train != 'embeddings' || self.adapter.type == 'none'",
+        "vocabulary.train embeddings trains nothing but embeddings and output head: adapter.type must be none",
+    ),
+    (
+        "!has(self.vocabulary) || !has(self.ghostAttention)",
+        "ghostAttention samples with the base's tokenizer: extend the vocabulary in a job before",
+    ),
+    (
+        "!has(self.context) || !has(self.model.init)",
+        "model.init has no context to stretch: set model.init.contextLength in place of context",
+    ),
+    (
+        "!has(self.context) || !has(self.vocabulary)",
+        "vocabulary and context cannot be set together, since perplexity before and after would not be of the same "
+        "tokens: use one job after the other",
+    ),
+)
+
 
 class FineTuneJobSpec(TrainingJobSpec):
     """One job that pretrains a model or fine-tunes it on demonstrations."""
@@ -132,13 +156,14 @@ class FineTuneJobSpec(TrainingJobSpec):
             "!has(self.ghostAttention) || (self.method == 'sft' && !has(self.model.init))",
             "ghostAttention samples answers from the start model: it needs method sft, and no model.init",
         ),
+        *VOCABULARY_RULES,
     )
 
     method: Method = Field(
         Method.SFT, description="pretrain learns every token of plain text, sft the answers of demonstrations."
     )
     vocabulary: Vocabulary | None = Field(None, description="New pieces for the tokenizer.")
-    context: Context | None = Field(None, description="A longer context.")
+    context: Context | None = Field(None, description="A longer context, by stretched rotary positions.")
     ghost_attention: GhostAttention | None = Field(
         None, description="Instructions that hold for whole conversations; for method sft."
     )

@@ -127,6 +127,7 @@ class FailureReason(Word):
     MODEL_NOT_FOUND = "ModelNotFound", "No model at the address."
     MODEL_INVALID = "ModelInvalid", "The folder is not a complete model in Hugging Face format."
     MODEL_UNSAFE = "ModelUnsafe", "The weights are a pickle, which can run code; only safetensors are loaded."
+    VOCABULARY_INVALID = "VocabularyInvalid", "New pieces cannot be read, clash with the tokenizer, or do not fit it."
     DIGEST_MISMATCH = "DigestMismatch", "The model, or a file, is not the one that the platform made there."
     CONFIG_INVALID = "ConfigInvalid", "Settings do not go together; the message names them."
     OUT_OF_MEMORY = "OutOfMemory", "A process ran out of memory; the message names the settings that need less."

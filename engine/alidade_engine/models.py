@@ -11,7 +11,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     LlamaConfig,
-    LlamaForCausalLM,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -23,6 +22,8 @@ from alidade_engine.failures import JobFailure
 from alidade_engine.tokenization import load_tokenizer, train_tokenizer
 
 PAD_TOKEN = "<|pad|>"
+CHANGED_CONFIG = "model_config.json"
+"""Beside an adapter: the configuration of its model, where training has made it another than its base's."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -66,14 +67,20 @@ def load_config(path: Path, *, trust_remote_code: bool = False) -> PretrainedCon
 
 
 def load_model(
-    path: Path, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False, **options: Any
+    path: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+    config: PretrainedConfig | None = None,
+    **options: Any,
 ) -> PreTrainedModel:
     """The causal language model in a folder, from safetensors only; options go to `from_pretrained`.
 
+    config: in place of the folder's own.
     Raises JobFailure: as `load_config`; ModelUnsafe when all its weights are pickles; ModelInvalid when a file is
     damaged or weights are missing.
     """
-    config = load_config(path, trust_remote_code=trust_remote_code)
+    config = config or load_config(path, trust_remote_code=trust_remote_code)
     check_weights(path)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -163,14 +170,31 @@ def init_model(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model = LlamaForCausalLM(config)
-    made: PreTrainedModel = model.to(dtype)
+    # Not cast when made: that would round the frequencies of rotary positions, too, which are loaded in float32.
+    made: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return made
 
 
 def _multiple_of_8(width: float) -> int:
     """Rounded up, since matrix units want it."""
     return math.ceil(width / 8) * 8
+
+
+def check_sizes(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, path: Path) -> None:
+    """Raises JobFailure(ModelInvalid) when the tokenizer of a folder has entries that its model has no embedding for.
+
+    The pad token may be one of them: nothing is learned of it, and `ensure_pad_token` gives it a row.
+    """
+    rows = config.get_text_config().vocab_size
+    numbered = sorted((number, entry) for entry, number in tokenizer.get_vocab().items() if number >= rows)
+    beyond = [entry for _, entry in numbered if entry != tokenizer.pad_token]
+    if beyond:
+        raise JobFailure(
+            FailureReason.MODEL_INVALID,
+            f"The tokenizer in {path} has {len(tokenizer)} entries and the model's embedding {rows} rows: "
+            f"{len(beyond)} entries, such as {beyond[0]!r}, have none. Use the tokenizer that the model was trained "
+            "with, or let the job's vocabulary field add pieces to it.",
+        )
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> bool:
@@ -186,7 +210,8 @@ def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel 
         added = not spare
         tokenizer.add_special_tokens({"pad_token": spare[0] if spare else PAD_TOKEN})
     if model is not None:
-        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        # Not the weight's own shape, which under ZeRO-3 is that of its local part.
+        if len(tokenizer) > model.config.get_text_config().vocab_size:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         model.config.pad_token_id = tokenizer.pad_token_id
         if getattr(model, "generation_config", None) is not None:  # a reward model has none
@@ -200,6 +225,8 @@ def _first_line(error: Exception) -> str:
 
 
 __all__ = [
+    "CHANGED_CONFIG",
+    "check_sizes",
     "check_weights",
     "ensure_pad_token",
     "init_model",

@@ -29,6 +29,7 @@ from alidade_engine.web import ARCHIVES, HostRefusedError, fetch_file, is_archiv
 
 # What a model folder needs; pickles are never fetched.
 MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt", "*.py"]
+VOCABULARY_FILES = ["tokenizer.json", "*.model"]
 DATA_FILES = ["*.json", "*.jsonl", "*.parquet", "*.csv"]
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 _T = TypeVar("_T")
@@ -70,7 +71,13 @@ class Locations:
         """
         location = _parse(uri, field)
         if location.scheme == "hf":
-            path = self._fetch_hub(as_dataset(location), field, repo_type="dataset", patterns=DATA_FILES)
+            path = self._fetch_hub(
+                as_dataset(location),
+                field,
+                repo_type="dataset",
+                patterns=DATA_FILES,
+                not_found=FailureReason.DATA_NOT_FOUND,
+            )
             _check_digest(location, path, field)
             return path
         path = self._local_or_fetched(location, field, FailureReason.DATA_NOT_FOUND)
@@ -86,7 +93,9 @@ class Locations:
         """
         location = _parse(uri, field)
         if location.scheme == "hf":
-            return self._fetch_hub(location, field, repo_type="model", patterns=MODEL_FILES)
+            return self._fetch_hub(
+                location, field, repo_type="model", patterns=MODEL_FILES, not_found=FailureReason.MODEL_NOT_FOUND
+            )
         if location.scheme in WEB and not is_archive(location):
             raise JobFailure(
                 FailureReason.CONFIG_INVALID,
@@ -95,6 +104,20 @@ class Locations:
         path = self._local_or_fetched(location, field, FailureReason.MODEL_NOT_FOUND)
         if not path.exists():
             raise JobFailure(FailureReason.MODEL_NOT_FOUND, self._absent(location, path, field))
+        return path
+
+    def resolve_vocabulary(self, uri: str, *, field: str) -> Path:
+        """The file or folder of a tokenizer at an address, fetched when it is remote, without the model beside it.
+
+        Raises JobFailure: VocabularyInvalid when nothing is there, or it cannot be reached.
+        """
+        location = _parse(uri, field)
+        absent = FailureReason.VOCABULARY_INVALID
+        if location.scheme == "hf":
+            return self._fetch_hub(location, field, repo_type="model", patterns=VOCABULARY_FILES, not_found=absent)
+        path = self._local_or_fetched(location, field, absent)
+        if not path.exists():
+            raise JobFailure(absent, self._absent(location, path, field))
         return path
 
     def as_addresses(self, text: str) -> str:
@@ -172,8 +195,9 @@ class Locations:
                 "of the operator's configuration.",
             ) from error
 
-    def _fetch_hub(self, location: Location, field: str, *, repo_type: str, patterns: list[str]) -> Path:
-        not_found = FailureReason.MODEL_NOT_FOUND if repo_type == "model" else FailureReason.DATA_NOT_FOUND
+    def _fetch_hub(
+        self, location: Location, field: str, *, repo_type: str, patterns: list[str], not_found: FailureReason
+    ) -> Path:
         if location.path:
             patterns = [location.path, *(f"{location.path}/{pattern}" for pattern in patterns)]
         try:

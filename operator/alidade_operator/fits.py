@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from alidade_crds.blocks import AdapterType, Offload, Precision
-from alidade_crds.jobs import TrainingJobSpec
+from alidade_crds.blocks import AdapterType, Offload, Precision, VocabularyTraining
+from alidade_crds.jobs import FineTuneJobSpec, TrainingJobSpec
 from alidade_operator.jobspecs import AlignmentJobSpec
 from alidade_operator.modelsizes import ModelShape
 from alidade_operator.resources.attempt import processes_per_worker
@@ -57,6 +57,8 @@ class Setup:
     on_gpu: bool
     may_quantize: bool = False
     """Whether the base may be held in 4 bits: not by an alignment, which samples from it."""
+    embeddings_only: bool = False
+    """Whether embeddings and output head alone are trained (vocabulary.train)."""
     has_critic: bool = False
     """Whether a critic of the model's own size is trained beside it (PPO with all weights)."""
     has_reference: bool = False
@@ -117,6 +119,9 @@ def setup_of(spec: TrainingJobSpec, *, micro_batch_size: int) -> Setup:
     fields: dict[str, Any] = {"max_length": spec.dataset.max_length}
     if isinstance(spec, AlignmentJobSpec):
         fields |= _alignment(spec)
+    vocabulary = spec.vocabulary if isinstance(spec, FineTuneJobSpec) else None
+    if vocabulary is not None:
+        fields["embeddings_only"] = vocabulary.train == VocabularyTraining.EMBEDDINGS
     return Setup(
         processes=per_worker * spec.compute.workers,
         processes_per_worker=per_worker,
@@ -127,7 +132,7 @@ def setup_of(spec: TrainingJobSpec, *, micro_batch_size: int) -> Setup:
         gradient_checkpointing=spec.training.gradient_checkpointing,
         adapter=spec.adapter.type,
         rank=spec.adapter.rank,
-        train_embeddings=spec.adapter.train_embeddings,
+        train_embeddings=spec.adapter.train_embeddings or vocabulary is not None,
         on_gpu=spec.compute.gpus_per_worker > 0,
         may_quantize=not isinstance(spec, AlignmentJobSpec),
         **fields,
@@ -149,7 +154,10 @@ def _alignment(spec: AlignmentJobSpec) -> dict[str, Any]:
 
 
 def trainable_parameters(shape: ModelShape, setup: Setup) -> int:
-    """Weights that are trained: all, or the low-rank additions to every linear layer of the blocks (Hu et al. 2021)."""
+    """Weights that are trained: all, embeddings and head, or low-rank additions to every linear layer of the blocks
+    (Hu et al. 2021)."""
+    if setup.embeddings_only:
+        return 2 * shape.vocab_size * shape.hidden_size
     if setup.adapter == AdapterType.NONE:
         return shape.parameters
     hidden, kv_size = shape.hidden_size, shape.hidden_size * shape.kv_share
@@ -291,8 +299,8 @@ def _higher_stage(setup: Setup) -> Iterator[Change]:
 
 
 def _lora(setup: Setup) -> Iterator[Change]:
-    if setup.adapter == AdapterType.NONE:
-        changed = replace(setup, adapter=AdapterType.LORA, train_embeddings=False)
+    if setup.adapter == AdapterType.NONE and not setup.embeddings_only:
+        changed = replace(setup, adapter=AdapterType.LORA)
         yield Change({"spec.adapter.type": "lora"}, changed)
 
 

@@ -79,6 +79,9 @@ def addresses(spec: JobBlocks, field: str = "spec") -> Iterator[tuple[str, str]]
         return
     if spec.model.address is not None:
         yield f"{field}.model.uri", spec.model.address
+    vocabulary = spec.vocabulary if isinstance(spec, FineTuneJobSpec) else None
+    if vocabulary is not None and vocabulary.extend_with.uri is not None:
+        yield f"{field}.vocabulary.extendWith.uri", vocabulary.extend_with.uri
     yield from dataset_uris(spec.dataset, f"{field}.dataset")
 
 

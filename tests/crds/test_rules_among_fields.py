@@ -26,6 +26,7 @@ GENERATION = {"type": "generation", "dataset": "pvc://data/q.json"}
 EVALUATION: dict[str, Any] = {"models": [{"name": "a", "model": {"uri": "hf://org/a"}}], "suites": [GENERATION]}
 INIT = {"init": {"hiddenSize": 64, "layers": 2, "heads": 4, "vocabSize": 512}}
 SPECS = {"FineTuneJob": JOB, "RewardModel": JOB, "AlignmentRun": RUN, "Evaluation": EVALUATION, "ModelServe": SERVE}
+LEARNED = {"extendWith": {"trainOnDataset": True, "size": 4000}}
 REWARD = {"name": "r", "template": {"dataset": DATA}}
 THREE = {"compute": {"workers": 3}}
 TTL = {"ttlSecondsAfterFinished": 1}
@@ -98,6 +99,15 @@ def test_a_name_that_pods_and_services_cannot_have_is_refused(kind: str, name: s
         ("RewardModel", {"compute": {"gpusPerWorker": 3}}, "globalBatchSize must be a multiple"),
         ("AlignmentRun", {"compute": {"workers": 3}}, "globalBatchSize must be a multiple"),
         ("AlignmentRun", {"rewardModels": [{"name": "r", "template": {"dataset": DATA} | THREE}]}, "multiple"),
+        ("FineTuneJob", {"vocabulary": LEARNED, "model": INIT}, "model.init trains a tokenizer of its own"),
+        ("FineTuneJob", {"vocabulary": LEARNED | {"train": "embeddings"}, "adapter": {"type": "lora"}}, "must be none"),
+        ("FineTuneJob", {"vocabulary": {"extendWith": {"trainOnDataset": True}}}, "trainOnDataset needs size"),
+        ("FineTuneJob", {"vocabulary": {"extendWith": {"size": 64}}}, "exactly one of uri, trainOnDataset"),
+        ("FineTuneJob", {"vocabulary": {"extendWith": {"uri": "pvc://a/../b"}}}, "must not climb out of its volume"),
+        ("FineTuneJob", {"vocabulary": {"extendWith": {"uri": "sp.model"}}}, "uri must start with hf://"),
+        ("FineTuneJob", {"vocabulary": LEARNED, "ghostAttention": {"field": "rule"}}, "samples with the base's"),
+        ("FineTuneJob", {"context": {"length": 4096}, "model": INIT}, "model.init has no context to stretch"),
+        ("FineTuneJob", {"context": {"length": 4096}, "vocabulary": LEARNED}, "cannot be set together"),
         ("FineTuneJob", {"training": {"microBatchSize": 12}}, "microBatchSize must divide the sequences"),
         ("AlignmentRun", SMALL_PPO, "miniBatchSize must be a multiple"),
         ("AlignmentRun", {"rewardModels": [REWARD | {"name": "align"}]}, "that of another stage"),
@@ -136,6 +146,9 @@ def test_what_makes_no_sense_anywhere_is_refused_in_a_sentence(kind: str, change
         ("FineTuneJob", {"compute": {"processesPerWorker": 4}}),
         ("FineTuneJob", {"compute": {"gpusPerWorker": 8, "processesPerWorker": 4}}),
         ("Evaluation", {"compute": {"workers": 2}, "output": {"uri": "pvc://a/b"}}),
+        ("FineTuneJob", {"vocabulary": LEARNED, "adapter": {"type": "lora"}}),
+        ("FineTuneJob", {"vocabulary": {"extendWith": {"uri": "configmap://a/sp.model"}, "train": "embeddings"}}),
+        ("FineTuneJob", {"context": {"length": 4096, "scaling": "yarn", "factor": 4}}),
         ("Evaluation", {"compute": {"workers": 3}}),
         ("ModelServe", {"adapters": [adapter(), adapter("b")], "compute": {"gpusPerWorker": 2}}),
         ("ModelServe", {"gateway": {"arena": {"against": "other"}}}),

@@ -12,7 +12,7 @@ from alidade_crds.blocks import ModelInit
 from alidade_crds.reasons import FailureReason
 from alidade_engine.digests import model_digest
 from alidade_engine.failures import JobFailure
-from alidade_engine.models import ensure_pad_token, init_model, load_config, load_model
+from alidade_engine.models import check_sizes, ensure_pad_token, init_model, load_config, load_model
 
 
 @pytest.fixture
@@ -186,3 +186,24 @@ def test_the_digest_is_of_names_and_bytes(tmp_path: Path) -> None:
     assert model_digest(tmp_path) == first
     (tmp_path / "a.txt").write_text("z")
     assert model_digest(tmp_path) != first
+
+
+def test_a_tokenizer_with_entries_beyond_the_embedding_is_refused(
+    tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
+) -> None:
+    check_sizes(tokenizer, model.config, Path("model"))
+    tokenizer.add_special_tokens({"pad_token": "<|new pad|>"})
+    check_sizes(tokenizer, model.config, Path("model"))  # a pad token gets its row later
+    tokenizer.add_tokens(["zwei", "drei"])
+
+    with pytest.raises(JobFailure, match=r"model's embedding \d+ rows: 2 entries, such as 'zwei', have none"):
+        check_sizes(tokenizer, model.config, Path("model"))
+
+
+def test_a_new_model_in_bf16_turns_by_exact_frequencies(tokenizer_trained: PreTrainedTokenizerFast) -> None:
+    init = ModelInit(hidden_size=64, layers=1, heads=2, vocab_size=420)
+
+    exact, half = (init_model(init, tokenizer_trained, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+
+    assert half.dtype == torch.bfloat16
+    assert torch.equal(half.model.rotary_emb.inv_freq, exact.model.rotary_emb.inv_freq)

@@ -62,7 +62,7 @@ def test_the_golden_files_are_what_the_operator_makes() -> None:
 def test_every_example_has_one() -> None:
     assert {*map(golden_file, examples()), trainjob_file(AS_TRAINJOB)} == set(GOLDEN)
     assert {path.name for path in examples() if path.parent.name == "gpu"} == {
-        "align.yaml", "evaluate.yaml", "finetune.yaml", "serve.yaml",
+        "align.yaml", "evaluate.yaml", "finetune.yaml", "long-context.yaml", "serve.yaml",
     }  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def test_every_job_on_gpus_is_held_back_for_its_queue() -> None:
     jobs = [body for path in GOLDEN for body in bodies(path) if body["kind"] in ("PyTorchJob", "TrainJob", "Job")]
     queued = [body for body in jobs if "kueue.x-k8s.io/queue-name" in body["metadata"]["labels"]]
     assert {body["metadata"]["labels"]["app.kubernetes.io/instance"] for body in queued} == {
-        "assistant", "assistant-helpfulness-" + _hash(queued), "assistant-sft",
+        "assistant", "assistant-helpfulness-" + _hash(queued), "assistant-sft", "long-context",
     }  # fmt: skip
     for body in jobs:
         policy = body["spec"].get("runPolicy", body["spec"])

@@ -149,20 +149,6 @@ FROM_BASE: dict[str, Any] = {"model": {"from": {"kind": "FineTuneJob", "name": "
             "write the path without it.",
         ),
         (
-            {"vocabulary": {"extendWith": {"uri": "pvc://data/sp.model"}}},
-            {},
-            "False",
-            "FeatureNotAvailable",
-            "spec.vocabulary is set, which this release cannot do yet. Leave it out.",
-        ),
-        (
-            {"context": {"length": 4096}},
-            {},
-            "False",
-            "FeatureNotAvailable",
-            "spec.context is set, which this release cannot do yet. Leave it out.",
-        ),
-        (
             {"tracking": {"tensorboard": {}}},
             {},
             "False",

@@ -14,6 +14,7 @@ from alidade_operator.fits import (
     Setup,
     estimate,
     largest_micro_batch,
+    setup_of,
     smallest_remedy,
     trainable_parameters,
 )
@@ -25,7 +26,7 @@ from alidade_operator.modelsizes import (
     shape_of_model,
     standard_shape,
 )
-from alidade_operator.reconcile.fit import fit_verdict, parse_quantity
+from alidade_operator.reconcile.fit import fit_verdict, model_shape, parse_quantity
 from alidade_operator.resources.observation import SourceView
 from tests.operator.builders import CONFIG, job
 
@@ -98,6 +99,22 @@ def test_qlora_holds_the_blocks_weights_in_4_bits_and_embeddings_whole() -> None
     expected = quantized + 2 * (embeddings + matrix) + 16 * 19_988_480
     assert states(LLAMA_7B, adapter=AdapterType.QLORA) == pytest.approx(expected)
     assert states(LLAMA_7B, adapter=AdapterType.QLORA) < 4.5 * GIGA
+
+
+def test_a_longer_vocabulary_trains_embeddings_and_head_whole() -> None:
+    vocabulary = {"extendWith": {"trainOnDataset": True, "size": 4000}}
+    whole = 2 * 36_000 * 4096
+
+    def trained(**blocks: Any) -> int:
+        spec = job(model={"uri": "hf://org/llama-7b"}, vocabulary=vocabulary, **blocks).spec
+        shape = model_shape(spec, None)
+        assert shape is not None
+        return trainable_parameters(shape, setup_of(spec, micro_batch_size=1))
+
+    low_rank = trainable_parameters(LLAMA_7B, setup(adapter=AdapterType.LORA))
+    assert trained(adapter={"type": "lora"}) == low_rank + whole
+    vocabulary["train"] = "embeddings"
+    assert trained() == whole
 
 
 def test_activations_match_the_equations_of_korthikanti_et_al() -> None:

@@ -24,6 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
     "a queue": {"compute": {"queue": "team-a"}},
     "data from everywhere": {
         "model": {"uri": "pvc://models/base"},
+        "vocabulary": {"extendWith": {"uri": "pvc://pieces/chinese.model"}},
         "dataset": {
             "uri": "configmap://sums/train.json",
             "validation": {"uri": "configmap://held-out/eval.json"},
@@ -33,7 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 SEEN: dict[str, Any] = {
-    "claims": frozenset({"alidade-workspace", "data", "models", "corpus", "results"}),
+    "claims": frozenset({"alidade-workspace", "data", "models", "corpus", "results", "pieces"}),
     "config_maps": {"sums": frozenset({"train.json"}), "held-out": frozenset({"eval.json"})},
 }
 
@@ -152,6 +153,7 @@ def test_every_claim_and_config_map_that_the_spec_names_is_mounted_once() -> Non
         "/volumes/configmaps/sums",
         "/volumes/corpus",
         "/volumes/models",
+        "/volumes/pieces",
         "/volumes/results",
     ]
 

@@ -88,3 +88,12 @@ def test_an_adapter_that_changes_more_than_matrices_is_refused(
 def test_a_folder_without_an_adapter_is_refused(model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(JobFailure, match="holds no LoRA adapter"):
         write_adapter(model_folder, model_folder, tmp_path / "adapter.gguf")
+
+
+def test_an_adapter_of_another_context_or_vocabulary_than_its_bases_is_refused(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    save_adapter(model_folder, tmp_path / "adapter", 1)
+    (tmp_path / "adapter" / "model_config.json").write_text("{}")
+    with pytest.raises(JobFailure, match="uses another vocabulary or context than its base has, which cannot be added"):
+        write_adapter(tmp_path / "adapter", model_folder, tmp_path / "adapter.gguf")

@@ -76,6 +76,16 @@ def test_qlora_counts_the_weights_of_the_whole_model_and_says_nothing_of_4_bits_
     assert "quantization_config" not in json.loads((run.output / "model" / "config.json").read_text())
 
 
+def test_qlora_goes_with_a_longer_vocabulary(make_job: MakeJob, run_job: RunJob, workplace: Path) -> None:
+    run = run_job(make_job(adapter() | {"vocabulary": {"extendWith": {"trainOnDataset": True, "size": 40}}}))
+
+    assert run.result.outcome == "succeeded", run.result.failure
+    config = json.loads((run.output / "model" / "config.json").read_text())
+    assert "quantization_config" not in config
+    assert config["vocab_size"] > json.loads((workplace / "base" / "config.json").read_text())["vocab_size"]
+    assert logits(run.output / "model").shape[-1] == config["vocab_size"]
+
+
 def test_a_killed_qlora_run_goes_on_with_the_same_losses(make_job: MakeJob, run_job: RunJob) -> None:
     from tests.trainer.conftest import kill_after_step
 

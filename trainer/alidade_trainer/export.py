@@ -16,6 +16,7 @@ from alidade_crds.contract import JobDocument
 from alidade_crds.status import ModelInfo
 from alidade_engine.digests import model_digest
 from alidade_engine.disk import new_folder
+from alidade_engine.models import CHANGED_CONFIG
 from alidade_trainer.adapters import save_adapter
 from alidade_trainer.jobs import fingerprint
 from alidade_trainer.merge import write_merged
@@ -109,6 +110,8 @@ def _write_adapter(module: nn.Module, state: dict[str, torch.Tensor], export: Ex
     assert export.job.model.uri is not None, "an adapter has a base model"
     with new_folder(export.output / "adapter") as folder:
         save_adapter(module, state, folder, base=export.job.model.uri)  # a PeftModel
+        if export.job.vocabulary is not None or export.job.context is not None:
+            module.config.to_json_file(folder / CHANGED_CONFIG)  # type: ignore[operator, union-attr]  # of the PeftModel
         export.start.tokenizer.save_pretrained(folder)
 
 

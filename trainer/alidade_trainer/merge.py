@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from alidade_crds.reasons import FailureReason
 from alidade_engine.disk import new_folder
-from alidade_engine.models import load_model, load_tokenizer
+from alidade_engine.models import CHANGED_CONFIG, load_model, load_tokenizer
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.quantized_bases import dequantized, loading_options, read_quantization
 
@@ -43,8 +43,10 @@ def write_merged(
     tokenizer = load_tokenizer(tokenizer_folder, trust_remote_code=trust_remote_code)
     model = _base_model(base, adapter, trust_remote_code=trust_remote_code)
     own_dtype = stored_dtype(base)
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    changed = _changed_config(adapter, model.config)
+    rows = max(len(tokenizer), changed.get_text_config().vocab_size)
+    if rows > model.config.get_text_config().vocab_size:
+        model.resize_token_embeddings(rows, mean_resizing=False)
     if tokenizer.pad_token_id is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
     try:
@@ -54,8 +56,21 @@ def write_merged(
             FailureReason.MODEL_INVALID,
             f"The adapter in {adapter} does not fit the model in {base}: {str(error).strip().splitlines()[0]}",
         ) from error
+    if changed is not model.config:
+        merged.config = changed
     merged.to(dtype or own_dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _changed_config(adapter: Path, own: PretrainedConfig) -> PretrainedConfig:
+    """The base's configuration with what an adapter changes in it: its vocabulary's size, its rotary positions."""
+    file = adapter / CHANGED_CONFIG
+    if not file.is_file():
+        return own
+    changed = type(own).from_json_file(file)
+    if getattr(changed, "quantization_config", None) is not None:
+        del changed.quantization_config  # of the base while it was trained on; what is merged is whole
+    return changed
 
 
 def _base_model(base: Path, adapter: Path, *, trust_remote_code: bool) -> PreTrainedModel:

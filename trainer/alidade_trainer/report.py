@@ -10,8 +10,10 @@ from typing import Any
 from alidade_engine.disk import write_file
 from alidade_engine.pages.charts import Line, line_chart, smoothed
 from alidade_engine.pages.frame import answer_text, columns, facts, flat, gallery, page, tiles, warnings
+from alidade_trainer.context.report import length_charts, length_rows
 from alidade_trainer.history import read_lines
 from alidade_trainer.samples import SampleAnswer
+from alidade_trainer.vocabulary.report import vocabulary_rows
 
 PIECES_FILE = "report.json"
 REPORT_FILE = "report.html"
@@ -30,6 +32,8 @@ class ReportPieces:
     samples: list[SampleAnswer]
     histogram: dict[str, Any] | None = None
     """Of a reward model's held-out rewards (alidade_trainer.reward.measures)."""
+    lengths: dict[str, Any] | None = None
+    """Perplexity by length of context (alidade_trainer.context.study)."""
 
 
 def save_pieces(output: Path, pieces: ReportPieces) -> None:
@@ -73,11 +77,13 @@ def report_page(*, lineage: Mapping[str, Any], pieces: Mapping[str, Any], lines:
         *(middle if is_alignment else []),
         gallery("Optimizer steps" if is_alignment else "", _charts(steps, evaluations)),
         gallery("", _histogram(pieces.get("histogram"))),
+        gallery("", length_charts(pieces.get("lengths"))),
         *([] if is_alignment else middle),
         columns(
             [
                 facts("Settings", _settings(lineage["job"])),
                 facts("Data", _data_rows(pieces["data"])),
+                *_fact_tables(pieces),
                 facts("Lineage", _lineage_rows(lineage)),
                 facts("Results", {name: f"{value:.6g}" for name, value in sorted(lineage["metrics"].items())}),
             ]
@@ -100,8 +106,9 @@ COMPARED = (
     ("perplexity", "Perplexity, held-out answers"),
     ("distinct2", "Different bigrams"),
     ("evalLength", "Tokens of an answer"),
+    ("tokensPerCharacter", "Tokens per character"),
 )
-"""Measures of an alignment that are shown as they were before and are after it."""
+"""Measures that are shown as they were before the job and are after it."""
 
 
 def _before_and_after(metrics: Mapping[str, float], key: str) -> str | None:
@@ -208,7 +215,17 @@ def _samples(samples: list[Mapping[str, Any]]) -> str:
 def _settings(job: Mapping[str, Any]) -> dict[str, str]:
     """The blocks of the job that decide the training, as `training.seed` and value."""
     rows: dict[str, str] = {}
-    for block in ("model", "dataset", "adapter", "alignment", "training", "deepspeed", "checkpoint"):
+    for block in (
+        "model",
+        "dataset",
+        "vocabulary",
+        "context",
+        "adapter",
+        "alignment",
+        "training",
+        "deepspeed",
+        "checkpoint",
+    ):
         for name, value in flat(job.get(block, {}), block):
             rows[name] = value
     return rows
@@ -235,6 +252,16 @@ def _data_rows(report: Mapping[str, Any]) -> dict[str, str]:
     for source in report["sources"]:
         rows[source["uri"]] = f"{source['kept']:,} of {source['records']:,} records ({source['shape']})"
     return rows
+
+
+def _fact_tables(pieces: Mapping[str, Any]) -> Iterable[str]:
+    """Tables of what only some jobs have: a longer vocabulary, a longer context."""
+    for title, rows in (
+        ("Vocabulary", vocabulary_rows(pieces["data"].get("vocabulary"))),
+        ("Perplexity by length of context", length_rows(pieces.get("lengths"))),
+    ):
+        if rows:
+            yield facts(title, rows)
 
 
 def _lineage_rows(lineage: Mapping[str, Any]) -> dict[str, str]:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from peft import PeftModel, TaskType
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from alidade_crds.blocks import AdapterType, Precision
 from alidade_crds.contract import JobDocument, Stage
 from alidade_crds.reasons import FailureReason
 from alidade_engine.digests import model_digest
 from alidade_engine.models import (
+    check_sizes,
     check_weights,
     ensure_pad_token,
     init_model,
@@ -26,6 +27,7 @@ from alidade_engine.models import (
 )
 from alidade_engine.sources import Locations
 from alidade_trainer.adapters import add_adapter
+from alidade_trainer.context.scaling import scaled_config
 from alidade_trainer.data.dataset import PreparedData, prepare, training_texts
 from alidade_trainer.data.tokenising import SampledAnswer
 from alidade_trainer.failures import JobFailure
@@ -35,6 +37,15 @@ from alidade_trainer.loss import add_embedding_noise
 from alidade_trainer.peers import Peers
 from alidade_trainer.quantized_bases import keep_as_loaded, loading_options, nf4, refuse_quantized
 from alidade_trainer.surroundings import Surroundings
+from alidade_trainer.vocabulary.embeddings import (
+    adapter_of,
+    extend_embeddings,
+    train_only_embeddings,
+    trains_only_embeddings,
+)
+from alidade_trainer.vocabulary.extension import extend_tokenizer
+
+_LANGUAGE = (Stage.PRETRAIN, Stage.SFT)
 
 
 @dataclass(frozen=True)
@@ -71,11 +82,17 @@ def _base_folder(job: JobDocument, locations: Locations) -> Path | None:
         return None
     assert job.model.uri is not None, "a job document's model has uri or init"
     folder = locations.resolve_model(job.model.uri)
-    config = load_config(folder, trust_remote_code=job.model.trust_remote_code)
+    config = start_config(job, folder)
     check_weights(folder)
     refuse_quantized(config, job.adapter.type)
     check_digest(job, folder)
     return folder
+
+
+def start_config(job: JobDocument, folder: Path) -> PretrainedConfig:
+    """The configuration of the model that is trained: the folder's, with a longer context where the job asks for it."""
+    config = load_config(folder, trust_remote_code=job.model.trust_remote_code)
+    return config if job.context is None else scaled_config(config, job.context)
 
 
 def _make_start(
@@ -86,7 +103,6 @@ def _make_start(
     peers: Peers,
     sampled: Mapping[int, SampledAnswer | None] | None,
 ) -> StartingPoint:
-    trust = job.model.trust_remote_code
     context_length: int | None
     model_type = None
     if job.model.init is not None:
@@ -96,12 +112,22 @@ def _make_start(
         )
     else:
         assert folder is not None
-        config = load_config(folder, trust_remote_code=trust)
+        config = start_config(job, folder)
         context_length = getattr(config, "max_position_embeddings", None)
         model_type = config.model_type
-        tokenizer = load_tokenizer(folder, trust_remote_code=trust)
+        tokenizer = load_tokenizer(folder, trust_remote_code=job.model.trust_remote_code)
+        check_sizes(tokenizer, config, folder)
     ensure_pad_token(tokenizer)
+    extension = None
+    if job.vocabulary is not None:
+        source = job.vocabulary.extend_with
+        tokenizer, extension = extend_tokenizer(tokenizer, source, lambda: training_texts(job, locations), locations)
+    if job.context is not None:
+        tokenizer.model_max_length = job.context.length
     data = prepare(job, tokenizer, locations, context_length=context_length, model_type=model_type, sampled=sampled)
+    if extension is not None:
+        data.report["warnings"] += extension.pop("warnings")
+        data.report["vocabulary"] = extension
     if peers.local_count > 1:
         shared.mkdir(parents=True)
         tokenizer.save_pretrained(shared / "tokenizer")
@@ -141,9 +167,15 @@ def build_model(job: JobDocument, start: StartingPoint) -> nn.Module:
         model: PreTrainedModel = init_model(job.model.init, start.tokenizer, dtype=dtype)
     else:
         assert start.model_folder is not None
-        options = base_options(job, start.model_folder, dtype)
-        model = load_model(start.model_folder, dtype=dtype, trust_remote_code=job.model.trust_remote_code, **options)
+        trust = job.model.trust_remote_code
+        options = base_options(job, start.model_folder, dtype) | {"config": start_config(job, start.model_folder)}
+        model = load_model(start.model_folder, dtype=dtype, trust_remote_code=trust, **options)
+        if job.vocabulary is not None:
+            base = load_tokenizer(start.model_folder, trust_remote_code=trust)
+            extend_embeddings(model, base, start.tokenizer, multiple=job.vocabulary.pad_to_multiple_of)
     ensure_pad_token(start.tokenizer, model)
+    if trains_only_embeddings(job):
+        train_only_embeddings(model)
     if job.training.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     if job.training.neftune_alpha is not None:
@@ -164,7 +196,7 @@ def ready_to_train(
     if job.adapter.type == AdapterType.QLORA:
         keep_as_loaded(model)
     if job.adapter.type != AdapterType.NONE:
-        return add_adapter(model, job.adapter, task)
+        return add_adapter(model, adapter_of(job), task)
     freeze(model, job.training.freeze)
     return model
 
@@ -196,8 +228,36 @@ def refuse_unknown(job: JobDocument) -> None:
             job.adapter.type,
             "model.init starts from random weights, which need training as a whole; use none",
         ),
-        (job.vocabulary is not None, "vocabulary", "set", "this trainer keeps the tokenizer as it is; remove it"),
-        (job.context is not None, "context", "set", "this trainer keeps the model's context; remove it"),
+        (
+            job.vocabulary is not None and (job.stage not in _LANGUAGE or job.model.init is not None),
+            "vocabulary",
+            "set",
+            "it adds to the tokenizer of a model: use it with method pretrain or sft and model.uri",
+        ),
+        (
+            trains_only_embeddings(job) and job.adapter.type != AdapterType.NONE,
+            "adapter.type",
+            job.adapter.type,
+            "vocabulary.train embeddings trains nothing else; use none",
+        ),
+        (
+            job.vocabulary is not None and job.ghost_attention is not None,
+            "ghostAttention",
+            "set",
+            "it samples with the base's tokenizer; extend the vocabulary in a job before",
+        ),
+        (
+            job.context is not None and (job.stage not in _LANGUAGE or job.model.init is not None),
+            "context",
+            "set",
+            "it stretches the context of a model: use it with method pretrain or sft and model.uri",
+        ),
+        (
+            job.context is not None and job.vocabulary is not None,
+            "context",
+            "set",
+            "with vocabulary, perplexity before and after would not be of the same tokens; use one job after the other",
+        ),
         (job.tracking is not None, "tracking", "set", "metrics are in metrics.jsonl and at /metrics; remove it"),
         (
             job.ghost_attention is not None and (job.stage != Stage.SFT or job.model.init is not None),

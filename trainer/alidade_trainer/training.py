@@ -22,6 +22,7 @@ from alidade_crds.reasons import FailureReason
 from alidade_crds.status import ModelInfo
 from alidade_trainer.batches import BatchStream, Collate, Sequences, evaluation_batches
 from alidade_trainer.checkpoints import Checkpoint, CheckpointStore, TrainingState
+from alidade_trainer.context.study import LengthStudy, begin_study
 from alidade_trainer.data.dataset import Collator
 from alidade_trainer.export import Export, export_model
 from alidade_trainer.failures import JobFailure
@@ -47,6 +48,7 @@ from alidade_trainer.spikes import (
 )
 from alidade_trainer.starting import StartingPoint, build_model, prepare_start, refuse_unknown
 from alidade_trainer.surroundings import Surroundings
+from alidade_trainer.vocabulary.report import vocabulary_metrics
 from alidade_trainer.zero import (
     base_config,
     build_engine,
@@ -125,6 +127,7 @@ def _train(job: JobDocument, around: Surroundings, peers: Peers, parts: StagePar
     plan = _plan(job, start, model, peers, checkpoint)
     engine = build_engine(model, job, deepspeed_config(job, plan=plan, on_gpu=peers.device.type == "cuda"))
     del loading
+    study = begin_study(job, start, model_itself(engine.module), peers)
     done = 0
     if checkpoint is not None:
         load_engine(engine, checkpoint, job)
@@ -135,7 +138,7 @@ def _train(job: JobDocument, around: Surroundings, peers: Peers, parts: StagePar
         resumed_from_step=done if checkpoint else None,
         gpu_meter=_gpu_meter(job, model, start, peers),
     )
-    run = parts.run(job, around, peers, store, start, plan, engine, data_digest, done)
+    run = parts.run(job, around, peers, store, start, plan, engine, data_digest, done, study)
     return run.execute()
 
 
@@ -153,6 +156,8 @@ class TrainingRun:
     data_digest: str
     done: int
     """Optimizer steps done."""
+    study: LengthStudy | None = None
+    """Perplexity by length, where the context is made longer."""
 
     def __post_init__(self) -> None:
         self._history: History | None = None
@@ -190,6 +195,9 @@ class TrainingRun:
             return ResultDocument(outcome="terminated", step=self.done)
         if end == LoopEnd.PATIENCE_OVER:
             self.around.say(f"Training ends early: eval_loss has not improved in {self._patience} evaluations.")
+        if self.study is not None:
+            _enter(self.around, "evaluating")
+            self.study = self.study.ended(model_itself(self.engine.module), self.peers)
         _enter(self.around, "saving")
         metrics = self._metrics()
         export = Export(self.job, self.start, self.around.output, metrics, self.done, self.data_digest)
@@ -327,6 +335,8 @@ class TrainingRun:
             "tokens_per_second": round(sum(step["tokens"] for step in steps) / seconds, 1),
             "peak_memory_bytes": float(peak_memory_bytes()),
         }
+        metrics |= self.study.metrics() if self.study is not None else {}
+        metrics |= vocabulary_metrics(self.start.data.report.get("vocabulary"))
         if self._eval_losses:
             metrics["eval_loss"] = self._eval_losses[-1]
             metrics["best_eval_loss"] = min(self._eval_losses)
@@ -356,6 +366,7 @@ class TrainingRun:
         return ReportPieces(
             data=self.start.data.report,
             samples=sample_answers(self.around.output / "model", self.start, self.peers.device),
+            lengths=self.study.piece() if self.study is not None else None,
         )
 
     def _say_plan(self) -> None:

@@ -17,7 +17,7 @@ from alidade_crds.reasons import FailureReason
 from alidade_engine.disk import sync
 from alidade_engine.failures import JobFailure
 from alidade_engine.gguf.writing import LAYER_NAMES, halves_interleaved
-from alidade_engine.models import load_config
+from alidade_engine.models import CHANGED_CONFIG, load_config
 
 _WEIGHT = re.compile(r"base_model\.model\.model\.layers\.(\d+)\.(.+)\.lora_([AB])\.weight")
 
@@ -59,6 +59,8 @@ def _settings(folder: Path) -> dict[str, Any]:
         )
     settings: dict[str, Any] = json.loads(file.read_text("utf-8"))
     unserved = [name for name in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern") if settings.get(name)]
+    if (folder / CHANGED_CONFIG).is_file():
+        unserved.append("another vocabulary or context than its base has")
     if settings.get("peft_type") != "LORA" or unserved:
         what = ", ".join(unserved) or f"peft_type {settings.get('peft_type')}"
         raise JobFailure(

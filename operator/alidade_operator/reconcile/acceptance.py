@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from alidade_crds.blocks import Compute, Model
-from alidade_crds.jobs import FineTuneJobSpec, JobBlocks, TrainingJobSpec
+from alidade_crds.jobs import JobBlocks, TrainingJobSpec
 from alidade_crds.reasons import FINAL, Reason
 from alidade_crds.uris import REMOTE, Location, UriError, parse_uri
 from alidade_operator.conditions import Truth
@@ -98,12 +98,8 @@ def name_refusal(job: TrainingJob, longest: int, *, workers: int) -> Refusal | N
 
 def _features(candidate: Candidate) -> Refusal | None:
     spec, field = candidate.spec, candidate.field
-    later: dict[str, object] = {"tracking": spec.tracking}
-    if isinstance(spec, FineTuneJobSpec):
-        later |= {"vocabulary": spec.vocabulary, "context": spec.context}
-    for name, value in later.items():
-        if value is not None:
-            return _not_available(f"{field}.{name} is set", "Leave it out.")
+    if spec.tracking is not None:
+        return _not_available(f"{field}.tracking is set", "Leave it out.")
     return None
 
 

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, replace
 
 from alidade_crds.blocks import AdapterType
-from alidade_crds.jobs import TrainingJobSpec
+from alidade_crds.jobs import FineTuneJobSpec, TrainingJobSpec
 from alidade_crds.reasons import Reason
 from alidade_operator.conditions import Truth
 from alidade_operator.config import NodePool
@@ -46,11 +46,20 @@ def model_shape(spec: TrainingJobSpec, source: SourceView | None) -> ModelShape 
     if spec.model.init is not None:
         return shape_of_init(spec.model.init)
     if source is not None and source.model is not None:
-        return shape_of_model(source.model)
+        return _with_new_rows(spec, shape_of_model(source.model))
     if spec.model.parameters is not None:
-        return standard_shape(parse_parameters(spec.model.parameters))
+        return _with_new_rows(spec, standard_shape(parse_parameters(spec.model.parameters)))
     parameters = parameters_in_name(spec.model.uri or "")
-    return standard_shape(parameters) if parameters else None
+    return _with_new_rows(spec, standard_shape(parameters)) if parameters else None
+
+
+def _with_new_rows(spec: TrainingJobSpec, shape: ModelShape) -> ModelShape:
+    """The shape with the rows that a longer vocabulary gives embeddings and head, as far as their number is known."""
+    vocabulary = spec.vocabulary if isinstance(spec, FineTuneJobSpec) else None
+    rows = vocabulary.extend_with.size or 0 if vocabulary is not None else 0
+    return replace(
+        shape, vocab_size=shape.vocab_size + rows, parameters=shape.parameters + 2 * rows * shape.hidden_size
+    )
 
 
 def fit_verdict(spec: TrainingJobSpec, *, source: SourceView | None, pool: NodePool) -> Verdict:
@@ -102,6 +111,8 @@ def _demand(shape: ModelShape, setup: Setup, pool: NodePool, limit: float) -> st
     how = (
         "all weights" if setup.adapter == AdapterType.NONE else f"{_ADAPTER_NAMES[setup.adapter]} of rank {setup.rank}"
     )
+    if setup.embeddings_only:
+        how = "embeddings and head"
     where = "on each GPU" if setup.on_gpu else "in each process"
     has = f"pool {pool.name} has GPUs of {limit / GIB:.0f} GiB" if setup.on_gpu else f"{limit / GIB:.1f} GiB are set"
     return (

@@ -57,6 +57,8 @@ def _uris(document: Document) -> Iterator[str | None]:
     if isinstance(document, QuantizationDocument):
         yield document.texts
         return
+    if document.vocabulary is not None:
+        yield document.vocabulary.extend_with.uri
     datasets = [document.dataset]
     if document.alignment is not None:
         yield from (reward.uri for reward in document.alignment.rewards)

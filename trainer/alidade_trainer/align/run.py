@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from alidade_crds.alignmentrun import AlignStep
 from alidade_crds.contract import Failure, JobDocument, ResultDocument
 from alidade_engine.disk import write_file
-from alidade_engine.models import ensure_pad_token, load_config, load_tokenizer
+from alidade_engine.models import check_sizes, ensure_pad_token, load_config, load_tokenizer
 from alidade_engine.sources import Locations
 from alidade_trainer.align.course import course_of, measures_of
 from alidade_trainer.align.evaluation import SHOWN, Evaluation
@@ -75,6 +75,7 @@ def prepare_alignment(job: JobDocument, locations: Locations) -> StartingPoint:
     config = load_config(folder, trust_remote_code=job.model.trust_remote_code)
     check_digest(job, folder)
     tokenizer = load_tokenizer(folder, trust_remote_code=job.model.trust_remote_code)
+    check_sizes(tokenizer, config, folder)
     ensure_pad_token(tokenizer)
     context_length = getattr(config, "max_position_embeddings", None)
     data = prepare_prompts(job, tokenizer, locations, context_length=context_length)

@@ -12,7 +12,7 @@ from alidade_crds.blocks import Precision
 from alidade_crds.contract import JobDocument
 from alidade_crds.jobs import RankingLoss
 from alidade_crds.reasons import FailureReason
-from alidade_engine.models import ensure_pad_token, load_config, load_tokenizer
+from alidade_engine.models import check_sizes, ensure_pad_token, load_config, load_tokenizer
 from alidade_engine.reward.network import RewardNetwork, load_classifier
 from alidade_engine.sources import Locations
 from alidade_trainer.dealing import dealt
@@ -43,6 +43,7 @@ def _make_start(job: JobDocument, locations: Locations) -> StartingPoint:
     refuse_quantized(config, job.adapter.type)
     check_digest(job, folder)
     tokenizer = load_tokenizer(folder, trust_remote_code=trust)
+    check_sizes(tokenizer, config, folder)
     ensure_pad_token(tokenizer)
     context_length = getattr(config, "max_position_embeddings", None)
     return StartingPoint(

@@ -1,0 +1,1 @@
+"""A tokenizer with more pieces, and a model with rows for them."""
