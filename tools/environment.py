@@ -1,4 +1,4 @@
-"""Makes a virtual environment of its own for packages that do not go with the project's, once.
+"""Makes a virtual environment of its own for packages that do not go with the project's, once for each list of them.
 
     python tools/environment.py .tools/text-generation text-generation==0.7.0
 
@@ -19,7 +19,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("packages", nargs="+", help="what it has, as pip takes it")
     options = parser.parse_args(argv)
     python, ready = options.folder / "bin" / "python", options.folder / ".ready"
-    if not ready.exists():
+    wanted = "\n".join(options.packages)
+    if not ready.exists() or ready.read_text() != wanted:
         venv.create(options.folder, clear=True, symlinks=True, with_pip=True)
         command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options.packages]
         installed = subprocess.run(command, capture_output=True, text=True)
@@ -27,7 +28,7 @@ def main(argv: list[str]) -> int:
             reason = installed.stderr.strip().splitlines()[-1]
             print(f"{' '.join(options.packages)} cannot be installed here: {reason}", file=sys.stderr)
             return 1
-        ready.touch()
+        ready.write_text(wanted)
     print(python)
     return 0
 

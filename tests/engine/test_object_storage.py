@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -16,7 +17,9 @@ from tests.environments import ROOT, python_with
 
 pytestmark = pytest.mark.slow
 
-PACKAGES = "s3fs==2026.9.0 moto[server]==5.2.5 filelock==4.2.11"
+REQUIREMENTS = ROOT / "images" / "requirements-storage.txt"
+CLIENT = [line for line in REQUIREMENTS.read_text().split() if re.match(r"(aiobotocore|botocore|s3fs)==", line)]
+PACKAGES = " ".join([*CLIENT, "moto[server]==5.2.5", "filelock==4.2.11"])
 PROGRAM = """
 import json, sys
 from pathlib import Path

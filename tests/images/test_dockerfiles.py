@@ -7,10 +7,13 @@ import tomllib
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.images.dockerfiles import IMAGES, ROOT, read
 
 PYTHON_IMAGES = [image for image in IMAGES if image != "quantizer"]
+STORAGE = "images/requirements-storage.txt"
 SENTENCES = {"title", "description", "licenses", "version", "revision", "created", "source"}
 
 
@@ -106,19 +109,45 @@ def test_every_package_has_the_version_that_was_tested(image: str) -> None:
     assert unpinned == []
 
 
+def pins(path: str) -> dict[str, str]:
+    """Versions by the names of packages, as an index compares them."""
+    lines = [line for line in (ROOT / path).read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in lines)
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
 @pytest.mark.parametrize(
-    ("image", "wanted_for"),
-    [("quantizer", {"llmcompressor", "compressed-tensors"}), ("trainer", {"mlflow-skinny"})],
+    ("path", "wanted_for"),
+    [
+        ("images/quantizer/requirements.txt", {"llmcompressor", "compressed-tensors"}),
+        ("images/trainer/requirements.txt", {"mlflow-skinny"}),
+        (STORAGE, {"s3fs", "gcsfs"}),
+    ],
 )
-def test_what_is_pinned_for_an_image_is_a_version_each_and_not_another_than_the_tested(
-    image: str, wanted_for: set[str]
-) -> None:
-    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
-    lines = (ROOT / "images" / image / "requirements.txt").read_text().splitlines()
-    wanted = [line for line in lines if not line.startswith("#")]
-    assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in wanted)
-    assert wanted_for <= {line.split("==")[0] for line in wanted}
-    assert all(pins.get(name, version) == version for name, version in (line.split("==") for line in wanted))
+def test_what_is_added_for_an_image_is_there_with_a_version(path: str, wanted_for: set[str]) -> None:
+    assert wanted_for <= pins(path).keys()
+
+
+def test_no_two_files_name_different_versions_of_a_package() -> None:
+    files = ["constraints.txt", "images/constraints-cuda.txt", STORAGE]
+    files += [f"images/{image}/requirements.txt" for image in ("quantizer", "trainer")]
+    versions: dict[str, set[str]] = {}
+    for name, version in (pin for file in files for pin in pins(file).items()):
+        versions.setdefault(name, set()).add(version)
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize("image", PYTHON_IMAGES)
+def test_an_image_whose_program_reads_addresses_has_the_clients_of_object_storage(image: str) -> None:
+    installs = [line for stage in read(image).stages for line in stage.all("RUN") if f"--requirement {STORAGE}" in line]
+    assert len(installs) == ("engine" in local_closure(image))
+
+
+def test_the_clients_of_object_storage_are_those_that_the_engine_asks_for() -> None:
+    extras = project("engine")["optional-dependencies"]
+    wanted = [Requirement(entry) for extra in ("s3", "gcs") for entry in extras[extra]]
+    assert [entry.name for entry in wanted] == ["s3fs", "gcsfs"]
+    assert all(pins(STORAGE)[entry.name] in entry.specifier for entry in wanted)
 
 
 @pytest.mark.parametrize("image", IMAGES)
