@@ -56,7 +56,7 @@ async def test_a_run_goes_from_apply_to_a_served_model(operator: Process, played
     await the_trace_is_whole(played, traces)
 
 
-async def from_apply_to_a_served_model(operator: Process, played: Played) -> None:  # noqa: ARG001  # is at work
+async def from_apply_to_a_served_model(operator: Process, played: Played) -> None:
     """A run with two rewards, an evaluation, a gate and a server."""
     suite = {"type": "reward", "dataset": "pvc://data/held-out.json"}
     spec = run_spec(
