@@ -35,7 +35,8 @@ from alidade_trainer.peers import Peers
 from alidade_trainer.plan import TrainingPlan, largest_power_of_two, plan_training, share_of_process
 from alidade_trainer.progress import GpuMeter, Progress, State, StepMetrics, peak_memory_bytes
 from alidade_trainer.report import ReportPieces, save_pieces, write_report
-from alidade_trainer.results import another_job, write_result
+from alidade_trainer.results import write_result
+from alidade_trainer.resuming import ENGINE_TAG, checkpoint_to_resume, load_engine
 from alidade_trainer.samples import sample_answers
 from alidade_trainer.spikes import (
     LossSpikeError,
@@ -58,7 +59,6 @@ from alidade_trainer.zero import (
     weight_size,
 )
 
-ENGINE_TAG = "engine"
 LOG_LINES = 50
 """Lines about steps in the log of a whole training."""
 LAST_STEPS = 10
@@ -120,7 +120,7 @@ def _train(job: JobDocument, around: Surroundings, peers: Peers, parts: StagePar
     start = parts.prepare(job, around, peers)
     _say_data(start, around)
     data_digest = digest_of_data(start)
-    checkpoint = checkpoint_to_resume(store, job, data_digest, peers)
+    checkpoint = checkpoint_to_resume(store, job, data_digest)
     _enter(around, "loading")
     loading = HfDeepSpeedConfig(base_config(job, on_gpu=peers.device.type == "cuda"))  # must live while a model loads
     model = parts.build(job, start)
@@ -130,7 +130,7 @@ def _train(job: JobDocument, around: Surroundings, peers: Peers, parts: StagePar
     study = begin_study(job, start, model_itself(engine.module), peers)
     done = 0
     if checkpoint is not None:
-        load_engine(engine, checkpoint, job)
+        load_engine(engine, checkpoint, job, peers)
         done = checkpoint.state.step
         around.say(f"Going on from checkpoint {checkpoint.folder.name}.")
     around.progress.plan(
@@ -222,7 +222,7 @@ class TrainingRun:
         self.around.progress.record_rewind(len(self._rewinds), str(rewind))
         if self.peers.is_first:
             write_rewinds(self.around.output, self._rewinds)
-        load_engine(self.engine, checkpoint, self.job)
+        load_engine(self.engine, checkpoint, self.job, self.peers)
         self.done = checkpoint.state.step
         self._take_up_history()
 
@@ -412,31 +412,12 @@ def _say_data(start: StartingPoint, around: Surroundings) -> None:
         around.say(f"Warning: {warning}")
 
 
-def checkpoint_to_resume(store: CheckpointStore, job: JobDocument, data_digest: str, peers: Peers) -> Checkpoint | None:
-    """The newest complete checkpoint of this very training. Raises JobFailure when it is another's."""
-    checkpoint = store.newest()
-    if checkpoint is None:
-        return None
-    state = checkpoint.state
-    if state.fingerprint != fingerprint(job) or state.data_digest != data_digest:
-        raise JobFailure(FailureReason.CONFIG_INVALID, another_job(job, state.job, "checkpoints"))
-    if state.processes != peers.count:
-        raise JobFailure(
-            FailureReason.CONFIG_INVALID,
-            f"Checkpoint {checkpoint.folder.name} was written by {state.processes} processes, this attempt has "
-            f"{peers.count}; "
-            "ZeRO's files are cut for their number. Set compute.workers, gpusPerWorker and processesPerWorker back, or "
-            f"delete {job.output}/checkpoints to start again.",
-        )
-    return checkpoint
-
-
 def _plan(
     job: JobDocument, start: StartingPoint, model: nn.Module, peers: Peers, checkpoint: Checkpoint | None
 ) -> TrainingPlan:
-    """The plan; a resumed attempt keeps the micro-batches of the first, so that it rounds alike."""
+    """The plan; an attempt resumed by as many processes keeps the micro-batches of the first, so it rounds alike."""
     wish = job.training.micro_batch_size
-    if checkpoint is not None:
+    if checkpoint is not None and checkpoint.state.processes == peers.count:
         micro_batch_size = checkpoint.state.micro_batch_size
     elif wish == "auto":
         micro_batch_size = min(peers.gather(fitting_micro_batch(job, start, model, peers)))
@@ -481,15 +462,6 @@ def _gpu_meter(job: JobDocument, model: nn.Module, start: StartingPoint, peers: 
     per_weight = 6 if job.adapter.type == AdapterType.NONE else 4
     attention = 2 * per_weight * config.num_hidden_layers * config.hidden_size * start.data.train.longest
     return GpuMeter(per_weight * weights + attention, job.peak_tflops, peers.count)
-
-
-def load_engine(engine: deepspeed.DeepSpeedEngine, checkpoint: Checkpoint, job: JobDocument) -> None:
-    engine.load_checkpoint(
-        str(checkpoint.folder),
-        tag=ENGINE_TAG,
-        load_module_strict=job.adapter.type == AdapterType.NONE,
-        load_lr_scheduler_states=False,
-    )
 
 
 def step_line(metrics: StepMetrics, plan: TrainingPlan, progress: Progress) -> str:
