@@ -105,6 +105,31 @@ BATCH_RULES = (
 )
 
 
+SCALE_RULES = (
+    (
+        "!has(self.deepspeed.zeroPlusPlus) || !has(self.deepspeed.zeroPlusPlus.partitionSize) || "
+        f"{PROCESSES} % self.deepspeed.zeroPlusPlus.partitionSize == 0",
+        "deepspeed.zeroPlusPlus.partitionSize must divide the training processes: compute.workers times "
+        "processesPerWorker, which is gpusPerWorker, or 1 on CPUs, where it is not set",
+    ),
+    (
+        "self.compute.gpusPerWorker > 0 || !has(self.deepspeed.zeroPlusPlus) || "
+        "!(self.deepspeed.zeroPlusPlus.quantizedWeights || self.deepspeed.zeroPlusPlus.quantizedGradients)",
+        "deepspeed.zeroPlusPlus.quantizedWeights and quantizedGradients need GPUs: set compute.gpusPerWorker",
+    ),
+    (
+        "self.compute.gpusPerWorker > 0 || "
+        "!(self.training.attention.startsWith('flash') || self.training.kernels == 'liger' || "
+        "self.training.offloadActivations)",
+        "training.attention flash_attention_2 and 3, training.kernels liger and training.offloadActivations need GPUs: "
+        "set compute.gpusPerWorker",
+    ),
+    (
+        "!self.training.compile || self.deepspeed.zeroStage < 3",
+        "training.compile needs deepspeed.zeroStage 0 to 2: stage 3 fetches each weight between two operations",
+    ),
+)
+
 ADAPTER_RULES = (
     (
         "self.adapter.type != 'qlora' || self.deepspeed.zeroStage < 3",
@@ -147,6 +172,7 @@ class FineTuneJobSpec(TrainingJobSpec):
     model_config = spec_config(
         EARLY_STOPPING_RULE,
         *BATCH_RULES,
+        *SCALE_RULES,
         *ADAPTER_RULES,
         (
             "self.adapter.type == 'none' || !has(self.model.init)",
@@ -202,13 +228,13 @@ class RewardBlocks(TrainingBlocks):
 class RewardModelSpec(RewardBlocks, TrainingJobSpec):
     """One job that trains a reward model on preferences."""
 
-    model_config = spec_config(EARLY_STOPPING_RULE, *BATCH_RULES, *ADAPTER_RULES, NO_NEW_MODEL_RULE)
+    model_config = spec_config(EARLY_STOPPING_RULE, *BATCH_RULES, *SCALE_RULES, *ADAPTER_RULES, NO_NEW_MODEL_RULE)
 
 
 class RewardTemplate(RewardBlocks):
     """A RewardModel that an AlignmentRun makes."""
 
-    model_config = spec_config(EARLY_STOPPING_RULE, *BATCH_RULES, *ADAPTER_RULES, NO_NEW_MODEL_RULE)
+    model_config = spec_config(EARLY_STOPPING_RULE, *BATCH_RULES, *SCALE_RULES, *ADAPTER_RULES, NO_NEW_MODEL_RULE)
 
     model: Model | None = Field(None, description="The model it starts from; default: that of the run's SFT stage.")
 

@@ -130,6 +130,22 @@ def test_logits_grow_with_vocabulary_and_tokens() -> None:
     assert estimate(LLAMA_7B, setup(micro_batch_size=2)).logits == 8 * 32000 * 2 * 1024
 
 
+def test_blocks_between_those_that_are_computed_again_keep_their_activations() -> None:
+    unit = 1024 * 4096  # tokens times width, of one sequence
+    every = estimate(LLAMA_7B, setup(checkpoint_every_layers=4)).activations
+    assert every == unit * (2 * 8 + 34 * 25)  # 8 of 32 blocks keep their input, 24 all, and one is computed again
+    assert estimate(LLAMA_7B, setup(offload_activations=True)).activations == unit * 34
+    remedy = smallest_remedy(LLAMA_7B, setup(checkpoint_every_layers=4, adapter=AdapterType.LORA), limit_bytes=18 * GIB)
+    assert remedy is not None
+    assert remedy.fields == {"spec.training.checkpointEveryLayers": "1"}
+
+
+def test_a_second_copy_of_the_weights_is_shared_by_its_partition() -> None:
+    alone = estimate(LLAMA_7B, setup(zero_stage=3, processes=32, processes_per_worker=8))
+    shared = estimate(LLAMA_7B, setup(zero_stage=3, processes=32, processes_per_worker=8, partition_size=8))
+    assert shared.weights - alone.weights == 2 * LLAMA_7B.parameters / 8
+
+
 def test_offloading_takes_optimizer_states_then_weights_off_the_gpu() -> None:
     optimizer = estimate(LLAMA_7B, setup(zero_stage=2, offload=Offload.OPTIMIZER))
     assert optimizer.optimizer == 0

@@ -16,6 +16,7 @@ from alidade_engine.sources import Locations
 from alidade_trainer.batches import BatchStream
 from alidade_trainer.data.dataset import Collator, prepare
 from alidade_trainer.jobs import read_job
+from alidade_trainer.loss import summed_loss
 from alidade_trainer.plan import learning_rate_at, plan_training
 from tests.trainer.conftest import Run, in_child, kill_after_step
 
@@ -76,25 +77,89 @@ def _naive_losses(job_path: Path, steps: int) -> list[float]:
     return losses
 
 
+def naive_noise(job_path: Path, processes: int) -> list[float]:
+    """As `_naive_noise`."""
+    noise: list[float] = in_child(_naive_noise, job_path, processes)
+    return noise
+
+
+def _naive_noise(job_path: Path, processes: int) -> list[float]:
+    """Variance and signal of the first step's gradient (McCandlish et al. 2018, A.1), by whole gradients of passes."""
+    job = read_job(job_path)
+    micro_batch_size = int(job.training.micro_batch_size)
+    folder = Path(job.model.uri.removeprefix("file://"))  # type: ignore[union-attr]
+    tokenizer, model = load_tokenizer(folder), load_model(folder)
+    data = prepare(job, tokenizer, Locations(Path("/none"), Path("/none")))
+    gradients, sizes = [], []
+    for rank in range(processes):
+        stream = BatchStream(
+            data.train,
+            Collator(tokenizer.pad_token_id, packed=False),
+            seed=job.training.seed,
+            global_batch_size=job.training.global_batch_size,
+            micro_batch_size=micro_batch_size,
+            rank=rank,
+            processes=processes,
+        )
+        for batch in stream.step(0):
+            loss = summed_loss(model, batch.tensors, selects_positions=False) / batch.learned
+            gradients.append(torch.cat([one.flatten() for one in torch.autograd.grad(loss, list(model.parameters()))]))
+            sizes.append(batch.learned)
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    passes = torch.stack(gradients).double()
+    mean = (weights[:, None] * passes).sum(0) / weights.sum()
+    # The variance of groups of unequal size, as any analysis of variance has it.
+    of_token = (weights * (passes - mean).square().sum(1)).sum() / (len(sizes) - 1)
+    of_sequence = of_token * job.training.global_batch_size / weights.sum()
+    return [float(of_sequence), float(mean.square().sum() - of_token / weights.sum())]
+
+
 @pytest.mark.parametrize(
     ("processes", "micro_batch_size", "stage"), [(1, 4, 2), (1, 8, 0), (1, 1, 1), (1, 2, 3), (2, 2, 2), (2, 4, 3)]
 )
 def test_losses_are_those_of_plain_pytorch_whatever_the_processes_micro_batches_and_zero_stage(
     make_job: MakeJob, run_job: RunJob, processes: int, micro_batch_size: int, stage: int
 ) -> None:
-    over = {"training": {"microBatchSize": micro_batch_size, "maxSteps": 4}, "deepspeed": {"zeroStage": stage}}
-    job = make_job(over)
+    deepspeed: dict[str, Any] = {"zeroStage": stage}
+    if (processes, stage) == (2, 3):
+        deepspeed["zeroPlusPlus"] = {"partitionSize": 2}
+    job = make_job({"training": {"microBatchSize": micro_batch_size, "maxSteps": 4}, "deepspeed": deepspeed})
 
     run = run_job(job, processes=processes)
 
     assert run.result.outcome == "succeeded"
     assert run.losses == pytest.approx(naive_losses(job, 4), abs=SAME)
+    first = run.lines[0]
+    if micro_batch_size == 8:  # the step is one pass, which tells nothing of noise
+        assert "gradient_signal" not in first
+    else:
+        noise = [first["gradient_variance"], first["gradient_signal"]]
+        assert noise == pytest.approx(naive_noise(job, processes), rel=1e-3)
 
 
-def test_packed_sequences_learn_the_same_as_padded_ones(make_job: MakeJob, run_job: RunJob) -> None:
+def small_memory(_rank: int) -> None:
+    """For `prepare`: as on a GPU whose memory ends within a pass over more than six sequences."""
+    import alidade_trainer.microbatch as microbatch
+    import alidade_trainer.probing as probing
+
+    summed_loss = probing.summed_loss
+
+    def bounded(model: Any, batch: dict[str, torch.Tensor], **options: Any) -> torch.Tensor:
+        if len(batch["input_ids"]) > 6:
+            raise torch.OutOfMemoryError
+        return summed_loss(model, batch, **options)
+
+    probing.summed_loss = bounded
+    microbatch.can_probe = lambda _device, *, zero_stage: zero_stage < 3
+
+
+def test_packed_sequences_learn_the_same_as_padded_ones_in_the_largest_micro_batches_that_fit(
+    make_job: MakeJob, run_job: RunJob, capfd: pytest.CaptureFixture[str]
+) -> None:
     # One batch of all 48 samples, packed or not, is one gradient.
     over = {"training": {"globalBatchSize": 48, "microBatchSize": "auto", "maxSteps": 1}, "dataset": {"packing": False}}
-    padded = run_job(make_job(over, output="padded"))
+    padded = run_job(make_job(over, output="padded"), prepare=small_memory)
+    assert "(1 processes x 12 passes x 4)" in capfd.readouterr().out
     job = json.loads(make_job(over | {"dataset": {"packing": True}}, output="packed").read_text())
     data = prepare(
         read_job(Path(job["output"].removeprefix("file://") + ".json")),

@@ -39,9 +39,7 @@ def checkpoint_to_resume(store: CheckpointStore, job: JobDocument, data_digest: 
     return checkpoint
 
 
-def load_engine(
-    engine: deepspeed.DeepSpeedEngine, checkpoint: Checkpoint, job: JobDocument, peers: Peers
-) -> None:
+def load_engine(engine: deepspeed.DeepSpeedEngine, checkpoint: Checkpoint, job: JobDocument, peers: Peers) -> None:
     """Weights and optimizer states of the checkpoint into the engine. Every process calls it.
 
     ZeRO cuts its files for the number of processes that write them. Another number reads them as a universal checkpoint

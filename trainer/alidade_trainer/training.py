@@ -16,23 +16,23 @@ from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 from transformers.utils.logging import disable_progress_bar
 
-from alidade_crds.blocks import AdapterType, Precision
+from alidade_crds.blocks import AdapterType
 from alidade_crds.contract import JobDocument, ResultDocument, Stage
-from alidade_crds.reasons import FailureReason
 from alidade_crds.status import ModelInfo
 from alidade_trainer.batches import BatchStream, Collate, Sequences, evaluation_batches
 from alidade_trainer.checkpoints import Checkpoint, CheckpointStore, TrainingState
 from alidade_trainer.context.study import LengthStudy, begin_study
 from alidade_trainer.data.dataset import Collator
 from alidade_trainer.export import Export, export_model
-from alidade_trainer.failures import JobFailure
 from alidade_trainer.history import History, patience_is_over
 from alidade_trainer.jobs import fingerprint
+from alidade_trainer.kernels import compile_engine, refuse_unavailable
 from alidade_trainer.loop import AfterStep, LoopEnd, TrainingLoop, evaluation_loss
 from alidade_trainer.loss import can_select_positions
-from alidade_trainer.memory import ModelShape, fitting_sequences, free_bytes, state_bytes
+from alidade_trainer.microbatch import found_micro_batch
+from alidade_trainer.noise import PassNorms, noise_scale
 from alidade_trainer.peers import Peers
-from alidade_trainer.plan import TrainingPlan, largest_power_of_two, plan_training, share_of_process
+from alidade_trainer.plan import TrainingPlan, plan_training, share_of_process
 from alidade_trainer.progress import GpuMeter, Progress, State, StepMetrics, peak_memory_bytes
 from alidade_trainer.report import ReportPieces, save_pieces, write_report
 from alidade_trainer.results import write_result
@@ -47,7 +47,7 @@ from alidade_trainer.spikes import (
     read_rewinds,
     write_rewinds,
 )
-from alidade_trainer.starting import StartingPoint, build_model, prepare_start, refuse_unknown
+from alidade_trainer.starting import StartingPoint, build_model, model_itself, prepare_start, refuse_unknown
 from alidade_trainer.surroundings import Surroundings
 from alidade_trainer.vocabulary.report import vocabulary_metrics
 from alidade_trainer.zero import (
@@ -75,6 +75,7 @@ def train(job: JobDocument, around: Surroundings) -> ResultDocument:
     if on_gpu:
         torch.cuda.set_device(peers.device)
     refuse_unknown(job)
+    refuse_unavailable(job, on_gpu=on_gpu, processes=peers.count)
     if job.stage is Stage.ALIGN:
         from alidade_trainer.align.steps import check_steps
 
@@ -127,6 +128,7 @@ def _train(job: JobDocument, around: Surroundings, peers: Peers, parts: StagePar
     plan = _plan(job, start, model, peers, checkpoint)
     engine = build_engine(model, job, deepspeed_config(job, plan=plan, on_gpu=peers.device.type == "cuda"))
     del loading
+    compile_engine(engine, job.training)
     study = begin_study(job, start, model_itself(engine.module), peers)
     done = 0
     if checkpoint is not None:
@@ -166,6 +168,7 @@ class TrainingRun:
             read_rewinds(self.around.output) if self.peers.is_first else None
         )
         self._selects = can_select_positions(model_itself(self.engine.module))
+        self._norms = PassNorms(self.engine.module)
         self._collate = Collator(self.start.tokenizer.pad_token_id, packed=self.start.data.packed)
         self._started = time.monotonic()
 
@@ -255,6 +258,7 @@ class TrainingRun:
             self.peers,
             self.job.checkpoint.every_steps,
             self._selects,
+            self._norms,
             self._watch(),
         )
 
@@ -268,7 +272,7 @@ class TrainingRun:
         if self._history is None:
             return
         self._history.add_step(metrics)
-        self.around.progress.record_step(metrics)
+        self.around.progress.record_step(metrics, noise_scale(self._history.steps))
         self.around.observe_step(metrics)
         interval = max(1, self.plan.total_steps // LOG_LINES)
         if metrics.step % interval == 0 or metrics.step in (1, self.plan.total_steps):
@@ -335,6 +339,8 @@ class TrainingRun:
             "tokens_per_second": round(sum(step["tokens"] for step in steps) / seconds, 1),
             "peak_memory_bytes": float(peak_memory_bytes()),
         }
+        noise = noise_scale(steps)
+        metrics |= {"gradient_noise_scale": noise} if noise is not None else {}
         metrics |= self.study.metrics() if self.study is not None else {}
         metrics |= vocabulary_metrics(self.start.data.report.get("vocabulary"))
         if self._eval_losses:
@@ -378,12 +384,6 @@ class TrainingRun:
         )
 
 
-def model_itself(module: nn.Module) -> nn.Module:
-    """The model of transformers in a module that may be wrapped by peft."""
-    base = getattr(module, "get_base_model", None)
-    return base() if base is not None else module
-
-
 def digest_of_data(start: StartingPoint) -> str:
     """sha256 of what is trained on: the records' files, answers sampled to them, and the tokenizer that reads them."""
     total = hashlib.sha256()
@@ -420,37 +420,12 @@ def _plan(
     if checkpoint is not None and checkpoint.state.processes == peers.count:
         micro_batch_size = checkpoint.state.micro_batch_size
     elif wish == "auto":
-        micro_batch_size = min(peers.gather(fitting_micro_batch(job, start, model, peers)))
+        micro_batch_size = min(peers.gather(found_micro_batch(job, start, model, peers)))
     else:
         micro_batch_size = int(wish)
     return plan_training(
         job.training, sequences=len(start.data.train), processes=peers.count, micro_batch_size=micro_batch_size
     )
-
-
-def fitting_micro_batch(job: JobDocument, start: StartingPoint, model: nn.Module, peers: Peers) -> int:
-    on_gpu = peers.device.type == "cuda"
-    config: Any = model_itself(model).config
-    bytes_per_number = 2 if job.training.precision == Precision.BF16 else 4
-    shape = ModelShape(
-        config.hidden_size,
-        config.num_hidden_layers,
-        config.vocab_size,
-        bytes_per_number,
-        job.training.gradient_checkpointing,
-    )
-    states = state_bytes(
-        trainable=sum(weight_size(weight) for weight in model.parameters() if weight.requires_grad),
-        bytes_per_number=bytes_per_number,
-        stage=job.deepspeed.zero_stage,
-        processes=peers.count,
-    )
-    # On a GPU the weights themselves have still to be moved there, but for those that were quantized on it.
-    waiting = [weight for weight in model.parameters() if on_gpu and weight.device.type == "cpu"]
-    weights = sum(weight.numel() for weight in waiting) * bytes_per_number
-    free = free_bytes(peers.device, local_processes=peers.local_count) - states - weights
-    fitting = fitting_sequences(shape, start.data.train.longest, free_bytes=free, on_gpu=on_gpu)
-    return largest_power_of_two(share_of_process(job.training, peers.count), fitting)
 
 
 def _gpu_meter(job: JobDocument, model: nn.Module, start: StartingPoint, peers: Peers) -> GpuMeter | None:

@@ -34,10 +34,10 @@ from alidade_trainer.plan import TrainingPlan, learning_rate_at
 from alidade_trainer.progress import StepMetrics, peak_memory_bytes
 from alidade_trainer.report import ReportPieces, save_pieces, write_report
 from alidade_trainer.results import write_result
+from alidade_trainer.resuming import ENGINE_TAG, checkpoint_to_resume, load_engine
 from alidade_trainer.samples import SampleAnswer
 from alidade_trainer.starting import StartingPoint, check_digest
 from alidade_trainer.surroundings import Surroundings
-from alidade_trainer.resuming import ENGINE_TAG, checkpoint_to_resume, load_engine
 from alidade_trainer.training import LAST_STEPS, digest_of_data
 from alidade_trainer.zero import gathered_state
 
