@@ -2,8 +2,9 @@
 
     python bench/resume.py
 
-A small Llama learns instructions by the trainer's own command under ZeRO 2 and 3, in fp32: from beginning to end with two
-processes, and with one of two, then one, and one, then two, the second attempt going on from a checkpoint at half-way.
+A small Llama learns instructions by the trainer's own command under ZeRO 2 and 3, in fp32: from beginning to end with
+one process and with two, and in two attempts, of which the second, with two processes in place of one or with one in
+place of two, goes on from a checkpoint at half-way.
 Writes bench/results/resume.json with the largest difference of a step's loss; some four minutes on two cores.
 """
 

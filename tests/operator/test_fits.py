@@ -277,10 +277,19 @@ def test_the_verdict_names_the_number_its_parts_and_the_way_out() -> None:
 
 
 def test_auto_becomes_the_largest_micro_batch_that_the_gpu_holds() -> None:
-    spec = job(model={"uri": "hf://x/llama-7b"}, compute=GPU, training={"globalBatchSize": 256}).spec
+    known = {"model": {"uri": "hf://x/llama-7b"}, "compute": GPU, "training": {"globalBatchSize": 256}}
+    spec = job(**known, deepspeed={"zeroStage": 3}).spec
     assert spec is not None
     verdict = fit_verdict(spec, source=None, pool=CONFIG.node_pools[1])
     assert (verdict.status, verdict.micro_batch_size) == ("True", 32)
+    assert "with micro batch 32 needs about" in verdict.message
+
+
+def test_auto_is_left_to_the_trainer_where_that_tries() -> None:
+    spec = job(model={"uri": "hf://x/llama-7b"}, compute=GPU, training={"globalBatchSize": 256}).spec
+    assert spec is not None
+    verdict = fit_verdict(spec, source=None, pool=CONFIG.node_pools[1])
+    assert (verdict.status, verdict.micro_batch_size) == ("True", None)
     assert "with micro batch 32 needs about" in verdict.message
 
 

@@ -39,7 +39,8 @@ def pass_fits(
 
     The model is moved to the device. Gradients are dropped as they come: what training keeps of them is in reserved.
     """
-    model.to(device)
+    if any(weight.device != device for weight in model.parameters()):  # a base in 4 bits is there, and cannot be moved
+        model.to(device)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     hooks = [one.register_post_accumulate_grad_hook(_drop_gradient) for one in trained]  # type: ignore[no-untyped-call]
     model.train()
@@ -49,7 +50,10 @@ def pass_fits(
         loss = summed_loss(model, tensors, selects_positions=selects_positions)
         loss.backward()  # type: ignore[no-untyped-call]
         del ballast, loss
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        # cuBLAS asks for its workspace by itself, and says so in words of its own.
+        if not isinstance(error, torch.OutOfMemoryError) and "CUBLAS_STATUS_ALLOC_FAILED" not in str(error):
+            raise
         return False
     finally:
         for hook in hooks:

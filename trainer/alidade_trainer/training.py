@@ -32,7 +32,7 @@ from alidade_trainer.loss import can_select_positions
 from alidade_trainer.microbatch import found_micro_batch
 from alidade_trainer.noise import PassNorms, noise_scale
 from alidade_trainer.peers import Peers
-from alidade_trainer.plan import TrainingPlan, plan_training, share_of_process
+from alidade_trainer.plan import TrainingPlan, largest_divisor, plan_training, share_of_process
 from alidade_trainer.progress import GpuMeter, Progress, State, StepMetrics, peak_memory_bytes
 from alidade_trainer.report import ReportPieces, save_pieces, write_report
 from alidade_trainer.results import write_result
@@ -421,8 +421,10 @@ def _plan(
         micro_batch_size = checkpoint.state.micro_batch_size
     elif wish == "auto":
         micro_batch_size = min(peers.gather(found_micro_batch(job, start, model, peers)))
-    else:
+    elif checkpoint is None:
         micro_batch_size = int(wish)
+    else:
+        micro_batch_size = largest_divisor(share_of_process(job.training, peers.count), int(wish))
     return plan_training(
         job.training, sequences=len(start.data.train), processes=peers.count, micro_batch_size=micro_batch_size
     )
