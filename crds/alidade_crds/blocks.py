@@ -514,6 +514,24 @@ class Compute(Spec):
     )
 
 
+class Elastic(Spec):
+    """How few workers a training goes on with where there is no room for all of them."""
+
+    min_workers: int = Field(
+        ge=1,
+        le=1024,
+        description="Fewest pods. Of what there is room for, the largest number is taken that divides compute.workers, "
+        "so that each process gets a whole multiple of its sequences.",
+    )
+    patience_seconds: int = Field(
+        300,
+        ge=10,
+        le=1500,
+        description="Seconds that an attempt's pods wait for nodes before fewer go on; training processes wait half an "
+        "hour for one another.",
+    )
+
+
 class Checkpoint(Spec):
     """What is kept to resume from; a restarted worker always resumes from the newest complete one."""
 

@@ -131,8 +131,10 @@ def setup_of(spec: TrainingJobSpec, *, micro_batch_size: int) -> Setup:
         fields["partition_size"] = spec.deepspeed.zero_plus_plus.partition_size
     if vocabulary is not None:
         fields["embeddings_only"] = vocabulary.train == VocabularyTraining.EMBEDDINGS
+    # What fits with the fewest fits with all: ZeRO divides by more then.
+    workers = spec.elastic.min_workers if spec.elastic is not None else spec.compute.workers
     return Setup(
-        processes=per_worker * spec.compute.workers,
+        processes=per_worker * workers,
         processes_per_worker=per_worker,
         micro_batch_size=micro_batch_size,
         zero_stage=spec.deepspeed.zero_stage,

@@ -83,6 +83,8 @@ def test_a_name_that_pods_and_services_cannot_have_is_refused(kind: str, name: s
             "quantizedWeights and quantizedGradients need GPUs",
         ),
         ("AlignmentRun", {"training": {"compile": True}}, "an alignment draws its answers from the weights"),
+        ("FineTuneJob", {"elastic": {"minWorkers": 2}}, "elastic.minWorkers must not be greater than compute.workers"),
+        ("RewardModel", {"elastic": {"minWorkers": 1}, "compute": {"queue": "q"}}, "admits all pods of a job or none"),
         ("FineTuneJob", {"publish": {}}, "at least one of hub, mlflow must be set"),
         ("FineTuneJob", {"publish": {"hub": {"repository": "kbqa"}}}, "repository"),
         ("RewardModel", {"publish": {"mlflow": MLFLOW | {"trackingUri": "sqlite:///a"}}}, "trackingUri must start"),

@@ -103,6 +103,17 @@ def _features(candidate: Candidate) -> Refusal | None:
     return None
 
 
+def _elastic(candidate: Candidate) -> Refusal | None:
+    pool = candidate.config.pool(candidate.spec.compute.node_pool)
+    if candidate.spec.elastic is None or pool is None or pool.gang_scheduling is None:
+        return None
+    return Refusal(
+        Reason.INVALID_SPEC,
+        f"{candidate.field}.elastic is set; pool {pool.name} schedules gangs, of which all pods find nodes or none. "
+        "Leave it out, or name another pool.",
+    )
+
+
 def _not_available(what: str, fix: str) -> Refusal:
     return Refusal(Reason.FEATURE_NOT_AVAILABLE, f"{what}, which this release cannot do yet. {fix}")
 
@@ -370,6 +381,7 @@ _CHECKS: tuple[Callable[[Candidate], Refusal | None], ...] = (
     _name,
     _features,
     _node_pool,
+    _elastic,
     _batch_size,
     _uris,
     _workspace,

@@ -104,7 +104,7 @@ def _setup(spec: TrainingJobSpec, shape: ModelShape, limit: float) -> tuple[Setu
     if asked != "auto":
         return setup_of(spec, micro_batch_size=asked), None
     smallest = setup_of(spec, micro_batch_size=1)
-    per_process = max(1, spec.training.global_batch_size // smallest.processes)
+    per_process = max(1, spec.training.global_batch_size // (spec.compute.workers * smallest.processes_per_worker))
     chosen = largest_micro_batch(shape, smallest, limit_bytes=limit, batch_per_process=per_process)
     tries = isinstance(spec, FineTuneJobSpec) and smallest.zero_stage < 3
     return replace(smallest, micro_batch_size=chosen or 1), chosen if smallest.on_gpu and not tries else None
