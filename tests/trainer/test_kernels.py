@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from torch.utils import cpp_extension
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import alidade_trainer.kernels as kernels
@@ -65,7 +66,7 @@ def test_what_the_device_or_the_image_cannot_do_is_refused_with_advice(
 ) -> None:
     has_compiler = over.get("stage") == "align"
     monkeypatch.setattr(kernels.shutil, "which", lambda _name: "/usr/bin/g++" if has_compiler else None)
-    monkeypatch.setattr(kernels.cpp_extension, "CUDA_HOME", None)
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
 
     with pytest.raises(JobFailure) as refused:
         refuse_unavailable(document(**over), on_gpu=on_gpu, processes=2)

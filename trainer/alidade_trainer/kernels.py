@@ -8,9 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import deepspeed
-from torch.utils import cpp_extension
 from transformers import PreTrainedModel
-from transformers.integrations.liger import apply_liger_kernel
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available, is_liger_kernel_available
 
 from alidade_crds.blocks import Attention, Kernels, Precision, Training, ZeroPlusPlus
@@ -36,7 +34,7 @@ def refuse_unavailable(job: JobDocument, *, on_gpu: bool, processes: int) -> Non
     quantizes = plus.quantized_weights or plus.quantized_gradients
     is_liger = training.kernels is Kernels.LIGER
     of_gpus = "this process has no GPU. Set compute.gpusPerWorker, or remove it"
-    refusals = [
+    refusals: list[tuple[object, str, object, str]] = [
         (flash_package and not on_gpu, "training.attention", training.attention, f"{of_gpus}: sdpa serves on CPUs"),
         (
             flash_package and training.precision != Precision.BF16,
@@ -108,6 +106,8 @@ def _has_compiler() -> bool:
 
 
 def _has_quantizer() -> bool:
+    from torch.utils import cpp_extension  # a second of every start, which others need not wait for
+
     built_in = importlib.util.find_spec("deepspeed.ops.quantizer.quantizer_op") is not None
     return built_in or cpp_extension.CUDA_HOME is not None
 
@@ -135,6 +135,8 @@ def recomputed_layers(training: Training, layers: int) -> int:
 def fuse(model: PreTrainedModel, training: Training) -> None:
     """Puts liger's kernels into the model where the job asks for them."""
     if training.kernels is Kernels.LIGER:
+        from transformers.integrations.liger import apply_liger_kernel
+
         apply_liger_kernel(model, LIGER)
 
 
