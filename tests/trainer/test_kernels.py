@@ -1,5 +1,7 @@
 """How a model computes: what this device or image cannot do is said before a model is loaded."""
 
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -7,10 +9,10 @@ from torch.utils import cpp_extension
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import alidade_trainer.kernels as kernels
-from alidade_crds.blocks import Training
+from alidade_crds.blocks import Kernels, Training
 from alidade_crds.contract import JobDocument
 from alidade_trainer.failures import JobFailure
-from alidade_trainer.kernels import compile_engine, keep_few_activations, recomputed_layers, refuse_unavailable
+from alidade_trainer.kernels import compile_engine, fuse, keep_few_activations, recomputed_layers, refuse_unavailable
 
 
 def document(stage: str = "sft", **over: Any) -> JobDocument:
@@ -87,10 +89,16 @@ def test_what_a_cpu_can_do_is_let_in(over: dict[str, Any]) -> None:
     refuse_unavailable(document(**over), on_gpu=False, processes=4)
 
 
+def tiny_llama() -> LlamaForCausalLM:
+    """Of five blocks."""
+    return LlamaForCausalLM(
+        LlamaConfig(vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=5, num_attention_heads=1)
+    )
+
+
 @pytest.mark.parametrize(("every", "recomputed"), [(1, 5), (2, 3), (3, 2), (9, 1)])
 def test_one_block_of_so_many_is_computed_again(every: int, recomputed: int) -> None:
-    config = LlamaConfig(vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=5, num_attention_heads=1)
-    model = LlamaForCausalLM(config)
+    model = tiny_llama()
     training = Training(checkpoint_every_layers=every)
 
     keep_few_activations(model, training)
@@ -111,3 +119,23 @@ def test_an_engine_is_compiled_where_the_job_asks_for_it() -> None:
     assert Engine.backends == []
     compile_engine(Engine(), Training(compile=True))
     assert Engine.backends == ["inductor"]
+
+
+def test_a_family_without_fused_kernels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The package is for GPUs; of it only its list of families is asked.
+    listed = ModuleType("liger_kernel.transformers.monkey_patch")
+    listed.MODEL_TYPE_TO_APPLY_LIGER_FN = {"qwen3": None, "mistral": None}  # type: ignore[attr-defined]
+    for name, module in (
+        ("liger_kernel", ModuleType("liger_kernel")),
+        ("liger_kernel.transformers", ModuleType("liger_kernel.transformers")),
+        ("liger_kernel.transformers.monkey_patch", listed),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)
+
+    with pytest.raises(JobFailure) as refused:
+        fuse(tiny_llama(), Training(kernels=Kernels.LIGER))
+
+    assert "the model's type is llama, for which it has no kernels (it has them for mistral, qwen3)" in str(
+        refused.value.message
+    )
+    fuse(tiny_llama(), Training())

@@ -133,11 +133,24 @@ def recomputed_layers(training: Training, layers: int) -> int:
 
 
 def fuse(model: PreTrainedModel, training: Training) -> None:
-    """Puts liger's kernels into the model where the job asks for them."""
-    if training.kernels is Kernels.LIGER:
-        from transformers.integrations.liger import apply_liger_kernel
+    """Puts liger's kernels into the model where the job asks for them.
 
-        apply_liger_kernel(model, LIGER)
+    Raises JobFailure (ConfigInvalid) for a family that liger has none for; by itself it would leave that as it is.
+    """
+    if training.kernels is not Kernels.LIGER:
+        return
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+    from transformers.integrations.liger import apply_liger_kernel
+
+    family = model.config.model_type
+    if family not in MODEL_TYPE_TO_APPLY_LIGER_FN:
+        known = ", ".join(sorted(MODEL_TYPE_TO_APPLY_LIGER_FN))
+        raise JobFailure(
+            FailureReason.CONFIG_INVALID,
+            f"training.kernels is liger, and the model's type is {family}, for which it has no kernels (it has them "
+            f"for {known}). Use torch.",
+        )
+    apply_liger_kernel(model, LIGER)
 
 
 def compile_engine(engine: deepspeed.DeepSpeedEngine, training: Training) -> None:
