@@ -6,7 +6,6 @@ Prints its interpreter. Exit code 1, and the reason, where a package cannot be i
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import venv
@@ -39,14 +38,9 @@ def install(python: Path, packages: Sequence[str]) -> str | None:
     uv takes a tenth of pip's time; pip comes after it because it alone knows mirrors that are set up for pip.
     """
     failed = ""
-    for installer in (
-        ["uv", "pip", "install"],
-        ["pip", "--python", str(python), "install", "--disable-pip-version-check"],
-    ):
+    for installer in (["uv", "pip", "install", "--python", python], ["pip", "--python", python, "install"]):
         command = [sys.executable, "-m", *installer, "--quiet", *packages]
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=os.environ | {"VIRTUAL_ENV": str(python.parents[1].absolute())}
-        )
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode == 0:
             return None
         failed = done.stderr.strip().splitlines()[-1]
