@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft import TaskType
 from torch import Tensor, nn
 
 from alidade_crds.blocks import Precision
@@ -67,7 +66,7 @@ def build_reward_model(job: JobDocument, start: StartingPoint) -> RewardNetwork:
     ensure_pad_token(start.tokenizer, model)
     fuse(model, job.training)
     keep_few_activations(model, job.training)
-    return RewardNetwork(ready_to_train(model, job, TaskType.SEQ_CLS))
+    return RewardNetwork(ready_to_train(model, job, "SEQ_CLS"))
 
 
 @dataclass(frozen=True)
