@@ -24,7 +24,7 @@ _WORDS = (
 _TEXTS = (
     "../../../etc/passwd", "file:///proc/self/environ", "pvc://data/../../x", "http://169.254.169.254/latest/meta-data",
     "http://0x7f.1/", "https://user:secret@models.example/", "gopher://x", "pvc://", "://", "#sha256=", "-", ".", "..",
-    "x\r\nX-Injected: 1", '\n{"level":"critical"}', "\x1b]0;title\x07", "\x00", "\u202egnp.exe", "\ud800", "%00", "%s%n",
+    "x\r\nX-Injected: 1", '\n{"level":"critical"}', "\x1b]0;title\x07", "\x00", "\u202egnp.exe", "\ud800", "%00",
     "{{ ''.__class__.__mro__ }}", "{% for i in range(10**9) %}{% endfor %}", "${jndi:ldap://x}", "$(reboot)", "`id`",
     "<script>alert(1)</script>", "' OR 1=1 --", "~", "null", "!!python/object/apply:os.system [id]", "&a [*a,*a]",
     "A" * 5000, "9" * 400,
