@@ -134,7 +134,9 @@ class Locations:
             raise JobFailure(
                 FailureReason.CONFIG_INVALID, f"{field} is {uri}; outputs go to pvc://, s3://, gs:// or file://."
             )
-        path = self.scratch / "output" / location.root / location.path if is_remote(uri) else self._local(location, field)
+        path = (
+            self.scratch / "output" / location.root / location.path if is_remote(uri) else self._local(location, field)
+        )
         if location.scheme == "pvc" and not (self.volumes / location.root).is_dir():
             raise JobFailure(FailureReason.DATA_NOT_FOUND, self._absent(location, path, field))
         try:

@@ -25,7 +25,7 @@ from alidade_operator.reconcile.plan import AdapterTarget, Plan, ProgressTarget
 from alidade_operator.resources.observation import ReplicaLoad
 from tests.crds.schemas import status_errors
 from tests.fuzz.generating import Generator
-from tests.operator.builders import ended_pod, evaluation, job, observed, plan, pod, success, training_job
+from tests.operator.builders import ended_pod, evaluation, failure, job, observed, plan, pod, success, training_job
 from tests.operator.test_podreader import DOCUMENT, reading, trainer
 
 DEEP = b"[" * 200_000
@@ -165,3 +165,16 @@ async def test_a_mistake_of_ours_about_one_pod_does_not_keep_others_from_being_r
 def test_a_gateway_says_what_it_likes_and_is_read_or_not() -> None:
     for seed in range(60):
         SERVING.parse("/internal/status", _damaged(GatewayDocument, seed % 3, Random(seed)).encode())
+
+
+def test_last_words_do_not_write_on_a_readers_screen() -> None:
+    left = failure(message="\x1b]0;owned\x07\x1b[2J\nA line.").to_termination_message()
+    seen = observed(
+        jobs=(training_job(state="failed"),), pods=(ended_pod(exit_code=1, message_text=left),), document_exists=True
+    )
+    made = plan(job(backoffLimit=0), seen)
+    assert made.status is not None
+    shown = json.dumps(made.status.to_dict(), ensure_ascii=False) + str(made.notices)
+    assert "A line." in shown
+    assert "\x1b" not in shown
+    assert "\\u001b" not in shown
