@@ -128,4 +128,4 @@ def test_claims_of_security_name_tests_that_there_are() -> None:
 
 def test_licences_are_those_of_all_packages_that_are_pinned() -> None:
     listed = [name for _, names in rows("reference/licences.md", "licence") for name in names.split(", ")]
-    assert sorted(listed) == sorted(pinned())
+    assert sorted(listed) == sorted(pinned()), "python tools/licences.py writes the page"
