@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,24 @@ from typing import Any
 from alidade_engine.disk import write_file
 from alidade_trainer.progress import StepMetrics
 
+Track = Callable[[int, Mapping[str, float]], None]
+"""Takes the metrics of a step: optimizer steps done, and values by name."""
+
+
+def track_nothing(_step: int, _metrics: Mapping[str, float]) -> None:
+    """Where no tracker is asked for, and in processes other than the first."""
+
 
 class History:
     """The metrics of a training, kept in memory and appended to a file."""
 
-    def __init__(self, path: Path, *, up_to_step: int) -> None:
-        """Takes up the lines that path has up to a step; later ones, which an attempt wrote that was lost, are "
-        "removed."""
+    def __init__(self, path: Path, *, up_to_step: int, track: Track = track_nothing) -> None:
+        """Takes up the lines that path has up to a step; later ones, which an attempt wrote that was lost, are removed.
+
+        track: is told every line that is added.
+        """
         self._path = path
+        self._track = track
         lines = [line for line in read_lines(path) if line["step"] <= up_to_step]
         self.steps: list[dict[str, Any]] = [line for line in lines if "loss" in line]
         self.iterations: list[dict[str, Any]] = [line for line in lines if "iteration" in line]
@@ -29,12 +40,14 @@ class History:
         line = asdict(metrics) | {"tokens_per_second": round(metrics.tokens_per_second, 1)}
         self.steps.append(line)
         self._append(line)
+        self._track(metrics.step, {name: value for name, value in line.items() if name not in ("step", "seconds")})
 
     def add_evaluation(self, step: int, loss: float) -> None:
         """Appends a loss on held-out data."""
         line = {"step": step, "eval_loss": loss}
         self.evaluations.append(line)
         self._append(line)
+        self._track(step, {"eval_loss": loss})
 
     def add_iteration(self, step: int, align_step: str, iteration: int, metrics: dict[str, float]) -> None:
         """Appends an iteration of an alignment step; step: optimizer steps done. One that is there is left as it is."""
@@ -49,6 +62,7 @@ class History:
         }
         self.iterations.append(line)
         self._append(line)
+        self._track(step, {f"{align_step}/{name}": value for name, value in metrics.items()})
 
     def sync(self) -> None:
         """Waits until the lines are on the disk; a checkpoint counts on those before it."""

@@ -174,7 +174,7 @@ class TrainingRun:
         if self._history is not None:
             self._history.close()
         if self.peers.is_first:
-            self._history = History(self.around.output / "metrics.jsonl", up_to_step=self.done)
+            self._history = History(self.around.output / "metrics.jsonl", up_to_step=self.done, track=self.around.track)
         evaluations = self._history.evaluations if self._history else None
         self._eval_losses = [line["eval_loss"] for line in self.peers.from_first(evaluations)]
 

@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -70,19 +71,24 @@ def _run(
         say(f"The model of this job is complete at {job.output}/model; nothing is left to train.")
     else:
         progress.enter("loading")
+        from alidade_trainer.history import track_nothing
         from alidade_trainer.surroundings import Surroundings
+        from alidade_trainer.tracking import tracking
         from alidade_trainer.training import train  # seconds: torch, transformers, deepspeed
 
-        around = Surroundings(
-            locations=locations,
-            output=output,
-            run_folder=run_folder,
-            progress=progress,
-            observe_step=server.observe_step if server else lambda _metrics: None,
-            stop=stop,
-            say=say,
-        )
-        result = train(job, around)
+        is_first = os.environ["RANK"] == "0"
+        with tracking(job, output, say) if is_first else nullcontext(track_nothing) as track:
+            around = Surroundings(
+                locations=locations,
+                output=output,
+                run_folder=run_folder,
+                progress=progress,
+                observe_step=server.observe_step if server else lambda _metrics: None,
+                stop=stop,
+                say=say,
+                track=track,
+            )
+            result = train(job, around)
     return _published(job, result, output, progress, say)
 
 

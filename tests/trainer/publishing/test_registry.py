@@ -21,20 +21,6 @@ from alidade_trainer.publishing.registry import Entry, register
 from tests.environments import ROOT, python_with
 from tests.ports import free_port
 
-# The server's packages without those that only its pages need.
-PACKAGES = (
-    "mlflow-skinny==3.17.2 flask==3.1.3 flask-cors==6.0.5 sqlalchemy==2.1.9 alembic==1.20.1 aiohttp==3.14.5 "
-    "werkzeug==3.1.9"
-)
-SERVER = """
-import os, sys
-for store in ("FILE_STORE", "REGISTRY_STORE"):
-    os.environ["_MLFLOW_SERVER_" + store] = sys.argv[2]
-os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = sys.argv[3]
-from mlflow.server import app
-from werkzeug.serving import run_simple
-run_simple("127.0.0.1", int(sys.argv[1]), app, threaded=True)
-"""
 PROGRAM = """
 import json, sys
 from alidade_crds.contract import Owner
@@ -80,38 +66,6 @@ print(json.dumps({
     "refused": refused,
 }))
 """
-
-
-@pytest.fixture(scope="module")
-def python() -> str:
-    return python_with(PACKAGES, "mlflow")
-
-
-@pytest.fixture
-def server(python: str, tmp_path: Path) -> Iterator[str]:
-    """The address of an MLflow server with a database."""
-    port = free_port()
-    command = [python, "-c", SERVER, str(port), f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path)]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    log = tmp_path / "server.log"
-    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, env=environment) as process:
-        try:
-            deadline = time.monotonic() + 120
-            while not _is_up(f"http://127.0.0.1:{port}/health"):
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, "the server does not answer"
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def _is_up(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ class AlignmentRun:
         done = self.checkpoint.state.step if self.checkpoint else 0
         self._history: History | None = None
         if self.peers.is_first:
-            self._history = History(self.around.output / "metrics.jsonl", up_to_step=done)
+            self._history = History(self.around.output / "metrics.jsonl", up_to_step=done, track=self.around.track)
         self._saved_at = done
         self._preferences: dict[int, dict[str, str]] = {}
         """Address and digest of the preferences of each step that learns from some."""
