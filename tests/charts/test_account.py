@@ -55,7 +55,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     jobs.test_a_job_goes_from_apply_to_its_model,
     jobs.test_suspending_takes_the_pods_and_resuming_gives_the_same_attempt,
     jobs.test_a_finished_resource_goes_after_its_time,
-    runs.test_a_run_goes_from_apply_to_a_served_model,
+    runs.from_apply_to_a_served_model,
     runs.test_a_change_reaches_the_stage_that_runs_and_leaves_what_is_frozen,
     served.test_from_apply_to_answers_to_another_model,
     what_is_around_served_pods_comes_and_goes,

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.environments import ROOT, python_with
+from tests.environments import ROOT, listening, python_with
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -57,25 +56,10 @@ def python() -> str:
 @pytest.fixture
 def endpoint(python: str, tmp_path: Path) -> Iterator[str]:
     """The address of an S3 server."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [python, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
-    with (tmp_path / "s3.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
-        try:
-            deadline = time.monotonic() + 60
-            while not _listens(port):
-                assert server.poll() is None, (tmp_path / "s3.log").read_text()
-                assert time.monotonic() < deadline, "the server does not listen"
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    with listening(command, port, tmp_path / "s3.log") as address:
+        yield address
 
 
 def test_a_model_goes_to_a_bucket_and_comes_back(python: str, endpoint: str, tmp_path: Path) -> None:

@@ -260,13 +260,27 @@ def test_an_archive_cannot_write_outside_its_folder(
 ) -> None:
     body = packed("tar", {"../../../stolen": b"x", "config.json": b"{}"})
     address, _ = serve(whole(body))
-    with pytest.raises(JobFailure, match=r"it cannot be unpacked: .*outside the destination"):
+    with pytest.raises(JobFailure, match=r"it cannot be unpacked: '../../../stolen' is no file within it"):
         locations.resolve_model(with_digest(f"{address}/m.tar", sha256(body)))
     body = packed("zip", {"../../../stolen": b"x", "config.json": b"{}"})
     address, _ = serve(whole(body))
     folder = locations.resolve_model(with_digest(f"{address}/m.zip", sha256(body)))
     assert [path.name for path in folder.iterdir()] == ["config.json"]
     assert not list(tmp_path.rglob("stolen"))
+
+
+def test_an_archive_with_a_link_is_refused(
+    serve: Callable[..., tuple[str, list[str]]], locations: Locations, tmp_path: Path
+) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        link = tarfile.TarInfo("config.json")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    address, _ = serve(whole(buffer.getvalue()))
+    with pytest.raises(JobFailure, match=r"'config\.json' is no file within it"):
+        locations.resolve_model(with_digest(f"{address}/m.tar", sha256(buffer.getvalue())))
+    assert not list(tmp_path.rglob("config.json"))
 
 
 def test_a_model_that_is_one_file_is_refused_before_it_is_fetched(locations: Locations) -> None:

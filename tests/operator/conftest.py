@@ -104,6 +104,17 @@ def operator_process(folder: Path, kubeconfig: Path, **more: Any) -> Process:
     return Process([sys.executable, "-m", "alidade_operator.main"], folder / "operator.log", environment)
 
 
+@contextlib.contextmanager
+def at_work(process: Process) -> Iterator[None]:
+    """An operator from when it has seen all that there is until it is stopped."""
+    process.start()
+    try:
+        process.wait_for("listed every kind")
+        yield
+    finally:
+        process.stop()
+
+
 @pytest.fixture(scope="module")
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The kubeconfig of an API server that knows our kinds and PyTorchJobs, and runs no controller."""
@@ -131,12 +142,8 @@ def operator(api_server: Path, traces: Collector, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("operator")
     process = operator_process(folder, api_server, tracing={"endpoint": traces.endpoint})
     process.environment["OTEL_BSP_SCHEDULE_DELAY"] = "100"
-    process.start()
-    try:
-        process.wait_for("listed every kind")
+    with at_work(process):
         yield process
-    finally:
-        process.stop()
 
 
 @pytest.fixture

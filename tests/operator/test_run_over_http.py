@@ -52,6 +52,12 @@ async def say(played: Played, kind: Kind, name: str, condition: str, **fields: A
 
 
 async def test_a_run_goes_from_apply_to_a_served_model(operator: Process, played: Played, traces: Collector) -> None:
+    await from_apply_to_a_served_model(operator, played)
+    await the_trace_is_whole(played, traces)
+
+
+async def from_apply_to_a_served_model(operator: Process, played: Played) -> None:
+    """A run with two rewards, an evaluation, a gate and a server."""
     suite = {"type": "reward", "dataset": "pvc://data/held-out.json"}
     spec = run_spec(
         rewardModels=[HELPFULNESS, SAFETY],
@@ -93,7 +99,6 @@ async def test_a_run_goes_from_apply_to_a_served_model(operator: Process, played
     told = json.loads((await played.api.get(CONFIG_MAP, played.namespace, document))["data"]["job.json"])
     assert [one["digest"] for one in told["alignment"]["rewards"]] == ["sha256:helpfulness", "sha256:safety"]
     assert told["model"]["digest"] == "sha256:sft"
-    await the_trace_is_whole(played, traces)
 
 
 async def the_trace_is_whole(played: Played, traces: Collector) -> None:

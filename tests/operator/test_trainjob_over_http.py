@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from alidade_operator.api import POD, PYTORCH_JOB, TRAIN_JOB, TRAINING_RUNTIME, Api
 from tests.operator.builders import MODEL, failure, success
-from tests.operator.conftest import CONFIG, Process, operator_process, played_namespace
+from tests.operator.conftest import CONFIG, Process, at_work, operator_process, played_namespace
 from tests.operator.played import TRAIN_JOB_KINDS, connection, install_kinds
 from tests.operator.playedtrainer import PlayedTrainer
 
@@ -33,16 +32,11 @@ def with_trainer(api_server: Path) -> Path:
 @pytest.fixture(scope="module")
 def trainjob_operator(with_trainer: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """An operator whose training jobs are TrainJobs but for those of one pool."""
-    process = operator_process(tmp_path_factory.mktemp("operator"), with_trainer)
     pools = [*CONFIG["nodePools"], {"name": "older", "trainingBackend": "PyTorchJob"}]
-    config = CONFIG | {"trainingBackend": "TrainJob", "nodePools": pools}
-    Path(process.environment["ALIDADE_CONFIG"]).write_text(yaml.safe_dump(config))
-    process.start()
-    try:
-        process.wait_for("listed every kind")
+    folder = tmp_path_factory.mktemp("operator")
+    process = operator_process(folder, with_trainer, trainingBackend="TrainJob", nodePools=pools)
+    with at_work(process):
         yield process
-    finally:
-        process.stop()
 
 
 @pytest.fixture

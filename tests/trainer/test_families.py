@@ -64,7 +64,7 @@ def test_a_family_trains_is_written_read_again_and_generates(
     base = tmp_path / "base"
     tokenizer = AutoTokenizer.from_pretrained(workplace / "base")
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config(family, len(tokenizer))).save_pretrained(base)
+    AutoModelForCausalLM.from_config(config(family, len(tokenizer) + 8)).save_pretrained(base)
     tokenizer.save_pretrained(base)
 
     run = run_job(make_job({

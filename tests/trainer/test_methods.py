@@ -12,11 +12,11 @@ from peft import PeftModel
 from transformers import LlamaConfig
 
 from alidade_crds.blocks import AdapterType
-from alidade_engine.models import load_model
+from alidade_engine.models import load_model, load_tokenizer
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.merge import merge_adapter
 from alidade_trainer.quantized_bases import keep_as_loaded, loading_options, nf4, refuse_quantized
-from tests.trainer.conftest import Run, in_child
+from tests.trainer.conftest import Run, in_child, kill_after_step
 
 MakeJob = Callable[..., Path]
 RunJob = Callable[..., Run]
@@ -87,8 +87,6 @@ def test_qlora_goes_with_a_longer_vocabulary(make_job: MakeJob, run_job: RunJob,
 
 
 def test_a_killed_qlora_run_goes_on_with_the_same_losses(make_job: MakeJob, run_job: RunJob) -> None:
-    from tests.trainer.conftest import kill_after_step
-
     whole = run_job(make_job(adapter(dropout=0), output="whole"))
     job = make_job(adapter(dropout=0), output="killed")
     run_job(job, prepare=kill_after_step(4))
@@ -110,8 +108,6 @@ def test_a_base_that_is_stored_in_4_bits_is_trained_on_as_it_is(
 
 
 def _store_quantized(source: Path, target: Path) -> None:
-    from alidade_engine.models import load_tokenizer
-
     load_model(source, **loading_options(source, nf4(torch.float32))).save_pretrained(target)
     load_tokenizer(source).save_pretrained(target)
 

@@ -366,7 +366,6 @@ def test_a_loss_that_is_not_finite_ends_the_job_before_it_is_saved(make_job: Mak
         ({"training": {"globalBatchSize": 7}}, 2, "training.globalBatchSize is 7; it must be a multiple of the 2"),
         ({"training": {"microBatchSize": 3}}, 1, "training.microBatchSize is 3 and must divide that. Use 2."),
         ({"model": {"uri": "file:///nowhere/at/all"}}, 1, "/nowhere/at/all, which does not exist"),
-        ({"vocabulary": {"extendWith": {"trainOnDataset": True}}}, 1, "vocabulary is set; this trainer keeps the"),
         ({"adapter": {"type": "qlora"}, "deepspeed": {"zeroStage": 3}}, 1, "use deepspeed.zeroStage 0 to 2."),
         ({"adapter": {"type": "lora", "targetModules": ["nothing"]}}, 1, "endings of these: down_proj, gate_proj"),
         ({"deepspeed": {"config": {"train_batch_size": 4}}}, 1, "which training.globalBatchSize decides"),

@@ -1,5 +1,6 @@
 """The finished model: whole, in Hugging Face format, with tokenizer, digest, lineage and model card."""
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -111,7 +112,9 @@ def _write_adapter(module: nn.Module, state: dict[str, torch.Tensor], export: Ex
     with new_folder(export.output / "adapter") as folder:
         save_adapter(module, state, folder, base=export.job.model.uri)  # a PeftModel
         if export.job.vocabulary is not None or export.job.context is not None:
-            module.config.to_json_file(folder / CHANGED_CONFIG)  # type: ignore[operator, union-attr]  # of the PeftModel
+            config: Any = copy.deepcopy(module.config)
+            vars(config).pop("quantization_config", None)  # the base's in training; what is merged is whole
+            config.to_json_file(folder / CHANGED_CONFIG)
         export.start.tokenizer.save_pretrained(folder)
 
 

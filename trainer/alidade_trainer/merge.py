@@ -65,12 +65,7 @@ def write_merged(
 def _changed_config(adapter: Path, own: PretrainedConfig) -> PretrainedConfig:
     """The base's configuration with what an adapter changes in it: its vocabulary's size, its rotary positions."""
     file = adapter / CHANGED_CONFIG
-    if not file.is_file():
-        return own
-    changed = type(own).from_json_file(file)
-    if getattr(changed, "quantization_config", None) is not None:
-        del changed.quantization_config  # of the base while it was trained on; what is merged is whole
-    return changed
+    return type(own).from_json_file(file) if file.is_file() else own
 
 
 def _base_model(base: Path, adapter: Path, *, trust_remote_code: bool) -> PreTrainedModel:

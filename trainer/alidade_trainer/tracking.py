@@ -1,162 +1,158 @@
-"""Experiment trackers: the lines of metrics.jsonl, sent on by transformers' own callbacks.
+"""Tells a tracker what is added to metrics.jsonl, in a thread of its own: a tracker that is away, refuses or is slow
+costs its picture, never the training."""
 
-What a tracker does not take costs its picture, not the training: the first failure is told, and the tracker left alone.
-"""
-
-import hashlib
-import json
+import functools
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
 
-from transformers import TrainerCallback, TrainerControl, TrainerState
-from transformers.integrations import MLflowCallback, TensorBoardCallback, WandbCallback
+from alidade_crds.contract import JobDocument, ResultDocument
+from alidade_trainer.history import Track
+from alidade_trainer.progress import Progress
+from alidade_trainer.stopping import StopRequested
+from alidade_trainer.trackers import Outcome, Tracker, tracker_of
 
-from alidade_crds.blocks import Tracking
-from alidade_crds.contract import JobDocument, Owner
-from alidade_crds.reasons import FailureReason
-from alidade_engine.disk import write_file
-from alidade_trainer.failures import JobFailure
-from alidade_trainer.history import Track, track_nothing
-from alidade_trainer.jobs import NOT_FINGERPRINTED
+PAUSE_S = 60.0
+"""Between two attempts to tell what was not taken: a server that restarts is back soon."""
+SILENCE_S = 60.0
+"""After which a tracker that has been told something and does not come back is called away."""
+MOST_WAITING = 10_000
+"""Lines that are kept for a tracker that is away, some 10 MB."""
+PATIENCE_S: Mapping[Outcome, float] = {"succeeded": 30.0, "failed": 5.0, "terminated": 5.0}
+"""For what is still to be told at the end. Short where a pod is to be gone: its time is for the checkpoint."""
+LONGEST_REASON = 300
+"""Characters of an error that are told."""
+_SECRETS = ("WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
 
-EVENTS_FOLDER = "tensorboard"
-OFFLINE_FOLDER = "wandb"
-RUN_FILE = "tracking.json"
+_Telling = Callable[[], None]
 
 
-@contextmanager
-def tracking(job: JobDocument, output: Path, say: Callable[[str], None]) -> Iterator[Track]:
-    """What follows a training of the job; only the first process enters it.
+def tracked(
+    job: JobDocument,
+    output: Path,
+    *,
+    progress: Progress,
+    say: Callable[[str], None],
+    work: Callable[[Track], ResultDocument],
+) -> ResultDocument:
+    """The result of work, which is given what tells the tracker that the job asks for; only in the first process.
 
-    output: local folder of the job's output. Another attempt goes on in the same run. Raises JobFailure
-    (ConfigInvalid) when the image lacks the tracker's client.
+    output: local folder of the job's output. A tracker that does not have everything in the end is one more warning.
+    Raises what work does, and JobFailure (ConfigInvalid) when the image lacks the tracker's client.
     """
-    if job.tracking is None:
-        yield track_nothing
-        return
-    _say_where(job.tracking, job.owner, output)
-    follower = _Follower(_callback(job.tracking), _Arguments(output, job), TrainerState(), say)
-    follower.tell("on_train_begin")
-    _note_run(job.tracking, output)
+    tracker = tracker_of(job, output)
+
+    def warn(sentence: str | None) -> None:
+        progress.record_tracking(sentence)
+        say(f"Warning: {sentence}" if sentence else f"{tracker.title} takes the metrics again.")
+
+    follower = Follower(tracker, warn)
+    follower.start()
     try:
-        yield follower.track
-    finally:
-        follower.tell("on_train_end")
+        result = work(follower.track)
+    except BaseException as error:
+        follower.close("terminated" if isinstance(error, StopRequested) else "failed")
+        raise
+    if result.outcome == "succeeded" and result.step is not None:
+        follower.track(result.step, {f"final/{name}": value for name, value in result.metrics.items()})
+    untold = follower.close(result.outcome)
+    if untold is None:
+        return result
+    say(f"Warning: {untold}")
+    return result.model_copy(update={"warnings": [*result.warnings, untold]})
 
 
-@dataclass(frozen=True)
-class _Arguments:
-    """What the callbacks read of transformers' TrainingArguments; parameters of a run are those of the job."""
+class Follower:
+    """Tells a tracker, in order, whatever `track` is given. What is not taken waits and is told again."""
 
-    output: Path
-    job: JobDocument
+    def __init__(self, tracker: Tracker, warn: Callable[[str | None], None]) -> None:
+        """warn: is told in a sentence when the tracker stops taking metrics, and None when it takes them again."""
+        self._tracker = tracker
+        self._warn = warn
+        self._waiting: SimpleQueue[_Telling | None] = SimpleQueue()
+        self._given, self._taken = 0, 0
+        self._reason: str | None = None
+        """Why the tracker takes nothing; None while it does."""
+        self._asked_at: float | None = None
+        self._outcome: Outcome = "failed"
+        self._ending = threading.Event()
+        self._ended = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._follow, name="tracker", daemon=True)
 
-    @property
-    def output_dir(self) -> str:
-        return str(self.output)
-
-    @property
-    def run_name(self) -> str:
-        return f"{self.job.owner.kind}/{self.job.owner.name}"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in self.job.chosen().items() if name not in NOT_FINGERPRINTED}
-
-    def to_json_string(self) -> str:
-        return json.dumps(self.to_dict(), indent=2)
-
-
-@dataclass
-class _Follower:
-    """A callback and what it is told; None once it has failed."""
-
-    callback: TrainerCallback | None
-    arguments: _Arguments
-    state: TrainerState
-    say: Callable[[str], None]
+    def start(self) -> None:
+        """Opens the tracker's run."""
+        self._waiting.put(self._tracker.begin)
+        self._thread.start()
 
     def track(self, step: int, metrics: Mapping[str, float]) -> None:
-        """A `Track`."""
-        self.state.global_step = step
-        self.tell("on_log", logs=dict(metrics))
+        """A `Track`; values that are no numbers are left out."""
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        self._given += 1
+        if self._waiting.qsize() < MOST_WAITING:
+            self._waiting.put(functools.partial(self._log, step, finite))
+        asked_at = self._asked_at
+        if asked_at is not None and time.monotonic() - asked_at > SILENCE_S:
+            self._complain(f"no answer for {SILENCE_S:.0f} s")
 
-    def tell(self, event: str, **more: Any) -> None:
-        if self.callback is None:
-            return
+    def close(self, outcome: Outcome) -> str | None:
+        """Waits a while for what is left. A sentence about what the tracker does not have; None when it has all."""
+        self._outcome = outcome
+        self._ending.set()
+        self._waiting.put(None)
+        self._thread.join(PATIENCE_S[outcome])
+        untold = self._given - self._taken
+        if self._ended and not untold:
+            return None
+        what = f"{untold} of {self._given} lines of metrics" if untold else "the end of the run"
+        why = self._reason or f"not done within {PATIENCE_S[outcome]:.0f} s"
+        return f"{self._tracker.title} was not told {what} ({why}). The output's metrics.jsonl has all."
+
+    def _log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._tracker.log(step, metrics)
+        self._taken += 1
+
+    def _follow(self) -> None:
+        while (telling := self._waiting.get()) is not None:
+            while not self._is_taken(telling):
+                if self._ending.is_set():
+                    return
+                self._ending.wait(PAUSE_S)
+        self._ended = self._is_taken(lambda: self._tracker.end(self._outcome))
+
+    def _is_taken(self, telling: _Telling) -> bool:
+        self._asked_at = time.monotonic()
         try:
-            getattr(self.callback, event)(self.arguments, self.state, TrainerControl(), **more)
+            telling()
         except Exception as error:  # of whatever client, network or server
-            name = type(self.callback).__name__.removesuffix("Callback")
-            self.say(f"Warning: {name} does not take the metrics any more ({type(error).__name__}: {error}).")
-            self.callback = None
+            self._complain(_in_words(error))
+            return False
+        finally:
+            self._asked_at = None
+        with self._lock:
+            is_back, self._reason = self._reason is not None, None
+        if is_back:
+            self._warn(None)
+        return True
+
+    def _complain(self, reason: str) -> None:
+        with self._lock:
+            is_news, self._reason = self._reason is None, reason
+        if is_news:
+            self._warn(
+                f"{self._tracker.title} does not take the metrics ({reason}). Training goes on; what was not taken is "
+                f"told again every {PAUSE_S:.0f} s."
+            )
 
 
-def _callback(asked: Tracking) -> TrainerCallback:
-    field, kind = next(
-        (field, kind)
-        for field, kind, block in (
-            ("mlflow", MLflowCallback, asked.mlflow),
-            ("wandb", WandbCallback, asked.wandb),
-            ("tensorboard", TensorBoardCallback, asked.tensorboard),
-        )
-        if block is not None
-    )
-    try:
-        made: TrainerCallback = kind()
-    except (RuntimeError, ImportError) as error:
-        raise JobFailure(
-            FailureReason.CONFIG_INVALID,
-            f"tracking.{field} is set, and this image has no client for it ({error}). Use an image with one, or leave "
-            "tracking out: metrics are in metrics.jsonl and at /metrics.",
-        ) from error
-    return made
-
-
-def _say_where(asked: Tracking, owner: Owner, output: Path) -> None:
-    """Sets the variables that the callbacks and their clients read."""
-    if asked.tensorboard is not None:
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / EVENTS_FOLDER)
-    if asked.wandb is not None:
-        folder = output / OFFLINE_FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        os.environ |= {
-            "WANDB_PROJECT": asked.wandb.project,
-            "WANDB_DIR": str(folder),
-            "WANDB_MODE": "offline" if asked.wandb.offline else "online",
-            # A run of its own for each resource, in which every attempt goes on.
-            "WANDB_RUN_ID": hashlib.sha256(f"{owner.uid}/{output.name}".encode()).hexdigest()[:16],
-            "WANDB_RESUME": "allow",
-            "WANDB_SILENT": "true",
-        }
-        if asked.wandb.entity is not None:
-            os.environ["WANDB_ENTITY"] = asked.wandb.entity
-    if asked.mlflow is not None:
-        os.environ |= {
-            "MLFLOW_TRACKING_URI": asked.mlflow.uri,
-            "MLFLOW_EXPERIMENT_NAME": asked.mlflow.experiment or owner.namespace,
-            "MLFLOW_FLATTEN_PARAMS": "TRUE",
-        }
-        if (run := _known_run(output, asked.mlflow.uri)) is not None:
-            os.environ["MLFLOW_RUN_ID"] = run
-
-
-def _known_run(output: Path, server: str) -> str | None:
-    """The run of an attempt before at the same server."""
-    file = output / RUN_FILE
-    known = json.loads(file.read_text()) if file.is_file() else {}
-    return known["run"] if known.get("server") == server else None
-
-
-def _note_run(asked: Tracking, output: Path) -> None:
-    """Keeps the id that MLflow has given, so that the next attempt goes on in the same run."""
-    if asked.mlflow is None:
-        return
-    import mlflow
-
-    if (run := mlflow.active_run()) is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        write_file(output / RUN_FILE, json.dumps({"server": asked.mlflow.uri, "run": run.info.run_id}))
+def _in_words(error: Exception) -> str:
+    """The first line of an error, without what the environment has of secrets."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    for secret in filter(None, map(os.environ.get, _SECRETS)):
+        text = text.replace(secret, "***")
+    text = text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

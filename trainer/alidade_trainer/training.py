@@ -181,8 +181,8 @@ class TrainingRun:
     def execute(self) -> ResultDocument:
         """Trains to the end, then writes model, report and result; or ends early because it was asked to."""
         self._say_plan()
-        if self.job.training.spike_recovery is not None and self.store.newest() is None:
-            self._save(self.done)  # there has to be something to go back to
+        if self.job.training.spike_recovery is not None and self.done == 0:
+            self._save(0)  # there has to be something to go back to
         end = None
         while end is None:
             _enter(self.around, "training")

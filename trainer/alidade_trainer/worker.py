@@ -4,7 +4,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -71,13 +70,11 @@ def _run(
         say(f"The model of this job is complete at {job.output}/model; nothing is left to train.")
     else:
         progress.enter("loading")
-        from alidade_trainer.history import track_nothing
+        from alidade_trainer.history import Track, track_nothing
         from alidade_trainer.surroundings import Surroundings
-        from alidade_trainer.tracking import tracking
         from alidade_trainer.training import train  # seconds: torch, transformers, deepspeed
 
-        is_first = os.environ["RANK"] == "0"
-        with tracking(job, output, say) if is_first else nullcontext(track_nothing) as track:
+        def work(track: Track) -> ResultDocument:
             around = Surroundings(
                 locations=locations,
                 output=output,
@@ -88,7 +85,14 @@ def _run(
                 say=say,
                 track=track,
             )
-            result = train(job, around)
+            return train(job, around)
+
+        if job.tracking is not None and os.environ["RANK"] == "0":
+            from alidade_trainer.tracking import tracked
+
+            result = tracked(job, output, progress=progress, say=say, work=work)
+        else:
+            result = work(track_nothing)
     return _published(job, result, output, progress, say)
 
 
@@ -130,4 +134,8 @@ def _say_nothing(_text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All is written. Threads that clients of trackers leave to wait for a server must not hold the GPUs.
+    os._exit(code)

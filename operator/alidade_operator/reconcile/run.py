@@ -203,6 +203,8 @@ def _inputs(part: Any) -> Any:
     compute = kept.get("compute")
     if isinstance(compute, dict):
         kept["compute"] = {name: value for name, value in compute.items() if name not in _NOT_INPUTS_OF_COMPUTE}
+        if not kept["compute"]:  # as by default
+            del kept["compute"]
     return kept
 
 

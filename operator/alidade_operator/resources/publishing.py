@@ -24,7 +24,8 @@ def credentials(publish: Publish | None, tracking: Tracking | None) -> tuple[dic
     if secret is not None:
         found += [_variable(key, {"name": secret, "key": key, "optional": True}) for key in _MLFLOW_KEYS]
     if tracking is not None and tracking.wandb is not None and tracking.wandb.secret_name is not None:
-        found.append(_variable(_WANDB_KEY, {"name": tracking.wandb.secret_name, "key": _WANDB_KEY}))
+        # Without its Secret a pod would wait for ever; without the key the tracker refuses, which is told.
+        found.append(_variable(_WANDB_KEY, {"name": tracking.wandb.secret_name, "key": _WANDB_KEY, "optional": True}))
     return tuple(found)
 
 

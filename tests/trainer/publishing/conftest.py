@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.environments import python_with
+from tests.environments import listening, python_with
 from tests.ports import free_port
 
 # The server's packages without those that only its pages need.
@@ -40,22 +37,5 @@ def server(python: str, tmp_path: Path) -> Iterator[str]:
     port = free_port()
     command = [python, "-c", SERVER, str(port), f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path)]
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    log = tmp_path / "server.log"
-    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, env=environment) as process:
-        try:
-            deadline = time.monotonic() + 120
-            while not _is_up(f"http://127.0.0.1:{port}/health"):
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, "the server does not answer"
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def _is_up(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
-    except OSError:
-        return False
+    with listening(command, port, tmp_path / "server.log", environment) as address:
+        yield address

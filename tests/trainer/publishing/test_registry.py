@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,7 @@ from alidade_crds.publishing import MlflowRegistration
 from alidade_crds.status import ModelInfo
 from alidade_trainer.publishing.refusal import Refusal
 from alidade_trainer.publishing.registry import Entry, register
-from tests.environments import ROOT, python_with
-from tests.ports import free_port
+from tests.environments import ROOT
 
 PROGRAM = """
 import json, sys
