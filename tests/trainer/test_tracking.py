@@ -1,100 +1,223 @@
-"""Trackers get the metrics that metrics.jsonl has, from one run however many attempts there are."""
+"""What is told to trackers: the metrics that metrics.jsonl has, in one run over all attempts, at no cost to the training."""
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from alidade_crds.contract import JobDocument
+from alidade_crds.contract import ResultDocument
+from alidade_trainer import tracking
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.jobs import read_job
-from alidade_trainer.tracking import tracking
+from alidade_trainer.progress import Progress
+from alidade_trainer.trackers import Outcome, tracker_of
+from alidade_trainer.tracking import Follower, tracked
 from tests.trainer.conftest import Run, kill_after_step
 
 MakeJob = Callable[..., Path]
 RunJob = Callable[..., Run]
 
 
-def scalars(folder: Path) -> dict[str, dict[int, float]]:
-    """Values by name and step, as TensorBoard reads them; where a step was told twice, the later counts."""
-    found: dict[str, dict[int, float]] = {}
+def events(folder: Path) -> Iterator[Event]:
+    """What the event files of a folder say, in order. A file is of TFRecords: length, its checksum, record, checksum."""
     for file in sorted(folder.glob("events.*")):
-        for event in _events(file.read_bytes()):
-            for value in event.summary.value:
-                found.setdefault(value.tag, {})[event.step] = value.simple_value
+        content, place = file.read_bytes(), 0
+        while place < len(content):
+            (length,) = struct.unpack_from("<Q", content, place)
+            yield Event.FromString(content[place + 12 : place + 12 + length])
+            place += length + 16
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values by name as TensorBoard shows them: a start makes void what was said from its step on."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for event in events(folder):
+        if event.session_log.status == SessionLog.START:
+            found = {name: [one for one in curve if one[0] < event.step] for name, curve in found.items()}
+        for value in event.summary.value:
+            if value.HasField("simple_value"):
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
     return found
 
 
-def _events(content: bytes) -> Iterator[Event]:
-    """TFRecord: length, its checksum, the record, its checksum."""
-    place = 0
-    while place < len(content):
-        (length,) = struct.unpack_from("<Q", content, place)
-        yield Event.FromString(content[place + 12 : place + 12 + length])
-        place += length + 16
-
-
-def test_tensorboard_has_the_curve_of_metrics_jsonl_over_all_attempts(make_job: MakeJob, run_job: RunJob) -> None:
+def test_tensorboard_has_the_curves_of_metrics_jsonl_over_all_attempts(make_job: MakeJob, run_job: RunJob) -> None:
     job = make_job({"tracking": {"tensorboard": {}}})
-    run_job(job, prepare=kill_after_step(4))
-    run = run_job(job)
+    run_job(job, processes=2, prepare=kill_after_step(5))
+    run = run_job(job, processes=2)
 
     assert run.result.outcome == "succeeded", run.result.failure
-    told = scalars(run.output / "tensorboard")
-    steps = {line["step"]: line for line in run.lines if "loss" in line}
-    assert told["train/loss"] == pytest.approx({step: line["loss"] for step, line in steps.items()})
-    assert told["train/grad_norm"] == pytest.approx({step: line["grad_norm"] for step, line in steps.items()})
-    assert told["eval/loss"] == pytest.approx({line["step"]: line["eval_loss"] for line in run.lines if "eval_loss" in line})
+    told = curves(run.output / "tensorboard")
+    for name in ("loss", "grad_norm", "learning_rate", "epoch", "tokens"):
+        line_by_line = [(line["step"], pytest.approx(line[name])) for line in run.lines if "loss" in line]
+        assert told[f"train/{name}"] == line_by_line, f"{name}: by one process, no step left out, none there twice"
+    assert told["eval/loss"] == [
+        (line["step"], pytest.approx(line["eval_loss"])) for line in run.lines if "eval_loss" in line
+    ]
+    assert told["train/final/eval_loss"] == [(6, pytest.approx(run.result.metrics["eval_loss"]))]
+    texts = [value.tensor.string_val for event in events(run.output / "tensorboard") for value in event.summary.value]
+    (parameters,) = {text[0] for text in texts if text}
+    chosen = json.loads(parameters)
+    assert chosen["training"]["learningRate"] == 0.01
+    assert not {"output", "owner", "tracking"} & set(chosen)
 
 
-def document(make_job: MakeJob, **blocks: Any) -> JobDocument:
-    return read_job(make_job({"tracking": blocks}))
+def test_a_rewind_makes_void_what_was_told_after_its_checkpoint(make_job: MakeJob, tmp_path: Path) -> None:
+    tracker = tracker_of(read_job(make_job({"tracking": {"tensorboard": {}}})), tmp_path)
+    tracker.begin()
+    for step, loss in ((1, 3.0), (2, 9.0), (3, 99.0), (2, 2.5), (3, 2.0)):
+        tracker.log(step, {"loss": loss})
+    tracker.end("succeeded")
+    assert curves(tmp_path / "tensorboard") == {"train/loss": [(1, 3.0), (2, 2.5), (3, 2.0)]}
 
 
-def test_a_tracker_that_fails_is_left_alone_and_told_once(
-    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Told:
+    """A tracker that keeps what it is told, unless `log` is replaced."""
+
+    title = "MLflow at https://mlflow.example.org"
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.outcome: Outcome | None = None
+
+    def begin(self) -> None:
+        """Opens nothing."""
+
+    def log(self, step: int, _metrics: Mapping[str, float]) -> None:
+        self.steps.append(step)
+
+    def end(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def follow(tracker: Any, warnings: list[str | None]) -> Follower:
+    follower = Follower(tracker, warnings.append)
+    follower.start()
+    return follower
+
+
+def test_what_a_tracker_does_not_take_is_warned_of_once_and_told_again(
+    told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tensorboardX
+    monkeypatch.setattr(tracking, "PAUSE_S", 0.001)
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
+    refusals = iter(range(3))
+    warnings: list[str | None] = []
 
-    said: list[str] = []
+    class Unsteady(Told):
+        def log(self, step: int, metrics: Mapping[str, float]) -> None:
+            if step == 2 and next(refusals, None) is not None:
+                raise ConnectionError("no route for hunter2\nTraceback of somebody else's")
+            super().log(step, metrics)
 
-    def full(*_: object) -> None:
-        raise OSError("No space left on device")
+    tracker = Unsteady()
+    follower = follow(tracker, warnings)
+    for step in (1, 2, 3):
+        follower.track(step, {"loss": float("nan")})
+    while len(tracker.steps) < 3:
+        threading.Event().wait(0.001)
+    assert follower.close("terminated") is None
+    assert (tracker.steps, tracker.outcome) == ([1, 2, 3], "terminated")
+    assert warnings == [
+        "MLflow at https://mlflow.example.org does not take the metrics (ConnectionError: no route for ***). Training "
+        "goes on; what was not taken is told again every 0 s.",
+        None,
+    ]
 
-    with tracking(document(make_job, tensorboard={}), tmp_path, said.append) as track:
-        monkeypatch.setattr(tensorboardX.SummaryWriter, "add_scalar", full)
-        track(1, {"loss": 1.0})
-        track(2, {"loss": 1.0})
-    assert said == ["Warning: TensorBoard does not take the metrics any more (OSError: No space left on device)."]
+
+def test_a_tracker_that_never_answers_holds_nothing_up(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "SILENCE_S", 0.0)
+    monkeypatch.setattr(tracking, "PATIENCE_S", {"failed": 0.01})
+    monkeypatch.setattr(tracking, "MOST_WAITING", 100)
+    asked, for_ever = threading.Event(), threading.Event()
+    warnings: list[str | None] = []
+
+    def log(*_: Any) -> None:
+        asked.set()
+        for_ever.wait()
+
+    told.log = log  # type: ignore[method-assign]
+    follower = follow(told, warnings)
+    follower.track(0, {})
+    assert asked.wait(60)
+    for step in range(1, 1000):
+        follower.track(step, {"loss": 1.0})
+    assert follower._waiting.qsize() == 100, "what waits is bounded"
+    untold = follower.close("failed")
+    for_ever.set()
+    assert warnings == [
+        "MLflow at https://mlflow.example.org does not take the metrics (no answer for 0 s). Training goes on; what was "
+        "not taken is told again every 60 s."
+    ]
+    assert untold == (
+        "MLflow at https://mlflow.example.org was not told 1000 of 1000 lines of metrics (no answer for 0 s). The "
+        "output's metrics.jsonl has all."
+    )
+
+
+def test_a_result_says_what_its_tracker_does_not_have(
+    make_job: MakeJob, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    told.log = full  # type: ignore[method-assign]
+    monkeypatch.setattr(tracking, "tracker_of", lambda *_: told)
+    progress, said = Progress(), list[str]()
+    result = tracked(
+        read_job(make_job({"tracking": {"tensorboard": {}}})),
+        tmp_path,
+        progress=progress,
+        say=said.append,
+        work=lambda track: [track(1, {"loss": 2.0}), ResultDocument(outcome="succeeded", step=1)][1],
+    )
+    assert result.outcome == "succeeded"
+    (untold,) = result.warnings
+    assert "was not told 2 of 2 lines of metrics (OSError: [Errno 28] No space left on device)" in untold
+    assert said == [f"Warning: {progress.to_document().tracking_warning}", f"Warning: {untold}"]
+
+
+def test_a_training_that_fails_ends_its_run_so(make_job: MakeJob, told: Told, tmp_path: Path, monkeypatch: Any) -> None:
+    def fail(_track: object) -> ResultDocument:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(tracking, "tracker_of", lambda *_: told)
+    job = read_job(make_job({"tracking": {"tensorboard": {}}}))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        tracked(job, tmp_path, progress=Progress(), say=print, work=fail)
+    assert told.outcome == "failed"
 
 
 @pytest.mark.parametrize(
-    ("block", "name"),
-    [({"mlflow": {"uri": "https://mlflow.example.com"}}, "mlflow"), ({"wandb": {"project": "a", "offline": True}}, "wandb")],
+    ("blocks", "package"),
+    [
+        ({"mlflow": {"uri": "https://mlflow.example.com"}}, "mlflow-skinny"),
+        ({"wandb": {"project": "a", "offline": True}}, "wandb"),
+    ],
 )
-def test_an_image_without_the_client_says_so(
-    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: dict[str, Any], name: str
+def test_an_image_without_the_client_says_so_at_once(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: dict[str, Any], package: str
 ) -> None:
-    monkeypatch.setattr(f"transformers.integrations.integration_utils.is_{name}_available", lambda: False)
-    with (
-        pytest.raises(JobFailure, match=rf"tracking\.{name} is set, and this image has no client for it"),
-        tracking(document(make_job, **block), tmp_path, print),
-    ):
-        pass
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(JobFailure, match=f"this image lacks the package {package}"):
+        tracker_of(read_job(make_job({"tracking": blocks})), tmp_path)
 
 
-def test_parameters_are_what_the_job_chose(make_job: MakeJob, tmp_path: Path) -> None:
-    with tracking(document(make_job, tensorboard={}), tmp_path, print):
-        pass
-    (file,) = (tmp_path / "tensorboard").glob("events.*")
-    texts = [value.tensor.string_val for event in _events(file.read_bytes()) for value in event.summary.value]
-    told = json.loads(b"".join(texts[0]))
-    assert told["training"]["learningRate"] == 0.01
-    assert "output" not in told
-    assert "backoffLimit" not in json.dumps(told)
+def test_another_job_in_the_same_folder_is_another_run(make_job: MakeJob, tmp_path: Path) -> None:
+    runs = []
+    for learning_rate, keep in ((0.1, 2), (0.1, 3), (0.2, 3)):
+        over = {"training": {"learningRate": learning_rate}, "checkpoint": {"keep": keep}}
+        tracker_of(read_job(make_job(over | {"tracking": {"tensorboard": {}}})), tmp_path)
+        runs.append(json.loads((tmp_path / "tracking.json").read_text())["run"])
+    assert runs[0] == runs[1] != runs[2]

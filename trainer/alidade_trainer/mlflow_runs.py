@@ -8,9 +8,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-def run_with_tag(
-    client: "MlflowClient", experiment: str, tag: str, *, name: str, tags: Mapping[str, str]
-) -> "Run":
+def run_with_tag(client: "MlflowClient", experiment: str, tag: str, *, name: str, tags: Mapping[str, str]) -> "Run":
     """The experiment's run that has the tag as `tags` has it; a new one of that name, with all of them, without such.
 
     experiment: its name; made when there is none.

@@ -175,7 +175,9 @@ class _Wandb(WandbCallback):
         try:
             super().setup(args, state, model, **kwargs)
         except Exception:
-            self._initialized = False  # so that it is tried again
+            # So that it can be tried again: the client's own process still holds the run that it could not open.
+            self._initialized = False
+            self._wandb.teardown()
             raise
 
     def end(self, outcome: Outcome) -> None:

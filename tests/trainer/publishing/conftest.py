@@ -26,16 +26,17 @@ from werkzeug.serving import run_simple
 run_simple("127.0.0.1", int(sys.argv[1]), app, threaded=True)
 """
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="session")
 def python() -> str:
     return python_with(PACKAGES, "mlflow")
 
 
-@pytest.fixture
-def server(python: str, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="session")
+def server(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an MLflow server with a database."""
-    port = free_port()
-    command = [python, "-c", SERVER, str(port), f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path)]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with listening(command, port, tmp_path / "server.log", environment) as address:
+    port, folder = free_port(), tmp_path_factory.mktemp("mlflow")
+    command = [python, "-c", SERVER, str(port), f"sqlite:///{folder}/mlflow.db", str(folder)]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with listening(command, port, folder / "server.log", environment) as address:
         yield address
