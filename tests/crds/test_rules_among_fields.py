@@ -66,8 +66,8 @@ def test_a_name_that_pods_and_services_cannot_have_is_refused(kind: str, name: s
     [
         ("AlignmentRun", {"tracking": {"tensorboard": {}, "wandb": WANDB}}, "exactly one of mlflow, wandb, tensorboard"),
         ("FineTuneJob", {"tracking": {"mlflow": {"uri": "sqlite:///a"}}}, "uri must start with https:// or http://"),
-        ("FineTuneJob", {"tracking": {"wandb": WANDB | {"offline": True}}}, "exactly one of secretName and offline: true"),
-        ("RewardModel", {"tracking": {"wandb": {"project": "kbqa"}}}, "exactly one of secretName and offline: true"),
+        ("FineTuneJob", {"tracking": {"wandb": WANDB | {"offline": True}}}, "exactly one of secretName and offline"),
+        ("RewardModel", {"tracking": {"wandb": {"project": "kbqa"}}}, "exactly one of secretName and offline"),
         (
             "RewardModel",
             {"tracking": {"wandb": {"project": "kbqa", "offline": True, "uri": "https://wandb.example.org"}}},

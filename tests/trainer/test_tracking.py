@@ -1,4 +1,4 @@
-"""What is told to trackers: the metrics that metrics.jsonl has, in one run over all attempts, at no cost to the training."""
+"""What is told to trackers: the lines of metrics.jsonl, in one run over all attempts, at no cost to the training."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from alidade_crds.contract import ResultDocument
 from alidade_trainer import tracking
 from alidade_trainer.failures import JobFailure
+from alidade_trainer.history import METRICS_FILE, History, Track
 from alidade_trainer.jobs import read_job
-from alidade_trainer.progress import Progress
-from alidade_trainer.trackers import Outcome, tracker_of
+from alidade_trainer.progress import Progress, StepMetrics
+from alidade_trainer.trackers import Outcome, read_run, tracker_of
 from alidade_trainer.tracking import Follower, tracked
 from tests.trainer.conftest import Run, kill_after_step
 
@@ -26,7 +27,7 @@ RunJob = Callable[..., Run]
 
 
 def events(folder: Path) -> Iterator[Event]:
-    """What the event files of a folder say, in order. A file is of TFRecords: length, its checksum, record, checksum."""
+    """What the event files of a folder say, in order. They are of TFRecords: length, its checksum, record, checksum."""
     for file in sorted(folder.glob("events.*")):
         content, place = file.read_bytes(), 0
         while place < len(content):
@@ -69,7 +70,8 @@ def test_tensorboard_has_the_curves_of_metrics_jsonl_over_all_attempts(make_job:
 
 
 def test_a_rewind_makes_void_what_was_told_after_its_checkpoint(make_job: MakeJob, tmp_path: Path) -> None:
-    tracker = tracker_of(read_job(make_job({"tracking": {"tensorboard": {}}})), tmp_path)
+    job = read_job(make_job({"tracking": {"tensorboard": {}}}))
+    tracker = tracker_of(job, tmp_path, read_run(job, tmp_path))
     tracker.begin()
     for step, loss in ((1, 3.0), (2, 9.0), (3, 99.0), (2, 2.5), (3, 2.0)):
         tracker.log(step, {"loss": loss})
@@ -102,7 +104,7 @@ def told() -> Told:
 
 
 def follow(tracker: Any, warnings: list[str | None]) -> Follower:
-    follower = Follower(tracker, warnings.append)
+    follower = Follower(tracker, warnings.append, mark=lambda _: None)
     follower.start()
     return follower
 
@@ -157,8 +159,8 @@ def test_a_tracker_that_never_answers_holds_nothing_up(told: Told, monkeypatch: 
     untold = follower.close("failed")
     for_ever.set()
     assert warnings == [
-        "MLflow at https://mlflow.example.org does not take the metrics (no answer for 0 s). Training goes on; what was "
-        "not taken is told again every 60 s."
+        "MLflow at https://mlflow.example.org does not take the metrics (no answer for 0 s). Training goes on; what "
+        "was not taken is told again every 60 s."
     ]
     assert untold == (
         "MLflow at https://mlflow.example.org was not told 1000 of 1000 lines of metrics (no answer for 0 s). The "
@@ -210,14 +212,52 @@ def test_an_image_without_the_client_says_so_at_once(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: dict[str, Any], package: str
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    job = read_job(make_job({"tracking": blocks}))
     with pytest.raises(JobFailure, match=f"this image lacks the package {package}"):
-        tracker_of(read_job(make_job({"tracking": blocks})), tmp_path)
+        tracker_of(job, tmp_path, read_run(job, tmp_path))
 
 
-def test_another_job_in_the_same_folder_is_another_run(make_job: MakeJob, tmp_path: Path) -> None:
+def test_another_training_or_tracker_in_the_same_folder_is_another_run(make_job: MakeJob, tmp_path: Path) -> None:
+    usual = {"training": {"learningRate": 0.1}, "tracking": {"mlflow": {"uri": "https://a", "secretName": "a"}}}
     runs = []
-    for learning_rate, keep in ((0.1, 2), (0.1, 3), (0.2, 3)):
-        over = {"training": {"learningRate": learning_rate}, "checkpoint": {"keep": keep}}
-        tracker_of(read_job(make_job(over | {"tracking": {"tensorboard": {}}})), tmp_path)
-        runs.append(json.loads((tmp_path / "tracking.json").read_text())["run"])
-    assert runs[0] == runs[1] != runs[2]
+    for change in (
+        {},
+        {"checkpoint": {"keep": 3}, "tracking": {"mlflow": {"uri": "https://a", "secretName": "b"}}},
+        {"training": {"learningRate": 0.2}},
+        {"tracking": {"tensorboard": {}}},
+    ):
+        runs.append(read_run(read_job(make_job(usual | change)), tmp_path).run)
+    assert runs[0] == runs[1]
+    assert len(set(runs)) == 3
+
+
+def test_an_attempt_tells_what_the_one_before_could_not(
+    make_job: MakeJob, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "tracker_of", lambda *_: told)
+    monkeypatch.setattr(tracking, "MARK_EVERY_S", 0.0)
+    log = told.log
+
+    def until_3(step: int, metrics: Mapping[str, float]) -> None:
+        if step > 3:
+            raise ConnectionError
+        log(step, metrics)
+
+    def attempt(first: int, last: int) -> None:
+        def work(track: Track) -> ResultDocument:
+            history = History(tmp_path / METRICS_FILE, up_to_step=first - 1, track=track)
+            for step in range(first, last + 1):
+                history.add_step(StepMetrics(step, 0.1, 2.0, 1e-3, 1.0, tokens=100, seconds=0.5))
+            history.close()
+            return ResultDocument(outcome="terminated", step=last)
+
+        job = read_job(make_job({"tracking": {"tensorboard": {}}}))
+        tracked(job, tmp_path, progress=Progress(), say=print, work=work)
+
+    told.log = until_3  # type: ignore[method-assign]
+    attempt(1, 5)
+    told.log = log  # type: ignore[method-assign]
+    attempt(5, 6)
+    assert told.steps == [1, 2, 3, 3, 4, 5, 5, 6], "step 5 was done again, after a checkpoint of step 4"
+    attempt(7, 7)
+    assert told.steps[8:] == [6, 7]

@@ -10,6 +10,8 @@ from typing import Any
 from alidade_engine.disk import write_file
 from alidade_trainer.progress import StepMetrics
 
+METRICS_FILE = "metrics.jsonl"
+
 Track = Callable[[int, Mapping[str, float]], None]
 """Takes the metrics of a step: optimizer steps done, and values by name."""
 
@@ -40,14 +42,12 @@ class History:
         line = asdict(metrics) | {"tokens_per_second": round(metrics.tokens_per_second, 1)}
         self.steps.append(line)
         self._append(line)
-        self._track(metrics.step, {name: value for name, value in line.items() if name not in ("step", "seconds")})
 
     def add_evaluation(self, step: int, loss: float) -> None:
         """Appends a loss on held-out data."""
         line = {"step": step, "eval_loss": loss}
         self.evaluations.append(line)
         self._append(line)
-        self._track(step, {"eval_loss": loss})
 
     def add_iteration(self, step: int, align_step: str, iteration: int, metrics: dict[str, float]) -> None:
         """Appends an iteration of an alignment step; step: optimizer steps done. One that is there is left as it is."""
@@ -62,7 +62,6 @@ class History:
         }
         self.iterations.append(line)
         self._append(line)
-        self._track(step, {f"{align_step}/{name}": value for name, value in metrics.items()})
 
     def sync(self) -> None:
         """Waits until the lines are on the disk; a checkpoint counts on those before it."""
@@ -75,6 +74,7 @@ class History:
     def _append(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        self._track(line["step"], values_of(line))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -86,6 +86,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if text.endswith("\n"):
             lines.append(json.loads(text))
     return lines
+
+
+def values_of(line: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a line by name, as trackers show them; those of an iteration under the name of its step."""
+    if "iteration" in line:
+        return {f"{line['align_step']}/{name}": value for name, value in line["metrics"].items()}
+    return {name: value for name, value in line.items() if name not in ("step", "seconds")}
 
 
 def patience_is_over(eval_losses: list[float], patience: int) -> bool:

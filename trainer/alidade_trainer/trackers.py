@@ -8,7 +8,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,7 +16,7 @@ from tensorboardX import SummaryWriter
 from transformers import TrainerControl, TrainerState
 from transformers.integrations import MLflowCallback, TensorBoardCallback, WandbCallback
 
-from alidade_crds.blocks import MlflowTracking, Tracking, WandbTracking
+from alidade_crds.blocks import MlflowTracking, WandbTracking
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
 from alidade_engine.disk import write_file
@@ -65,14 +65,14 @@ class Tracker:
         self._callback.end(outcome)
 
 
-def tracker_of(job: JobDocument, output: Path) -> Tracker:
+def tracker_of(job: JobDocument, output: Path, run: "RunRecord") -> Tracker:
     """The tracker that a job asks for, not yet told anything.
 
     output: local folder of the job's output. Raises JobFailure (ConfigInvalid) when the image lacks its client.
     """
     asked = job.tracking
     assert asked is not None, "asked for only then"
-    arguments = _Arguments(output, job, _run_id(job, output))
+    arguments = _Arguments(output, job, run.run)
     if asked.mlflow is not None:
         _refuse_without("mlflow", "mlflow-skinny")
         return Tracker(f"MLflow at {asked.mlflow.uri}", _Mlflow(asked.mlflow, arguments), arguments)
@@ -106,23 +106,29 @@ class _Arguments:
         return json.dumps(self.to_dict(), indent=2)
 
 
-class _TensorBoard(TensorBoardCallback):
+class _TensorBoard(TensorBoardCallback):  # type: ignore[misc]  # transformers has no types
     """Event files. What an attempt told after the checkpoint that the next one starts from is declared void."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
+        self.tb_writer: SummaryWriter | None = None
         self._folder = folder
         self._newest = -1
+        self._names: set[str] = set()
+        """Told of the newest step."""
         self._opened = 0
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Nothing: the writer has to know the first step that will be told."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if self.tb_writer is None or state.global_step < self._newest:
-            self._open(state.global_step)
+        step = state.global_step
+        is_told_again = step < self._newest or (step == self._newest and not self._names.isdisjoint(logs))
+        if self.tb_writer is None or is_told_again:
+            self._open(step)
             super().on_train_begin(args, state, control)
-        self._newest = state.global_step
+        self._names = self._names.union(logs) if step == self._newest else set(logs)
+        self._newest = step
         super().on_log(args, state, control, logs=logs, **kwargs)
 
     def _open(self, step: int) -> None:
@@ -138,7 +144,7 @@ class _TensorBoard(TensorBoardCallback):
             self.tb_writer.close()
 
 
-class _Mlflow(MLflowCallback):
+class _Mlflow(MLflowCallback):  # type: ignore[misc]
     """A run of an MLflow server, found again by its tag."""
 
     def __init__(self, asked: MlflowTracking, arguments: _Arguments) -> None:
@@ -168,7 +174,7 @@ class _Mlflow(MLflowCallback):
         self._ml_flow.end_run(_MLFLOW_STATUS[outcome])
 
 
-class _Wandb(WandbCallback):
+class _Wandb(WandbCallback):  # type: ignore[misc]
     """A run of Weights & Biases, or its files."""
 
     def setup(self, args: Any, state: Any, model: Any, **kwargs: Any) -> None:
@@ -214,13 +220,31 @@ def _refuse_without(module: str, package: str) -> None:
         )
 
 
-def _run_id(job: JobDocument, output: Path) -> str:
-    """The id under which this training is tracked, kept in the output folder; a new one where another job has left
-    its own."""
-    file, mark = output / RUN_FILE, fingerprint(job)
-    known = json.loads(file.read_text()) if file.is_file() else {}
-    if known.get("fingerprint") == mark:
-        return str(known["run"])
-    run = uuid.uuid4().hex
-    write_file(file, json.dumps({"run": run, "fingerprint": mark}) + "\n")
-    return run
+@dataclass(frozen=True)
+class RunRecord:
+    """What is known of a training's run, beside the checkpoints that another attempt starts from."""
+
+    run: str
+    """Id of the run."""
+    of: dict[str, Any]
+    """The training and its tracker: with another of either it would be another run."""
+    told: int = 0
+    """Step up to which the tracker has the metrics; it may have some more."""
+
+    def write(self, output: Path, told: int) -> None:
+        """Keeps it in the output folder."""
+        write_file(output / RUN_FILE, json.dumps(asdict(self) | {"told": told}) + "\n")
+
+
+def read_run(job: JobDocument, output: Path) -> RunRecord:
+    """The run of the job's earlier attempts, or a new one."""
+    assert job.tracking is not None, "asked for only then"
+    tracker = job.tracking.model_dump(exclude={"mlflow": {"secret_name"}, "wandb": {"secret_name"}}, exclude_none=True)
+    of = {"fingerprint": fingerprint(job), "tracking": tracker}
+    file = output / RUN_FILE
+    known = RunRecord(**json.loads(file.read_text())) if file.is_file() else None
+    if known is not None and known.of == of:
+        return known
+    made = RunRecord(uuid.uuid4().hex, of)
+    made.write(output, 0)
+    return made

@@ -11,17 +11,19 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from alidade_crds.contract import JobDocument, ResultDocument
-from alidade_trainer.history import Track
+from alidade_trainer.history import METRICS_FILE, Track, read_lines, values_of
 from alidade_trainer.progress import Progress
 from alidade_trainer.stopping import StopRequested
-from alidade_trainer.trackers import Outcome, Tracker, tracker_of
+from alidade_trainer.trackers import Outcome, Tracker, read_run, tracker_of
 
 PAUSE_S = 60.0
 """Between two attempts to tell what was not taken: a server that restarts is back soon."""
 SILENCE_S = 60.0
 """After which a tracker that has been told something and does not come back is called away."""
-MOST_WAITING = 10_000
-"""Lines that are kept for a tracker that is away, some 10 MB."""
+MOST_WAITING = 100_000
+"""Lines that are kept for a tracker that is away, some 50 MB."""
+MARK_EVERY_S = 10.0
+"""How often it is noted how far the tracker is: what was told later is told twice when the process is killed."""
 PATIENCE_S: Mapping[Outcome, float] = {"succeeded": 30.0, "failed": 5.0, "terminated": 5.0}
 """For what is still to be told at the end. Short where a pod is to be gone: its time is for the checkpoint."""
 LONGEST_REASON = 300
@@ -44,14 +46,18 @@ def tracked(
     output: local folder of the job's output. A tracker that does not have everything in the end is one more warning.
     Raises what work does, and JobFailure (ConfigInvalid) when the image lacks the tracker's client.
     """
-    tracker = tracker_of(job, output)
+    run = read_run(job, output)
+    tracker = tracker_of(job, output, run)
 
     def warn(sentence: str | None) -> None:
         progress.record_tracking(sentence)
         say(f"Warning: {sentence}" if sentence else f"{tracker.title} takes the metrics again.")
 
-    follower = Follower(tracker, warn)
+    follower = Follower(tracker, warn, mark=functools.partial(run.write, output))
     follower.start()
+    for line in read_lines(output / METRICS_FILE):  # of earlier attempts
+        if line["step"] >= run.told:
+            follower.track(line["step"], values_of(line))
     try:
         result = work(follower.track)
     except BaseException as error:
@@ -69,10 +75,16 @@ def tracked(
 class Follower:
     """Tells a tracker, in order, whatever `track` is given. What is not taken waits and is told again."""
 
-    def __init__(self, tracker: Tracker, warn: Callable[[str | None], None]) -> None:
-        """warn: is told in a sentence when the tracker stops taking metrics, and None when it takes them again."""
+    def __init__(self, tracker: Tracker, warn: Callable[[str | None], None], mark: Callable[[int], None]) -> None:
+        """warn: is told in a sentence when the tracker stops taking metrics, and None when it takes them again.
+
+        mark: is told now and then the newest step that the tracker has.
+        """
         self._tracker = tracker
         self._warn = warn
+        self._mark = mark
+        self._marked_at = time.monotonic()
+        self._newest = 0
         self._waiting: SimpleQueue[_Telling | None] = SimpleQueue()
         self._given, self._taken = 0, 0
         self._reason: str | None = None
@@ -91,10 +103,9 @@ class Follower:
 
     def track(self, step: int, metrics: Mapping[str, float]) -> None:
         """A `Track`; values that are no numbers are left out."""
-        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self._given += 1
         if self._waiting.qsize() < MOST_WAITING:
-            self._waiting.put(functools.partial(self._log, step, finite))
+            self._waiting.put(functools.partial(self._log, step, metrics))
         asked_at = self._asked_at
         if asked_at is not None and time.monotonic() - asked_at > SILENCE_S:
             self._complain(f"no answer for {SILENCE_S:.0f} s")
@@ -113,8 +124,16 @@ class Follower:
         return f"{self._tracker.title} was not told {what} ({why}). The output's metrics.jsonl has all."
 
     def _log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._tracker.log(step, metrics)
+        self._tracker.log(step, {name: value for name, value in metrics.items() if math.isfinite(value)})
         self._taken += 1
+        self._newest = step
+        if time.monotonic() - self._marked_at > MARK_EVERY_S:
+            self._mark(step)
+            self._marked_at = time.monotonic()
+
+    def _end(self) -> None:
+        self._tracker.end(self._outcome)
+        self._mark(self._newest)
 
     def _follow(self) -> None:
         while (telling := self._waiting.get()) is not None:
@@ -122,7 +141,7 @@ class Follower:
                 if self._ending.is_set():
                     return
                 self._ending.wait(PAUSE_S)
-        self._ended = self._is_taken(lambda: self._tracker.end(self._outcome))
+        self._ended = self._is_taken(self._end)
 
     def _is_taken(self, telling: _Telling) -> bool:
         self._asked_at = time.monotonic()

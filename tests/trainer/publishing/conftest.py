@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,8 @@ from tests.ports import free_port
 
 # The server's packages without those that only its pages need.
 PACKAGES = (
-    "mlflow-skinny==3.17.2 wandb==0.31.0 flask==3.1.3 flask-cors==6.0.5 sqlalchemy==2.1.9 alembic==1.20.1 aiohttp==3.14.5 "
-    "werkzeug==3.1.9"
+    "mlflow-skinny==3.17.2 wandb==0.31.0 flask==3.1.3 flask-cors==6.0.5 sqlalchemy==2.1.9 alembic==1.20.1 "
+    "aiohttp==3.14.5 werkzeug==3.1.9"
 )
 SERVER = """
 import os, sys

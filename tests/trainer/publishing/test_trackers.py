@@ -54,7 +54,8 @@ def attempts_at_mlflow(job: JobDocument, output: Path) -> dict[str, Any]:
     """Two attempts that reach the server, one of whose lines it refuses at first, and what the server knows then."""
     from mlflow import MlflowClient
 
-    assert job.tracking is not None and job.tracking.mlflow is not None
+    assert job.tracking is not None
+    assert job.tracking.mlflow is not None
     warnings = follow(job, output, [1, 2]) + follow(job, output, [3])
     client = MlflowClient(job.tracking.mlflow.uri)
     (run,) = client.search_runs([client.get_experiment_by_name("team").experiment_id])
