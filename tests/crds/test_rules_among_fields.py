@@ -64,7 +64,7 @@ def test_a_name_that_pods_and_services_cannot_have_is_refused(kind: str, name: s
 @pytest.mark.parametrize(
     ("kind", "changes", "said"),
     [
-        ("AlignmentRun", {"tracking": {"tensorboard": {}, "wandb": WANDB}}, "exactly one of mlflow, wandb, tensorboard"),
+        ("AlignmentRun", {"tracking": {"tensorboard": {}, "wandb": WANDB}}, "exactly one of mlflow"),
         ("FineTuneJob", {"tracking": {"mlflow": {"uri": "sqlite:///a"}}}, "uri must start with https:// or http://"),
         ("FineTuneJob", {"tracking": {"wandb": WANDB | {"offline": True}}}, "exactly one of secretName and offline"),
         ("RewardModel", {"tracking": {"wandb": {"project": "kbqa"}}}, "exactly one of secretName and offline"),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from alidade_crds.contract import ResultDocument
 from alidade_trainer import tracking
@@ -20,53 +18,9 @@ from alidade_trainer.jobs import read_job
 from alidade_trainer.progress import Progress, StepMetrics
 from alidade_trainer.trackers import Outcome, read_run, tracker_of
 from alidade_trainer.tracking import Follower, tracked
-from tests.trainer.conftest import Run, kill_after_step
+from tests.trainer.event_files import curves, events
 
 MakeJob = Callable[..., Path]
-RunJob = Callable[..., Run]
-
-
-def events(folder: Path) -> Iterator[Event]:
-    """What the event files of a folder say, in order. They are of TFRecords: length, its checksum, record, checksum."""
-    for file in sorted(folder.glob("events.*")):
-        content, place = file.read_bytes(), 0
-        while place < len(content):
-            (length,) = struct.unpack_from("<Q", content, place)
-            yield Event.FromString(content[place + 12 : place + 12 + length])
-            place += length + 16
-
-
-def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Steps and values by name as TensorBoard shows them: a start makes void what was said from its step on."""
-    found: dict[str, list[tuple[int, float]]] = {}
-    for event in events(folder):
-        if event.session_log.status == SessionLog.START:
-            found = {name: [one for one in curve if one[0] < event.step] for name, curve in found.items()}
-        for value in event.summary.value:
-            if value.HasField("simple_value"):
-                found.setdefault(value.tag, []).append((event.step, value.simple_value))
-    return found
-
-
-def test_tensorboard_has_the_curves_of_metrics_jsonl_over_all_attempts(make_job: MakeJob, run_job: RunJob) -> None:
-    job = make_job({"tracking": {"tensorboard": {}}})
-    run_job(job, processes=2, prepare=kill_after_step(5))
-    run = run_job(job, processes=2)
-
-    assert run.result.outcome == "succeeded", run.result.failure
-    told = curves(run.output / "tensorboard")
-    for name in ("loss", "grad_norm", "learning_rate", "epoch", "tokens"):
-        line_by_line = [(line["step"], pytest.approx(line[name])) for line in run.lines if "loss" in line]
-        assert told[f"train/{name}"] == line_by_line, f"{name}: by one process, no step left out, none there twice"
-    assert told["eval/loss"] == [
-        (line["step"], pytest.approx(line["eval_loss"])) for line in run.lines if "eval_loss" in line
-    ]
-    assert told["train/final/eval_loss"] == [(6, pytest.approx(run.result.metrics["eval_loss"]))]
-    texts = [value.tensor.string_val for event in events(run.output / "tensorboard") for value in event.summary.value]
-    (parameters,) = {text[0] for text in texts if text}
-    chosen = json.loads(parameters)
-    assert chosen["training"]["learningRate"] == 0.01
-    assert not {"output", "owner", "tracking"} & set(chosen)
 
 
 def test_a_rewind_makes_void_what_was_told_after_its_checkpoint(make_job: MakeJob, tmp_path: Path) -> None:
@@ -77,6 +31,11 @@ def test_a_rewind_makes_void_what_was_told_after_its_checkpoint(make_job: MakeJo
         tracker.log(step, {"loss": loss})
     tracker.end("succeeded")
     assert curves(tmp_path / "tensorboard") == {"train/loss": [(1, 3.0), (2, 2.5), (3, 2.0)]}
+    texts = [value.tensor.string_val for event in events(tmp_path / "tensorboard") for value in event.summary.value]
+    (parameters,) = {text[0] for text in texts if text}
+    chosen = json.loads(parameters)
+    assert chosen["training"]["learningRate"] == 0.01
+    assert not {"output", "owner", "tracking"} & set(chosen)
 
 
 class Told:
