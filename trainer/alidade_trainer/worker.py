@@ -70,9 +70,12 @@ def _run(
         say(f"The model of this job is complete at {job.output}/model; nothing is left to train.")
     else:
         progress.enter("loading")
+        from alidade_engine.imports import large_imports
         from alidade_trainer.history import Track, track_nothing
-        from alidade_trainer.surroundings import Surroundings
-        from alidade_trainer.training import train  # seconds: torch, transformers, deepspeed
+
+        with large_imports():
+            from alidade_trainer.surroundings import Surroundings
+            from alidade_trainer.training import train  # seconds: torch, transformers, deepspeed
 
         def work(track: Track) -> ResultDocument:
             around = Surroundings(
