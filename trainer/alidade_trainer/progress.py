@@ -80,6 +80,7 @@ class Progress:
     """Newest of an alignment step."""
     rewinds: int = 0
     last_rewind: str | None = None
+    tracking_warning: str | None = None
     noise_scale: float | None = None
     """The gradient's, in sequences."""
     _recent: list[StepMetrics] = field(default_factory=list)
@@ -113,6 +114,11 @@ class Progress:
         with self._lock:
             self.rewinds, self.last_rewind = number, sentence
             self._recent = []
+
+    def record_tracking(self, warning: str | None) -> None:
+        """Says why the tracker takes no metrics; None: it takes them again."""
+        with self._lock:
+            self.tracking_warning = warning
 
     def record_evaluation(self, loss: float) -> None:
         """Takes up a loss on held-out data."""
@@ -186,6 +192,7 @@ class Progress:
                 resumed_from_step=self.resumed_from_step,
                 rewinds=self.rewinds,
                 last_rewind=self.last_rewind,
+                tracking_warning=self.tracking_warning,
                 updated_at=datetime.now(UTC),
             )
 

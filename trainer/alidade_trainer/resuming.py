@@ -21,6 +21,7 @@ from alidade_trainer.failures import JobFailure
 from alidade_trainer.jobs import fingerprint
 from alidade_trainer.peers import Peers
 from alidade_trainer.results import another_job
+from alidade_trainer.zero import tensors_only
 
 ENGINE_TAG = "engine"
 UNIVERSAL_PREFIX = ".universal-"
@@ -46,6 +47,11 @@ def load_engine(engine: deepspeed.DeepSpeedEngine, checkpoint: Checkpoint, job: 
     (Lian et al. 2024): each weight whole, of which every process takes its new part. It lies beside the checkpoint for
     as long as it is read.
     """
+    with tensors_only():
+        _load_engine(engine, checkpoint, job, peers)
+
+
+def _load_engine(engine: deepspeed.DeepSpeedEngine, checkpoint: Checkpoint, job: JobDocument, peers: Peers) -> None:
     if checkpoint.state.processes == peers.count or engine.zero_optimization_stage() == 0:
         _load(engine, checkpoint.folder, job)
         return

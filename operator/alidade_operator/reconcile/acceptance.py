@@ -96,13 +96,6 @@ def name_refusal(job: TrainingJob, longest: int, *, workers: int) -> Refusal | N
     return None
 
 
-def _features(candidate: Candidate) -> Refusal | None:
-    spec, field = candidate.spec, candidate.field
-    if spec.tracking is not None:
-        return _not_available(f"{field}.tracking is set", "Leave it out.")
-    return None
-
-
 def _elastic(candidate: Candidate) -> Refusal | None:
     pool = candidate.config.pool(candidate.spec.compute.node_pool)
     if candidate.spec.elastic is None or pool is None or pool.gang_scheduling is None:
@@ -112,10 +105,6 @@ def _elastic(candidate: Candidate) -> Refusal | None:
         f"{candidate.field}.elastic is set; pool {pool.name} schedules gangs, of which all pods find nodes or none. "
         "Leave it out, or name another pool.",
     )
-
-
-def _not_available(what: str, fix: str) -> Refusal:
-    return Refusal(Reason.FEATURE_NOT_AVAILABLE, f"{what}, which this release cannot do yet. {fix}")
 
 
 def _node_pool(candidate: Candidate) -> Refusal | None:
@@ -379,7 +368,6 @@ def _listed(words: list[str], limit: int = 10) -> str:
 _CHECKS: tuple[Callable[[Candidate], Refusal | None], ...] = (
     _training_operator,
     _name,
-    _features,
     _node_pool,
     _elastic,
     _batch_size,
