@@ -27,6 +27,7 @@ from alidade_local.apiserver.options import DeleteOptions, WriteOptions
 from alidade_local.apiserver.resources import Resource
 from alidade_local.apiserver.storage import Store, Stored
 from alidade_local.apiserver.versions import current_form, stored_form
+from alidade_local.ownership import FOREGROUND, ORPHAN
 
 Json = dict[str, Any]
 
@@ -70,8 +71,6 @@ Change = Callable[[Json], Json]
 
 NAMESPACES_KEY = "namespaces."
 _IMMORTAL_NAMESPACES = ("default", "kube-system", "kube-public")
-FOREGROUND = "foregroundDeletion"
-ORPHAN = "orphan"
 
 
 class Objects:
