@@ -3,8 +3,6 @@
 import re
 from typing import Any
 
-from alidade_local.apiserver.defaulting import apply_defaults
-from alidade_local.apiserver.encoding import copy_json
 from alidade_local.apiserver.errors import FieldError, forbidden_field, invalid, not_supported, required
 from alidade_local.apiserver.schema import Schema
 from alidade_local.apiserver.validation import validate
@@ -168,8 +166,11 @@ def _check_list(raw: Json, path: str, errors: list[FieldError]) -> None:
 
 
 def _check_default(raw: Json, path: str, errors: list[FieldError]) -> None:
+    """What is inside a default is not filled in before it is validated, as in the original."""
     schema = Schema(raw)
-    value = copy_json(raw["default"])
-    apply_defaults(value, schema)
-    for error in validate(value, schema, f"{path}.default"):
-        errors.append(error)
+    found = validate(raw["default"], schema, f"{path}.default")
+    if not found and schema.has_rules:
+        from alidade_local.apiserver import cel_rules
+
+        found = cel_rules.check_default(raw["default"], schema, f"{path}.default")
+    errors.extend(found)
