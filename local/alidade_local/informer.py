@@ -171,6 +171,14 @@ class Informers:
             self._informers[resource] = Informer(self._client, resource)
         return self._informers[resource]
 
+    def follow(self, resource: Resource) -> asyncio.Task[None] | None:
+        """Begin with a kind that was not asked for before: the task that follows it until it is cancelled."""
+        if resource in self._informers:
+            return None
+        task = asyncio.create_task(self.of(resource).run(), name=f"informer of {resource.plural}")
+        task.add_done_callback(lambda _: self._informers.pop(resource))
+        return task
+
     async def run(self) -> None:
         """Run all informers asked for so far, until cancelled."""
         async with asyncio.TaskGroup() as group:

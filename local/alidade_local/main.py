@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alidade_local import cluster
+from alidade_local.assets import find_assets
 from alidade_local.cluster import ClusterError, ClusterStatus
 from alidade_local.daemon import DaemonSettings
 from alidade_local.paths import DEFAULT_NAME, ClusterPaths
@@ -77,6 +78,7 @@ def _daemon_settings(arguments: argparse.Namespace) -> DaemonSettings:
         port=arguments.port,
         operator=not arguments.no_operator,
         first_backoff_s=arguments.first_backoff_s,
+        assets=find_assets(os.environ),
     )
 
 

@@ -48,11 +48,11 @@ class Node(Generic[Place]):
 
 @dataclass(frozen=True)
 class Delete(Generic[Place]):
-    """The node is to be deleted, since none of its owners is left."""
+    """The node is to be deleted, since none of its owners is left. uids: those that are not known any more."""
 
     node: Node[Place]
+    uids: frozenset[str]
     propagation: str
-    absent: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,10 @@ class OwnershipGraph(Generic[Place]):
         self._nodes.pop(uid, None)
         return {owner for owner in owners if self._unlink(owner, uid)} | self._dependents.get(uid, set())
 
+    def has(self, uid: str) -> bool:
+        """Whether an object of this uid is known."""
+        return uid in self._nodes
+
     def actions(self, uid: str) -> list[Action[Place]]:
         """What is to be done about an object and its dependents, in this order; nothing for one that is gone."""
         node = self._nodes.get(uid)
@@ -126,7 +130,7 @@ class OwnershipGraph(Generic[Place]):
         if any(not owner.waits_for(FOREGROUND) for owner in present):
             return [DropOwners(node, absent)] if absent else []
         first = bool(present) and bool(self._dependents.get(node.uid))
-        return [Delete(node, _propagation(node, "Foreground" if first else "Background"), absent)]
+        return [Delete(node, absent, _propagation(node, "Foreground" if first else "Background"))]
 
     def _owner_of(self, node: Node[Place], uid: str) -> Node[Place] | None:
         """The owner, unless it is gone or lives in another namespace (which owns nothing here)."""

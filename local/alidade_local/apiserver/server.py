@@ -93,6 +93,13 @@ class ApiServer:
         await site.start()
         self.port = self._runner.addresses[0][1]
 
+    async def failure(self) -> BaseException:
+        """Return when a part of it ended by a mistake of ours."""
+        parts = [*self._tasks, *([self._commits] if self._commits is not None else [])]
+        done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        task = done.pop()
+        return task.exception() or RuntimeError(f"{task.get_name()} ended")
+
     async def stop(self) -> None:
         """End watches, finish what is being answered, commit, close the files."""
         await self._endpoints.close()

@@ -82,9 +82,7 @@ class PodLog:
         if not self._path().exists():
             waiting = (status.get("state") or {}).get("waiting") or {}
             reason = waiting.get("reason") or ("ContainerCreating" if status else "PodInitializing")
-            raise LogError(
-                f'container "{self._container}" in pod "{name_of(self._pod)}" is waiting to start: {reason}'
-            )
+            raise LogError(f'container "{self._container}" in pod "{name_of(self._pod)}" is waiting to start: {reason}')
 
     def _choose_container(self) -> None:
         spec = self._pod["spec"]
