@@ -85,7 +85,9 @@ class ApiServer:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.settings.tls_cert, self.settings.tls_key)
         context.set_alpn_protocols(["http/1.1"])
-        self._runner = web.ServerRunner(Connections(self._handle, handler_cancellation=True), shutdown_timeout=5.0)
+        self._runner = web.ServerRunner(
+            Connections(self._handle, headers_within_s=self.settings.headers_timeout_s), shutdown_timeout=5.0
+        )
         await self._runner.setup()
         site = web.TCPSite(
             self._runner, self.settings.host, self.settings.port, ssl_context=context, backlog=1024, reuse_address=True
