@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from alidade_local.apiserver import managed_fields, server_side_apply, timestamps
-from alidade_local.apiserver.conformance import conform, default_object, violations
+from alidade_local.apiserver.conformance import conform, default_object, empty_metadata, violations
 from alidade_local.apiserver.encoding import copy_json
 from alidade_local.apiserver.errors import (
     ApiError,
@@ -278,8 +278,10 @@ class Objects:
         if metadata.get("resourceVersion") not in (None, str(current.rv)):
             raise conflict(resource, target.name)
         config["metadata"] = {name: value for name, value in metadata.items() if name != "resourceVersion"}
+        # The original compares a custom resource as it was given: one with `labels: {}` is another each time.
+        anew = resource.custom and bool(empty_metadata(metadata))
         new = server_side_apply.applied(current.obj, config, resource, options, target.subresource)
-        return self.replace(target, current, new, options, applied=True)
+        return self.replace(target, current, new, options, applied=True, anew=anew)
 
     def _apply_new(self, target: Target, config: Json, options: WriteOptions) -> Outcome:
         if target.subresource:
@@ -298,11 +300,19 @@ class Objects:
         return self.create(Target(target.resource, target.namespace, target.name), obj, options)
 
     def replace(
-        self, target: Target, current: Stored, obj: Json, options: WriteOptions, *, applied: bool = False
+        self,
+        target: Target,
+        current: Stored,
+        obj: Json,
+        options: WriteOptions,
+        *,
+        applied: bool = False,
+        anew: bool = False,
     ) -> Outcome:
         """Put a changed object in the place of the current one, as far as the subresource lets it.
 
         applied: the change came by server-side apply, which has recorded its owners itself.
+        anew: store it even if nothing has changed.
         """
         resource, old = target.resource, current.obj
         metadata = obj["metadata"]
@@ -315,7 +325,7 @@ class Objects:
         errors = metadata_errors(resource, new) + _finalizer_errors(new, old) + violations(resource, new, old)
         if errors:
             raise invalid_object(resource, current.name, errors)
-        return self.store_change(target, current, new, options, warnings, applied=applied)
+        return self.store_change(target, current, new, options, warnings, applied=applied, anew=anew)
 
     def store_change(
         self,
@@ -326,6 +336,7 @@ class Objects:
         warnings: list[str],
         *,
         applied: bool = False,
+        anew: bool = False,
     ) -> Outcome:
         """Store a checked object unless nothing changed; a deletion that waited for it happens now."""
         old = current.obj
@@ -336,7 +347,7 @@ class Objects:
             if new == old:
                 return Outcome(old, stored=current, rv=current.rv, warnings=warnings)
             managed_fields.record_update(new, old, target.resource, options, target.subresource)
-        if new == old:
+        if new == old and not anew:
             return Outcome(old, stored=current, rv=current.rv, warnings=warnings)
         outcome = self._put(target.resource, new, options, created=False, warnings=warnings)
         if not options.dry_run and outcome.stored is not None and _may_go(new):
