@@ -60,7 +60,11 @@ FIRST = metadata("o", finalizer="foregroundDeletion", deleting=True)
         ([metadata("p"), metadata("a", "o", "p")], "a", ["free a of o"]),
         ([metadata("o", namespace="m"), metadata("a", "o")], "a", ["delete a Background"]),
         ([metadata("o", namespace=""), metadata("a", "o")], "a", []),
-        ([ORPHANING, metadata("a", "o"), metadata("b", "o")], "o", ["free a of o", "free b of o", "take orphan from o"]),
+        (
+            [ORPHANING, metadata("a", "o"), metadata("b", "o")],
+            "o",
+            ["free a of o", "free b of o", "take orphan from o"],
+        ),
         ([FIRST], "o", ["take foregroundDeletion from o"]),
         ([FIRST, metadata("a", "o")], "o", ["delete a Background", "take foregroundDeletion from o"]),
         ([FIRST, metadata("a", "o!")], "o", ["delete a Background"]),

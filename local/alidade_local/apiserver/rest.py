@@ -99,7 +99,7 @@ class Objects:
         warnings = conform(resource, obj, options.field_validation)
         if resource.has_status:
             _without_status(resource, obj)
-        if not metadata.get("managedFields"):  # of what the server sets from here on the writer owns nothing
+        if not managed_fields.read(obj):  # of what the server sets from here on the writer owns nothing
             managed_fields.record_update(obj, None, resource, options, "")
         self._prepare_new(target, obj)
         errors = metadata_errors(resource, obj) + violations(resource, obj, None)
@@ -240,7 +240,7 @@ class Objects:
             error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
             error = FieldError(error.field, error.reason, error.message.replace("value: 0:", "value: 0x0:"))
             raise invalid_object(target.resource, target.name, [error])
-        return self.replace(target, current, obj, options)
+        return self.replace(target, current, obj, options, anew=_says_nothing(target.resource, metadata))
 
     def patch(self, target: Target, change: Change, options: WriteOptions) -> Outcome:
         """Replace an object by a changed copy of itself."""
@@ -278,8 +278,7 @@ class Objects:
         if metadata.get("resourceVersion") not in (None, str(current.rv)):
             raise conflict(resource, target.name)
         config["metadata"] = {name: value for name, value in metadata.items() if name != "resourceVersion"}
-        # The original compares a custom resource as it was given: one with `labels: {}` is another each time.
-        anew = resource.custom and bool(empty_metadata(metadata))
+        anew = _says_nothing(resource, metadata)
         new = server_side_apply.applied(current.obj, config, resource, options, target.subresource)
         return self.replace(target, current, new, options, applied=True, anew=anew)
 
@@ -344,7 +343,7 @@ class Objects:
         if not applied:
             if "managedFields" not in new["metadata"] and "managedFields" in old["metadata"]:
                 new["metadata"]["managedFields"] = old["metadata"]["managedFields"]
-            if new == old:
+            if new == old and not anew:
                 return Outcome(old, stored=current, rv=current.rv, warnings=warnings)
             managed_fields.record_update(new, old, target.resource, options, target.subresource)
         if new == old and not anew:
@@ -471,6 +470,11 @@ class Objects:
             return Outcome(obj, rv=current.rv)
         stored = self.store.put(resource.key, stored_form(resource, obj))
         return Outcome(stored.obj, stored=stored, rv=stored.rv)
+
+
+def _says_nothing(resource: Resource, metadata: Json) -> bool:
+    """Whether the original stores a custom resource anew: it compares it as it was given, with its `labels: {}`."""
+    return resource.custom and bool(empty_metadata(metadata))
 
 
 def _keep_server_owned(metadata: Json, old: Json) -> None:
