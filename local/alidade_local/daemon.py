@@ -244,6 +244,7 @@ async def _until_stopped(stop: asyncio.Event, server: ApiServer, plane: ControlP
     stopped.cancel()
     for task in failed:
         if task.done():
+            log.error("the cluster ends: %s", task.result())
             raise task.result()
         task.cancel()
 

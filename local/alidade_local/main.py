@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -142,7 +143,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     try:
         cluster.run_in_foreground(_daemon_settings(arguments), ready)
     except ClusterError as error:
-        os.write(ready, json.dumps({"error": str(error)}).encode())
+        with contextlib.suppress(OSError):  # nobody waits for it once the cluster has been up
+            os.write(ready, json.dumps({"error": str(error)}).encode())
         return 1
     return 0
 
