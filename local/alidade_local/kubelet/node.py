@@ -157,7 +157,7 @@ def node_status(capacity: Mapping[str, str], port: int = 0) -> Object:
             "containerRuntimeVersion": "process://1",
             "kernelVersion": platform.release(),
             "kubeProxyVersion": "",
-            "kubeletVersion": "v1.32.0-alidade",
+            "kubeletVersion": "v1.34.0-alidade",
             "machineID": "",
             "operatingSystem": "linux",
             "osImage": platform.platform(terse=True),
