@@ -87,7 +87,7 @@ class Informer:
             except UnreachableError as error:
                 log.debug("%s", error)
             except ApiError as error:
-                # A kind that is not served yet answers 404, or 429 while it is being made; anything else is worth a line.
+                # A kind that is not served yet answers 404, or 429 while it is made; anything else is worth a line.
                 self._version = ""
                 level = logging.DEBUG if error.status in _NOT_SERVED_YET else logging.WARNING
                 log.log(level, "%s: %s", self.resource.plural, error)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 
 from alidade_local.client import ApiClient, ApiError, NotFoundError, UnreachableError
 from alidade_local.controllers.controller import Controller
@@ -72,7 +73,7 @@ class GarbageCollector:
             self._unfollow(resource)
         for resource in wanted - self._followed.keys():
             self._followed[resource] = self._informers.follow(resource)
-            self._informers.of(resource).listen(lambda before, after, of=resource: self._changed(of, before, after))
+            self._informers.of(resource).listen(partial(self._changed, resource))
 
     def _unfollow(self, resource: Resource) -> None:
         task = self._followed.pop(resource)

@@ -123,7 +123,7 @@ class PlanActor:
         self._tell(parent, "SuccessfulDelete", resource, f"Deleted {resource.kind.lower()}: {name_of(document)}")
 
     def _tell(self, parent: Object, what: str, resource: Resource, message: str) -> None:
-        """The training operator names the kind in its reasons, others do not; a Deployment's plan says it as scaling."""
+        """The training operator names the kind in its reasons; a Deployment's plan says itself how it scales."""
         reason = f"{what}{resource.kind}" if self.parent.kind == "PyTorchJob" else what
         if self.parent.kind != "Deployment":
             self.events.record(self.parent, parent, normal(reason, message))
