@@ -33,7 +33,7 @@ def _convert(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any
             result[bound.lower()] = node[f"exclusive{bound}"]
             result[f"exclusive{bound}"] = True
     if node.get("default") is not None:
-        result["default"] = node["default"]
+        result["default"] = _as_stored(node["default"])
     if result.get("type") == "integer":
         result["format"] = "int64" if node.get("maximum", _INT64) >= _INT64 else "int32"
     if result.get("type") == "array":
@@ -45,6 +45,8 @@ def _convert(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any
 
 
 def _object(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    if node.get("properties") == {}:
+        return {}  # as kube-apiserver keeps it: an object without known fields
     if "properties" in node:
         required = node.get("required", [])
         return {
@@ -67,6 +69,15 @@ def _with_default(schema: dict[str, Any], *, required: bool) -> dict[str, Any]:
     if schema.get("type") != "object" or required or schema.get("nullable"):
         return schema
     return {**schema, "default": schema.get("default") or (_filled(schema) if _VALIDATIONS in schema else {})}
+
+
+def _as_stored(default: Any) -> Any:
+    """A default as kube-apiserver keeps it, 1 for 1.0: another form of the same would be a difference to GitOps."""
+    if isinstance(default, dict):
+        return {name: _as_stored(value) for name, value in default.items()}
+    if isinstance(default, list):
+        return [_as_stored(value) for value in default]
+    return int(default) if isinstance(default, float) and default.is_integer() else default
 
 
 def _filled(schema: dict[str, Any]) -> dict[str, Any]:

@@ -273,3 +273,9 @@ async def test_versions_are_offered_by_their_stability(api: Api) -> None:
     await api.post(WIDGETS.replace("v1", "v2"), {**widget("a", size=1), "apiVersion": "test.dev/v2"})
     seen = await api.get(WIDGETS.replace("v1", "v10") + "/a")
     assert (seen["apiVersion"], seen["spec"]["size"]) == ("test.dev/v10", 1)
+
+
+async def test_an_object_of_which_no_field_is_known_has_none(api: Api) -> None:
+    await api.post(DEFINITIONS, definition({**SPEC, "properties": {**SPEC["properties"], "empty": {"type": "object"}}}))
+    kept = await api.post(WIDGETS, {**widget("a", size=1), "spec": {"size": 1, "empty": {"more": 1}}})
+    assert kept["spec"]["empty"] == {}
