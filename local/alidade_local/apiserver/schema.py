@@ -76,7 +76,7 @@ class Schema:
 
     @cached_property
     def is_open(self) -> bool:
-        """Whether any value is accepted unseen: no type, or an object of a built-in kind of whose fields nothing is said."""
+        """Whether any value is accepted unseen: no type, or an object of a built-in kind whose fields nobody names."""
         if self.preserves_unknown:
             return True
         if self.type == "object":
