@@ -77,10 +77,12 @@ def test_rules_about_changes_stand_only_where_the_api_server_can_find_the_old_va
             assert "oldSelf" not in validation["rule"], path
 
 
-def test_an_optional_block_defaults_to_an_empty_one_so_that_its_own_defaults_apply() -> None:
+def test_an_optional_block_has_a_default_so_that_its_own_defaults_apply() -> None:
     spec = structural_schema(FineTuneJobSpec)["properties"]
-    assert spec["training"]["default"] == {}
-    assert spec["training"]["properties"]["learningRate"]["default"] == 2e-5
+    assert spec["checkpoint"]["default"] == {}
+    assert spec["checkpoint"]["properties"]["keep"]["default"] == 2
+    # One with rules is written out: kube-apiserver checks them against the default as it stands.
+    assert spec["training"]["default"]["learningRate"] == spec["training"]["properties"]["learningRate"]["default"]
     assert "default" not in spec["tracking"], "a block that may be absent must stay absent"
     assert "default" not in spec["model"], "a required block has no default"
 
