@@ -30,7 +30,7 @@ from alidade_operator.controller import Controller
 from alidade_operator.executor import OutdatedPlanError
 from tests.operator.builders import CONFIG, failure, success
 from tests.operator.line import Line
-from tests.operator.memory import KINDS, NAMESPACE, SFT, MemoryCluster, drive, true
+from tests.operator.memory import KINDS, NAMESPACE, SFT, TROUBLES, MemoryCluster, drive, true
 from tests.operator.test_alignmentrun import EVALUATE, PROGRAM, SAFETY
 
 RUNS = ("demo", "other")
@@ -100,6 +100,11 @@ class Runs(RuleBasedStateMachine):
             drive(self.operator._reconcile(key))
         except (OutdatedPlanError, ApiError):
             self.line.failed(key)
+
+    @rule(troubles=TROUBLES)
+    def trouble(self, troubles: list[str]) -> None:
+        """The API server fails some of the operator's next calls, before or after it has carried them out."""
+        self.cluster.api.troubles = troubles
 
     @rule(rounds=st.integers(1, 20), aligns=st.booleans())
     def go_on(self, rounds: int, aligns: bool) -> None:
@@ -273,6 +278,7 @@ class Runs(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Once the users want what can be had, and trainers succeed, every run does, told of it by the line alone."""
+        self.cluster.api.troubles = []
         # What had failed by then is known; a failure that is heard of later counts for the new spec.
         self._catch_up()
         runs = self.cluster.names(ALIGNMENT_RUN)
