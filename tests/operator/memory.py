@@ -17,6 +17,7 @@ from alidade_operator.api import (
     CONFIG_MAP,
     EVALUATION,
     EVENT,
+    JOB,
     MODEL_SERVE,
     PARENT_KINDS,
     POD,
@@ -39,7 +40,7 @@ from tests.operator.builders import CONFIG, NOW
 
 T = TypeVar("T")
 NAMESPACE = "team-a"
-KINDS = {kind.kind: kind for kind in (*PARENT_KINDS, PYTORCH_JOB, TRAIN_JOB, POD, CLAIM)}
+KINDS = {kind.kind: kind for kind in (*PARENT_KINDS, PYTORCH_JOB, TRAIN_JOB, JOB, POD, CLAIM)}
 SFT = {
     "template": {
         "method": "sft",
