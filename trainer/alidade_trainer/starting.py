@@ -4,10 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel, TaskType
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -26,7 +25,6 @@ from alidade_engine.models import (
     train_tokenizer,
 )
 from alidade_engine.sources import Locations
-from alidade_trainer.adapters import add_adapter
 from alidade_trainer.context.scaling import scaled_config
 from alidade_trainer.data.dataset import PreparedData, prepare, training_texts
 from alidade_trainer.data.tokenising import SampledAnswer
@@ -44,6 +42,11 @@ from alidade_trainer.vocabulary.embeddings import (
     trains_only_embeddings,
 )
 from alidade_trainer.vocabulary.extension import extend_tokenizer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from alidade_trainer.adapters import Task
 
 _LANGUAGE = (Stage.PRETRAIN, Stage.SFT)
 
@@ -190,12 +193,14 @@ def base_options(job: JobDocument, folder: Path, dtype: torch.dtype) -> dict[str
 
 
 def ready_to_train(
-    model: PreTrainedModel, job: JobDocument, task: TaskType = TaskType.CAUSAL_LM
-) -> PreTrainedModel | PeftModel:
+    model: PreTrainedModel, job: JobDocument, task: "Task" = "CAUSAL_LM"
+) -> "PreTrainedModel | PeftModel":
     """The model with the job's adapter on it, or with the weights frozen that it names. Raises JobFailure."""
     if job.adapter.type == AdapterType.QLORA:
         keep_as_loaded(model)
     if job.adapter.type != AdapterType.NONE:
+        from alidade_trainer.adapters import add_adapter  # a second: peft
+
         return add_adapter(model, adapter_of(job), task)
     freeze(model, job.training.freeze)
     return model
@@ -258,7 +263,6 @@ def refuse_unknown(job: JobDocument) -> None:
             "set",
             "with vocabulary, perplexity before and after would not be of the same tokens; use one job after the other",
         ),
-        (job.tracking is not None, "tracking", "set", "metrics are in metrics.jsonl and at /metrics; remove it"),
         (
             job.ghost_attention is not None and (job.stage != Stage.SFT or job.model.init is not None),
             "ghostAttention",
