@@ -154,18 +154,19 @@ async def evict_pods(trial: Trial) -> None:
 
 
 async def delete_config_maps(trial: Trial) -> None:
-    """The operator's own or the user's, when a process is about to start that needs it; the user makes his anew."""
+    """The user's, who makes it anew, while processes that need it are to start; or the operator's own, of jobs whose
+    process has just been killed."""
     await trial.instant()
     if trial.chance.random() < 0.5:
         body = await trial.rig.api.get(CONFIG_MAP, trial.namespace, "records")
         await trial.delete(CONFIG_MAP, body)
-        await trial.kill_pod("alidade-trainer")
+        for pid in trial.rig.pods("alidade-trainer"):
+            trial.rig.kill_pod(pid)
         await asyncio.sleep(trial.chance.uniform(0, 2))
         await trial.give_data()
         return
-    for _, body in await trial.owned(CONFIG_MAP):
+    for _, body in await trial.owned(CONFIG_MAP) if await trial.kill_pod("alidade-trainer") else []:
         await trial.delete(CONFIG_MAP, body)
-    await trial.kill_pod("alidade-trainer")
 
 
 DELETABLE = (FINE_TUNE_JOB, REWARD_MODEL, EVALUATION, MODEL_SERVE, PYTORCH_JOB, JOB, DEPLOYMENT, SERVICE, POD)
@@ -202,6 +203,8 @@ async def edit_children(trial: Trial) -> None:
     await trial.a_little()
     for _, body in await trial.owned(kind):
         await trial.change(kind, body["metadata"]["name"], patch)
+    if kind is CONFIG_MAP:
+        await trial.kill_pod("alidade-trainer")  # what is told anew is read by the next attempt only
 
 
 async def upgrade_kinds(trial: Trial) -> None:
