@@ -277,7 +277,6 @@ async def apply_again(trial: Trial) -> None:
     """What was in the way is gone: the user deletes the failed job, and applies it again."""
     kind, name, spec = trial.workload.resources[-1]
     trial.remade |= set(trial.record.made)
-    trial.record.statuses.clear()
     await trial.delete(kind, await trial.rig.api.get(kind, trial.namespace, name))
     await trial.played.apply_kind(kind, name, spec)
     await trial.phase("Succeeded")

@@ -76,12 +76,20 @@ class Bench:
         chance = random.Random(f"{fault.name} {seed}")
         trial = self._trial(fault, chance, reference.lasts_s)
         begun, logged = time.monotonic(), len(self.rig.operator.text())
+        if fault.needs_root:
+            async with mounted(trial, "-t", "tmpfs", "-o", "size=8m"):
+                broken = await self._disturbed(trial, fault, reference, logged)
+        else:
+            broken = await self._disturbed(trial, fault, reference, logged)
+        return Outcome(fault, seed, trial.struck, time.monotonic() - begun, tuple(broken))
+
+    async def _disturbed(self, trial: Trial, fault: Fault, reference: Reference, logged: int) -> list[str]:
         try:
-            broken = [one async for one in self._broken(trial, fault, reference)] + self._of_the_operator(fault, logged)
+            return [one async for one in self._broken(trial, fault, reference)] + self._of_the_operator(fault, logged)
         except (Exception, pytest.fail.Exception) as error:  # whatever went wrong is the result
             broken = [f"{type(error).__name__}: {error}", *self._of_the_operator(fault, logged)]
             await self._clear(trial)
-        return Outcome(fault, seed, trial.struck, time.monotonic() - begun, tuple(broken))
+            return broken
 
     def keep(self, folder: Path, outcome: Outcome) -> Path:
         """Copies the logs as they are now."""
@@ -147,8 +155,6 @@ class Bench:
         """A run that goes on, with its fault."""
         async with AsyncExitStack() as stack:
             await trial.prepare()
-            if fault.needs_root:
-                await stack.enter_async_context(mounted(trial, "-t", "tmpfs", "-o", "size=8m"))
             await stack.enter_async_context(trial.recording())
             calls = fault.calls(trial.chance) if fault.calls is not None else None
             if calls is not None:

@@ -129,7 +129,8 @@ class Record:
     made: dict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
     """uids by kind and name."""
     statuses: list[Body] = field(default_factory=list)
-    """Every status of the target, in order."""
+    """Every status of the target, in order; of one that was deleted and applied again, of the newest."""
+    target_uid: str = ""
     components: dict[tuple[str, str], str] = field(default_factory=dict)
     """What each was made for."""
 
@@ -140,6 +141,9 @@ class Record:
         self.made[key].add(metadata["uid"])
         self.components[key] = (metadata.get("labels") or {}).get("app.kubernetes.io/component", "")
         if (kind, metadata["name"]) == target and "status" in body:
+            if metadata["uid"] != self.target_uid:
+                self.target_uid = metadata["uid"]
+                self.statuses.clear()
             self.statuses.append(body["status"])
 
     def counts(self, *kinds: Kind) -> Counter[tuple[str, str]]:

@@ -55,6 +55,7 @@ from alidade_trainer.zero import (
     checked_raw_config,
     deepspeed_config,
     start_deepspeed,
+    tensors_only,
     weight_size,
 )
 
@@ -484,12 +485,13 @@ def _gpu_meter(job: JobDocument, model: nn.Module, start: StartingPoint, peers: 
 
 
 def load_engine(engine: deepspeed.DeepSpeedEngine, checkpoint: Checkpoint, job: JobDocument) -> None:
-    engine.load_checkpoint(
-        str(checkpoint.folder),
-        tag=ENGINE_TAG,
-        load_module_strict=job.adapter.type == AdapterType.NONE,
-        load_lr_scheduler_states=False,
-    )
+    with tensors_only():
+        engine.load_checkpoint(
+            str(checkpoint.folder),
+            tag=ENGINE_TAG,
+            load_module_strict=job.adapter.type == AdapterType.NONE,
+            load_lr_scheduler_states=False,
+        )
 
 
 def step_line(metrics: StepMetrics, plan: TrainingPlan, progress: Progress) -> str:
