@@ -332,3 +332,16 @@ def test_a_change_that_comes_back_with_our_own_write_is_taken_up() -> None:
     assert walk.cluster.status("demo")["observedGeneration"] == 1
     walk.deliver(most=1000)
     assert Key("AlignmentRun", NAMESPACE, "demo") in walk.line.ready()
+
+
+def test_a_stage_whose_making_was_not_answered_is_not_made_by_another_run_too() -> None:
+    walk = Runs()
+    for name in RUNS:
+        walk.apply(name=name, blocks={})
+    walk.start_operator()
+    # The first run's SFT is made; neither the answer nor the watch tells the operator.
+    walk.trouble(["unanswered"])
+    for _ in RUNS:
+        walk.work(which=0)
+    assert len(walk.cluster.names(FINE_TUNE_JOB)) == 1
+    walk.teardown()
