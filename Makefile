@@ -10,7 +10,7 @@ PACKAGES := crds operator engine trainer eval serving local sdk cli
 EDITABLE := $(foreach package,$(PACKAGES),--editable ./$(package))
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: demo test lint generate docs fuzz audit check clean help
+.PHONY: demo test chaos lint generate docs fuzz audit check clean help
 
 help: ## Says what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -21,6 +21,9 @@ demo: $(VENV)/.ready $(TOOLS) ## Trains a small model on the bundled questions a
 # Two processes: one takes what needs a cluster, the other all the rest.
 test: $(VENV)/.ready $(TOOLS) ## Runs the tests
 	$(BIN)/pytest --numprocesses 2 --no-loadscope-reorder $(PYTEST_ARGS)
+
+chaos: $(VENV)/.ready $(TOOLS) ## Disturbs runs in every way there is, and checks what comes of them
+	$(BIN)/python -m tests.chaos --runs 200 $(CHAOS_ARGS)
 
 lint: $(VENV)/.ready ## Style, types, walls between packages, generated files
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -184,28 +184,43 @@ class Controller:
     # Tasks
 
     async def _resync_for_ever(self) -> None:
-        delay_s = _FIRST_LIST_RETRY_S
+        missing = set(self._cache.missing_kinds)
         while True:
-            missing = set(self._cache.missing_kinds)
             optional = (*OPTIONAL_KINDS, *unused_kinds(self.config))
-            try:
-                await resync(self._cache, self._api, self.config.namespaces, self._take_listed, optional=optional)
-            except ApiError as error:
-                _log.error("listing failed", extra={"action": "list", "why": str(error)})
-                await asyncio.sleep(delay_s)
-                delay_s = min(_LAST_LIST_RETRY_S, delay_s * 2)
-                continue
-            delay_s = _FIRST_LIST_RETRY_S
+            await self._list_all(optional)
             if not self.ready.is_set():
                 self.ready.set()
                 _log.info("listed every kind", extra={"action": "list", "why": "start", "objects": self._cache.size})
             if self._cache.missing_kinds != missing:
+                missing = set(self._cache.missing_kinds)
                 self.enqueue_all()
             interval_s = self.config.resync_interval_s
             if self._cache.missing_kinds - {kind.kind for kind in optional}:
                 interval_s = min(interval_s, _MISSING_KIND_S)
             # Spread, so that several operators do not list at the same time.
             await asyncio.sleep(interval_s * random.uniform(1.0, 1.2))
+
+    async def _list_all(self, optional: Collection[Kind]) -> None:
+        """Lists every kind; what has been listed stays listed when another listing fails, which is tried again."""
+        delay_s = _FIRST_LIST_RETRY_S
+        listed: set[tuple[Kind, str | None]] = set()
+        while True:
+            before = len(listed)
+            try:
+                await resync(
+                    self._cache,
+                    self._api,
+                    self.config.namespaces,
+                    self._take_listed,
+                    optional=optional,
+                    listed=listed,
+                )
+            except ApiError as error:
+                _log.error("listing failed", extra={"action": "list", "why": str(error)})
+                delay_s = _FIRST_LIST_RETRY_S if len(listed) > before else min(_LAST_LIST_RETRY_S, delay_s * 2)
+                await asyncio.sleep(delay_s)
+            else:
+                return
 
     async def _follow_config(self, path: Path) -> None:
         """Takes up a changed configuration file; a wrong one is told of and the last good one stays in force."""

@@ -47,6 +47,7 @@ class Executor:
         self._on_status = on_status
         self._cache = cache
         self._being_made: set[tuple[str, str]] = set()
+        self._in_doubt: dict[tuple[str, str], tuple[Kind, str]] = {}
 
     async def carry_out(self, plan: Plan, kind: Kind, resource: JsonObject, now: datetime) -> None:
         """Does what the plan says. Killed at any point, the next plan does the rest.
@@ -84,14 +85,31 @@ class Executor:
             return
         # Runs that want the same are worked on at the same time: the first one makes it, the others find it there.
         place = (namespace, child.alone.inputs)
+        await self._resolve_doubt(place)
         there = {body["metadata"]["uid"] for body in self._cache.alike(*place)}
         if place in self._being_made or not there <= child.alone.known:
             raise OutdatedPlanError(f"{child.kind.kind} with inputs {child.alone.inputs} is there, or being made")
         self._being_made.add(place)
         try:
             await self._create(child, namespace)
+        except ApiError as error:
+            if not 400 <= error.status < 500:
+                self._in_doubt[place] = (child.kind, child.body["metadata"]["name"])
+            raise
         finally:
             self._being_made.discard(place)
+
+    async def _resolve_doubt(self, place: tuple[str, str]) -> None:
+        """Looks whether a creation there was carried out whose answer was lost: the watch may not have told of it."""
+        if place not in self._in_doubt:
+            return
+        kind, name = self._in_doubt[place]
+        try:
+            self._take_in(kind, await self._api.get(kind, place[0], name))
+        except ApiError as error:
+            if not error.not_found:
+                raise
+        self._in_doubt.pop(place, None)
 
     async def _adjust(self, child: Adjust, namespace: str) -> None:
         try:

@@ -5,6 +5,7 @@ Works embedded (`alidade-operator`) and as `kopf run -A -m alidade_operator.main
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -92,6 +93,10 @@ kopf.set_default_registry(REGISTRY)
 # Watches hold one connection each (one for each kind and namespace), and listings need a few.
 _WATCH_CONNECTIONS = 16
 _LIST_PAGE = 500
+# kopf gives its tasks 5 s.
+_END_S = 8.0
+
+_log = logging.getLogger(__name__)
 
 
 class LoginError(RuntimeError):
@@ -175,6 +180,8 @@ async def stop(memo: Any, **_: Any) -> None:
         await asyncio.to_thread(memo.exporter.close)
     await memo.health.stop()
     await memo.api.close()
+    if "stopped" in memo:
+        memo.stopped.set()
 
 
 def configure(settings: kopf.OperatorSettings, config: OperatorConfig) -> None:
@@ -212,8 +219,18 @@ for _kind in WATCHED_KINDS:
 
 
 async def serve(config: OperatorConfig) -> None:
-    """Runs until a signal."""
-    if config.namespaces:
-        await kopf.operator(registry=REGISTRY, namespaces=list(config.namespaces))
-    else:
-        await kopf.operator(registry=REGISTRY, clusterwide=True)
+    """Runs until a signal, or until kopf gives up, which ends the process: whoever supervises it starts it again.
+
+    kopf gives up when a watch is answered with an error that it does not know to pass, such as 410 in place of an event
+    of that code. It would wait for ever then for its other watches, which ask a session that is closed.
+    """
+    scope: dict[str, Any] = {"namespaces": list(config.namespaces)} if config.namespaces else {"clusterwide": True}
+    memo = kopf.Memo(stopped=asyncio.Event())
+    running = asyncio.create_task(kopf.operator(registry=REGISTRY, memo=memo, **scope))
+    stopped = asyncio.create_task(memo.stopped.wait())
+    await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({running}, timeout=_END_S)
+    if not running.done():
+        _log.critical("kopf does not end", extra={"action": "stop", "why": "its watches have failed, or are stuck"})
+        os._exit(1)
+    await running

@@ -31,7 +31,7 @@ from alidade_operator.reconcile.craft import workloads_of
 from alidade_operator.reconcile.plan import TrainingJob
 from alidade_operator.resources.adapters import LoadedAdapters
 from alidade_operator.resources.batchjob import batch_job_view
-from alidade_operator.resources.jobdocument import document_name
+from alidade_operator.resources.jobdocument import document_name, is_as_written
 from alidade_operator.resources.labels import is_owned_by
 from alidade_operator.resources.observation import (
     EndpointView,
@@ -131,11 +131,12 @@ async def observe(job: TrainingJob, sight: Sight, *, start: ModelInfo | None = N
         config_maps = {name: keys_of(body) for name, body in (await sight.config_maps(uris, job.namespace)).items()}
         document = await sight.get(CONFIG_MAP, job.namespace, document_name(job.base))
         runtime_digest = await _runtime_digest(job, sight)
+    is_ours = document is not None and is_owned_by(document["metadata"], job.uid)
     return Observed(
         jobs=tuple(jobs),
         pods=tuple(pods),
-        document_exists=document is not None and is_owned_by(document["metadata"], job.uid),
-        document_foreign=document is not None and not is_owned_by(document["metadata"], job.uid),
+        document_exists=document is not None and is_ours and is_as_written(document),
+        document_foreign=document is not None and not is_ours,
         claims=claims,
         config_maps=config_maps,
         source=source,

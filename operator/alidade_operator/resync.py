@@ -24,16 +24,23 @@ async def resync(
     on_change: Callable[[Kind, JsonObject], None],
     *,
     optional: Collection[Kind] = OPTIONAL_KINDS,
+    listed: set[tuple[Kind, str | None]] | None = None,
 ) -> None:
     """Lists every kind and tells of what was different from the cache; raises ApiError when a listing fails.
 
     on_change: told as soon as the cache has it. The watch brings nothing new then, and neither does a second try after
-    a listing that failed. optional: kinds of which nobody is told that they are not installed.
+    a listing that failed. optional: kinds of which nobody is told that they are not installed. listed: kinds and
+    namespaces that a try before has listed, to which this one adds: of an API server that refuses every fifth call,
+    two dozen listings would hardly ever succeed in one go.
     """
+    listed = set() if listed is None else listed
     for kind in WATCHED_KINDS:
         for namespace in namespaces or (None,):
+            if (kind, namespace) in listed:
+                continue
             for body in await _resync_kind(cache, api, kind, namespace, optional=optional):
                 on_change(kind, body)
+            listed.add((kind, namespace))
 
 
 async def _resync_kind(

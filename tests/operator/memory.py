@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from hypothesis import strategies as st
+
 from alidade_crds.contract import ProgressDocument, ResultDocument
 from alidade_operator.api import (
     ALIGNMENT_RUN,
@@ -15,6 +17,7 @@ from alidade_operator.api import (
     CONFIG_MAP,
     EVALUATION,
     EVENT,
+    JOB,
     MODEL_SERVE,
     PARENT_KINDS,
     POD,
@@ -37,7 +40,7 @@ from tests.operator.builders import CONFIG, NOW
 
 T = TypeVar("T")
 NAMESPACE = "team-a"
-KINDS = {kind.kind: kind for kind in (*PARENT_KINDS, PYTORCH_JOB, TRAIN_JOB, POD, CLAIM)}
+KINDS = {kind.kind: kind for kind in (*PARENT_KINDS, PYTORCH_JOB, TRAIN_JOB, JOB, POD, CLAIM)}
 SFT = {
     "template": {
         "method": "sft",
@@ -64,6 +67,9 @@ def drive(work: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("nothing in memory has to be waited for")
 
 
+TROUBLES = st.lists(st.sampled_from(["", "lost", "unanswered"]), max_size=6)
+
+
 class MemoryApi(Api):
     """The operator's client, whose calls end in a dictionary: names, uids, versions, generations, apply, deletion."""
 
@@ -75,6 +81,8 @@ class MemoryApi(Api):
         """Kinds whose objects stay for a while once they are deleted."""
         self.refused: set[str] = set()
         """Kinds that a quota lets nobody make."""
+        self.troubles: list[str] = []
+        """What becomes of the next calls: `lost` before they are carried out, `unanswered` after it, or nothing."""
         self.made: list[tuple[str, str]] = []
         """Every object that was ever made."""
         self.log: list[tuple[str, JsonObject]] = []
@@ -84,6 +92,15 @@ class MemoryApi(Api):
         self._numbers = itertools.count(1)
 
     async def _send(self, method: str, kind: Kind, path: str, **call: Any) -> JsonObject:
+        trouble = self.troubles.pop(0) if self.troubles else ""
+        if trouble == "lost":
+            raise ApiError(500, "InternalError", "the call was lost")
+        answer = self._answer(method, kind, path, **call)
+        if trouble == "unanswered":
+            raise ApiError(0, "Unreachable", "the answer was lost")
+        return answer
+
+    def _answer(self, method: str, kind: Kind, path: str, **call: Any) -> JsonObject:
         body = copy.deepcopy(call["body"])
         parts = path.removeprefix(kind.path(NAMESPACE)).strip("/").split("/")
         if kind is EVENT:

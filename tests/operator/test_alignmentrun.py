@@ -502,6 +502,24 @@ def test_a_guard_rail_ends_the_alignment_and_the_run_goes_on_with_the_sound_mode
     assert cluster.stages()[2:] == [("1-raft", "Succeeded", False), ("2-ppo", "Skipped", False)]
 
 
+@pytest.mark.parametrize("edit", ["edited", "deleted"])
+def test_the_next_attempt_is_told_what_the_first_was_whatever_became_of_its_document(edit: str) -> None:
+    cluster = with_rewards()
+    first, told = cluster.job(), cluster.document()
+    cluster.run_pod(first)
+    config_map = cluster.of(CONFIG_MAP)
+    if edit == "edited":
+        config_map["data"]["job.json"] = "{}"
+    else:
+        cluster.api.remove(config_map)
+    cluster.end_pod(first, failure("WorkerLost", retryable=True), exit_code=75)
+    cluster.settle()
+    cluster.clock(seconds=10)
+    cluster.settle()
+    assert newest_job(cluster) != first
+    assert cluster.document() == told
+
+
 def test_a_failed_attempt_of_the_alignment_is_tried_again() -> None:
     cluster = with_rewards()
     first = cluster.job()

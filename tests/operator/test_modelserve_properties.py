@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from alidade_operator.api import DEPLOYMENT, MODEL_SERVE, SERVICE
+from tests.operator.memory import TROUBLES
 from tests.operator.served import BROKEN, CANARY, GATEWAY, NAME, STABLE, A, B, Served
 
 MODELS = [A, B, BROKEN, {"uri": "pvc://lost/model"}, {"uri": "file:///a"}]
@@ -65,6 +66,11 @@ class ModelServes(RuleBasedStateMachine):
         """A quota lets nobody make objects of a kind, or does so again."""
         self.cluster.api.refused = set(refused)
 
+    @rule(troubles=TROUBLES)
+    def trouble(self, troubles: list[str]) -> None:
+        """The API server fails some of the operator's next calls, before or after it has carried them out."""
+        self.cluster.api.troubles = troubles
+
     @rule()
     def restart(self) -> None:
         """The operator is another one."""
@@ -100,6 +106,7 @@ class ModelServes(RuleBasedStateMachine):
     def end(self) -> None:
         """Left alone, it comes to rest, in a phase that says what there is."""
         self.cluster.api.refused = set()
+        self.cluster.api.troubles = []
         for _ in range(3):  # what was refused is tried again after a while
             self.cluster.clock(seconds=11)
             for _ in range(60):

@@ -10,11 +10,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 import aiohttp
 import pytest
 
+from alidade_operator import kopf_glue
 from alidade_operator.api import Api
+from alidade_operator.config import OperatorConfig
 from tests.operator.conftest import ROOT, Process, api_server_process, operator_process, python_path
 from tests.operator.played import PYTORCH_JOB_KIND, Played, connection, install_kinds, own_kinds
 
@@ -90,6 +93,36 @@ def test_kopf_can_run_it(api_server: Path, tmp_path: Path) -> None:
     process.start()
     process.wait_for("listed every kind")
     process.stop()
+
+
+async def test_a_kopf_that_gives_up_and_does_not_end_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for watches of a closed session then, with the health server and the controller gone already."""
+    ended: list[int] = []
+
+    async def give_up(memo: Any, **_: Any) -> None:
+        memo.stopped.set()
+        await asyncio.Event().wait()
+
+    def end(code: int) -> NoReturn:
+        ended.append(code)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(kopf_glue.kopf, "operator", give_up)
+    monkeypatch.setattr(kopf_glue, "_END_S", 0.01)
+    monkeypatch.setattr(kopf_glue.os, "_exit", end)
+    with pytest.raises(SystemExit):
+        await kopf_glue.serve(OperatorConfig())
+    assert ended == [1]
+
+
+async def test_a_failure_of_kopf_is_the_failure_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(**_: Any) -> None:
+        raise RuntimeError("Error in the watch-stream")
+
+    monkeypatch.setattr(kopf_glue.kopf, "operator", fail)
+    monkeypatch.setattr(kopf_glue, "_END_S", 0.01)
+    with pytest.raises(RuntimeError, match="watch-stream"):
+        await kopf_glue.serve(OperatorConfig())
 
 
 async def exported(process: Process) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from aiohttp import web
 
-from alidade_operator.api import CLAIM, FINE_TUNE_JOB, PYTORCH_JOB, Api, ApiError
+from alidade_operator.api import CLAIM, FINE_TUNE_JOB, PYTORCH_JOB, Api, ApiError, Kind
 from alidade_operator.cache import Cache, Key
 from alidade_operator.resync import WATCHED_KINDS, resync
 from tests.operator.test_api import serving
@@ -64,6 +66,23 @@ async def test_what_was_found_before_a_listing_failed_is_told_of() -> None:
         assert told == ["new"]
         server.answer = listing(content)
         assert await found(cache, api) == []
+
+
+async def test_a_try_after_a_listing_that_failed_lists_only_what_is_left() -> None:
+    """An API server that refuses every third call lets two dozen listings through all the same."""
+    calls = itertools.count(1)
+
+    def answer(request: web.Request, body: Any) -> tuple[int, Any]:
+        refused = next(calls) % 3 == 0
+        return (429, {}) if refused else listing({kind.plural: [] for kind in WATCHED_KINDS})(request, body)
+
+    listed: set[tuple[Kind, str | None]] = set()
+    async with serving(answer) as (api, server):
+        for _ in range(len(WATCHED_KINDS)):
+            with contextlib.suppress(ApiError):
+                await resync(Cache(), api, [], lambda kind, body: None, listed=listed)
+        assert listed == {(kind, None) for kind in WATCHED_KINDS}
+        assert len(server.asked) == len(WATCHED_KINDS) + (len(WATCHED_KINDS) - 1) // 2
 
 
 async def test_only_children_are_selected_by_label() -> None:

@@ -1,17 +1,12 @@
-"""What holds of runs whatever happens: random walks of users, trainers, watches and clocks around the real controller.
-
-The controller's own queue is replaced by one whose order the walk decides. A run is worked on only when something has
-put it in line, so that a change that nobody is told of shows as a run that never ends.
-"""
+"""What holds of runs whatever happens: random walks of users, trainers, watches and clocks."""
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from alidade_crds.contract import ResultDocument
 from alidade_operator.api import (
@@ -22,16 +17,13 @@ from alidade_operator.api import (
     MODEL_SERVE,
     PYTORCH_JOB,
     REWARD_MODEL,
-    ApiError,
     JsonObject,
 )
 from alidade_operator.cache import Key
-from alidade_operator.controller import Controller
-from alidade_operator.executor import OutdatedPlanError
-from tests.operator.builders import CONFIG, failure, success
-from tests.operator.line import Line
-from tests.operator.memory import KINDS, NAMESPACE, SFT, MemoryCluster, drive, true
+from tests.operator.builders import failure, success
+from tests.operator.memory import NAMESPACE, SFT, true
 from tests.operator.test_alignmentrun import EVALUATE, PROGRAM, SAFETY
+from tests.operator.walk import Walk
 
 RUNS = ("demo", "other")
 VARIANTS: list[dict[str, Any]] = [
@@ -55,51 +47,12 @@ OUTCOMES: list[tuple[int, ResultDocument]] = [
 REMOVABLE = (FINE_TUNE_JOB, REWARD_MODEL, PYTORCH_JOB, EVALUATION)
 
 
-class Runs(RuleBasedStateMachine):
-    """Two runs, one operator, and everybody else."""
+class Runs(Walk):
+    """Two runs, and everybody else."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.cluster = MemoryCluster()
-        self.line = Line(self.cluster.now)
-        self.told = 0
         self.settled: dict[str, tuple[int, dict[str, JsonObject]]] = {}
-        self.start_operator()
-
-    # The operator
-
-    @rule()
-    def start_operator(self) -> None:
-        """It begins with what a listing tells; what an earlier one had in mind is lost."""
-        self.line.due.clear()
-        self.operator = Controller(CONFIG, self.cluster.api, clock=lambda: self.cluster.now)
-        self.operator._queue = self.line  # type: ignore[assignment]
-        for body in self.cluster.api.objects.values():
-            if body["kind"] in KINDS:
-                self.operator.take_event(KINDS[body["kind"]], None, copy.deepcopy(body))
-        self.told = len(self.cluster.api.log)
-
-    @rule(most=st.integers(1, 10))
-    def deliver(self, most: int) -> None:
-        """The watches tell some of what has happened, the garbage collector's part too."""
-        self.cluster.api.collect()
-        for event, body in self.cluster.api.log[self.told : self.told + most]:
-            if body["kind"] in KINDS:
-                self.operator.take_event(KINDS[body["kind"]], event, copy.deepcopy(body))
-            self.told += 1
-
-    @rule(which=st.integers(0, 9))
-    def work(self, which: int) -> None:
-        """The operator takes a key from the line."""
-        ready = self.line.ready()
-        if not ready:
-            return
-        key = ready[which % len(ready)]
-        del self.line.due[key]
-        try:
-            drive(self.operator._reconcile(key))
-        except (OutdatedPlanError, ApiError):
-            self.line.failed(key)
 
     @rule(rounds=st.integers(1, 20), aligns=st.booleans())
     def go_on(self, rounds: int, aligns: bool) -> None:
@@ -126,12 +79,6 @@ class Runs(RuleBasedStateMachine):
             self.cluster.api.remove(self.cluster.api.objects["PersistentVolumeClaim", "nowhere"])
         else:
             self.cluster.put(CLAIM, "nowhere")
-
-    @rule(seconds=st.sampled_from([1, 15, 600]))
-    def wait(self, seconds: int) -> None:
-        """Time passes."""
-        self.cluster.clock(seconds=seconds)
-        self.line.now = self.cluster.now
 
     @rule(which=st.integers(0, 9))
     def start_pods(self, which: int) -> None:
@@ -273,6 +220,7 @@ class Runs(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Once the users want what can be had, and trainers succeed, every run does, told of it by the line alone."""
+        self.cluster.api.troubles = []
         # What had failed by then is known; a failure that is heard of later counts for the new spec.
         self._catch_up()
         runs = self.cluster.names(ALIGNMENT_RUN)
@@ -282,7 +230,7 @@ class Runs(RuleBasedStateMachine):
             self.deliver(1000)
             if self.line.ready():
                 self.work(0)
-            elif not self._play() and not self._skip():
+            elif not self._play() and not self.skip():
                 break
             self.nothing_is_broken()
         for name in runs:
@@ -329,14 +277,6 @@ class Runs(RuleBasedStateMachine):
             if aligns or "-align-" not in job:
                 self._end(job, 0, success())
         return len(self.cluster.api.log) > before
-
-    def _skip(self) -> bool:
-        """Goes to the time for which somebody is in line; whether there is one."""
-        times = list(self.line.due.values())
-        if not times:
-            return False
-        self.wait(max(1, round((min(times) - self.cluster.now).total_seconds() + 0.5)))
-        return True
 
 
 TestRuns = Runs.TestCase
@@ -392,3 +332,16 @@ def test_a_change_that_comes_back_with_our_own_write_is_taken_up() -> None:
     assert walk.cluster.status("demo")["observedGeneration"] == 1
     walk.deliver(most=1000)
     assert Key("AlignmentRun", NAMESPACE, "demo") in walk.line.ready()
+
+
+def test_a_stage_whose_making_was_not_answered_is_not_made_by_another_run_too() -> None:
+    walk = Runs()
+    for name in RUNS:
+        walk.apply(name=name, blocks={})
+    walk.start_operator()
+    # The first run's SFT is made; neither the answer nor the watch tells the operator.
+    walk.trouble(["unanswered"])
+    for _ in RUNS:
+        walk.work(which=0)
+    assert len(walk.cluster.names(FINE_TUNE_JOB)) == 1
+    walk.teardown()

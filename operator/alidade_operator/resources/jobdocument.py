@@ -1,5 +1,6 @@
 """The document that a job's container is told, in a ConfigMap."""
 
+import hashlib
 from collections.abc import Iterator
 
 from alidade_crds.contract import EvaluationDocument, JobDocument, QuantizationDocument
@@ -19,9 +20,12 @@ def document_name(base: str) -> str:
     return f"{base}-job"
 
 
+_DIGEST = "alidade.dev/digest"
+
+
 def document_config_map(document: Document, name: str, component: str) -> JsonObject:
-    """The ConfigMap of that name, which holds the document."""
-    owner = document.owner
+    """The ConfigMap of that name, which holds the document, and its digest."""
+    owner, text = document.owner, document.model_dump_json(by_alias=True, exclude_none=True, indent=1)
     return {
         "apiVersion": CONFIG_MAP.api_version,
         "kind": CONFIG_MAP.kind,
@@ -29,10 +33,21 @@ def document_config_map(document: Document, name: str, component: str) -> JsonOb
             "name": name,
             "namespace": owner.namespace,
             "labels": child_labels(owner.kind, owner.name, component),
+            "annotations": {_DIGEST: _digest(text)},
             "ownerReferences": [owner_reference(owner.kind, owner.name, owner.uid)],
         },
-        "data": {JOB_KEY: document.model_dump_json(by_alias=True, exclude_none=True, indent=1)},
+        "data": {JOB_KEY: text},
     }
+
+
+def is_as_written(config_map: JsonObject) -> bool:
+    """Whether nobody has edited the document since; of one without a digest, which is an older operator's, it is."""
+    digest = (config_map["metadata"].get("annotations") or {}).get(_DIGEST)
+    return digest is None or digest == _digest((config_map.get("data") or {}).get(JOB_KEY, ""))
+
+
+def _digest(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def document_mounts(document: Document, name: str, config: OperatorConfig) -> Mounts:
