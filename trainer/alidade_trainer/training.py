@@ -33,7 +33,7 @@ from alidade_trainer.loss import can_select_positions
 from alidade_trainer.memory import ModelShape, fitting_sequences, free_bytes, state_bytes
 from alidade_trainer.peers import Peers
 from alidade_trainer.plan import TrainingPlan, largest_power_of_two, plan_training, share_of_process
-from alidade_trainer.progress import GpuMeter, Progress, State, StepMetrics, peak_memory_bytes
+from alidade_trainer.progress import GpuMeter, Progress, State, StepMetrics, flops_per_token, peak_memory_bytes
 from alidade_trainer.report import ReportPieces, save_pieces, write_report
 from alidade_trainer.results import another_job, write_result
 from alidade_trainer.samples import sample_answers
@@ -477,10 +477,14 @@ def _gpu_meter(job: JobDocument, model: nn.Module, start: StartingPoint, peers: 
         return None
     weights = sum(weight_size(weight) for weight in model.parameters())
     config: Any = model_itself(model).config
-    # Two operations per weight forward, twice that backward; frozen weights need no gradient of their own.
-    per_weight = 6 if job.adapter.type == AdapterType.NONE else 4
-    attention = 2 * per_weight * config.num_hidden_layers * config.hidden_size * start.data.train.longest
-    return GpuMeter(per_weight * weights + attention, job.peak_tflops, peers.count)
+    flops = flops_per_token(
+        weights=weights,
+        layers=config.num_hidden_layers,
+        width=config.hidden_size,
+        length=start.data.train.longest,
+        with_adapter=job.adapter.type != AdapterType.NONE,
+    )
+    return GpuMeter(flops, job.peak_tflops, peers.count)
 
 
 def load_engine(engine: deepspeed.DeepSpeedEngine, checkpoint: Checkpoint, job: JobDocument) -> None:
