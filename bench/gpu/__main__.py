@@ -31,7 +31,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.cases import CASES, Case, Place, Skipped, measure, prepare
+from bench.gpu.cases import CASES, Case, Place, Skipped, is_prepared, measure, prepare
 from bench.gpu.hardware import Hardware, find_hardware
 from bench.trainings import PACKAGES, QUIET, ROOT, TRL_PYTHON, WORK
 
@@ -47,7 +47,11 @@ def main(argv: Sequence[str]) -> int:
         return 0
     options = _parser().parse_args(argv)
     started = time.monotonic()
-    hardware = Hardware(**_run({}, options.case_limit_s, sys.executable)["hardware"])
+    found = _run({}, options.case_limit_s, sys.executable)
+    if "failed" in found:
+        print(f"What this machine is cannot be told: {found['failed']}", file=sys.stderr)
+        return 1
+    hardware = Hardware(**found["hardware"])
     if options.peak_tflops is not None:
         hardware = replace(hardware, peak_tflops=options.peak_tflops)
     if not (hardware.on_gpu or options.small):
@@ -88,10 +92,11 @@ def _row(case: Case, hardware: Hardware, options: argparse.Namespace, seconds: f
     place = Place(options.folder, options.small, hardware.on_gpu, hardware.memory_gib)
     asked = {"case": asdict(case), "place": asdict(place) | {"folder": str(options.folder)}}
     started = time.monotonic()
-    # In a process of its own: what it took of the GPU would be held by the case.
-    row |= _run({"prepare": True, **asked}, seconds, sys.executable)
-    if "skipped" in row or "failed" in row:
-        return row
+    if not is_prepared(case, place):
+        # In a process of its own: the case would hold what it took of the GPU.
+        row |= _run({"prepare": True, **asked}, seconds, sys.executable)
+        if "skipped" in row or "failed" in row:
+            return row
     of_trl = case.engine in ("trl", "rloo") and TRL_PYTHON.is_file()
     row |= _run(asked, seconds - (time.monotonic() - started), str(TRL_PYTHON) if of_trl else sys.executable)
     if "tflops" in row and hardware.peak_tflops is not None and not options.small:
@@ -114,9 +119,11 @@ def _run(asked: dict[str, Any], seconds: float, python: str) -> dict[str, Any]:
             os.killpg(process.pid, signal.SIGKILL)  # with the servers and loaders that it started
             return {"failed": f"no end after {seconds:.0f} seconds"}
     lines = said.strip().splitlines() or [""]
-    if process.returncode:
+    # Libraries may have a word to say when they are unloaded.
+    answers = [line for line in lines if line.startswith("{")]
+    if process.returncode or not answers:
         return {"failed": f"exit code {process.returncode}: {lines[-1][:300]}", "log": said[-4000:]}
-    answer: dict[str, Any] = json.loads(lines[-1])
+    answer: dict[str, Any] = json.loads(answers[-1])
     return answer
 
 

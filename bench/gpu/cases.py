@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.shapes import SHAPES, TINY, Shape, make_model
+from bench.gpu.shapes import SHAPES, TINY, TOKENS_FILE, Shape, make_model
 
 SFT_STEPS = 10
 ITERATIONS = 3
@@ -93,8 +93,14 @@ def prepare(case: Case, place: Place) -> None:
     make_model(place.shape(case), place.model_folder(case), on_gpu=place.on_gpu)
 
 
+def is_prepared(case: Case, place: Place) -> bool:
+    """Whether the case's model and data are there."""
+    return (place.model_folder(case) / TOKENS_FILE).is_file()
+
+
 def measure(case: Case, place: Place) -> dict[str, float]:
     """The numbers of a prepared case, measured in this process. Raises Skipped, and what its engine raises."""
+    _refuse_too_large(case, place)
     kinds = {"sft": _measure_sft, "sample": _measure_sampling, "serve": _measure_serving}
     return kinds.get(case.kind, _measure_alignment)(case, place)
 
@@ -126,7 +132,7 @@ def _measure_sft(case: Case, place: Place) -> dict[str, float]:
         to_the_model=False,
     )
     found = sft.CHILDREN[case.engine](setting)
-    tokens = json.loads((folder / "tokens.json").read_text())
+    tokens = json.loads((folder / TOKENS_FILE).read_text())
     flops = flops_per_token(
         weights=tokens["weights"],
         layers=shape.init["layers"],

@@ -10,6 +10,8 @@ from bench.sft import records, write_rows
 
 MEAN_ANSWER = 40
 """Tokens after which an answer ends in the mean."""
+TOKENS_FILE = "tokens.json"
+"""Written last, beside a model: how many weights it has, and how many tokens of a row attend to one another."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ TINY = {name: Shape(name, _TINY, 320, 128, 4, 2, 64, longest=6, answer=4) for na
 
 
 def make_model(shape: Shape, folder: Path, *, on_gpu: bool) -> None:
-    """Writes start/model, records.jsonl, prompts.jsonl, rows.json and tokens.json to the folder, once."""
-    if (folder / "tokens.json").is_file():
+    """Writes start/model, records.jsonl, prompts.jsonl, rows.json and TOKENS_FILE to the folder, once."""
+    if (folder / TOKENS_FILE).is_file():
         return
     import torch
 
@@ -86,7 +88,7 @@ def make_model(shape: Shape, folder: Path, *, on_gpu: bool) -> None:
     # A token attends within its sample: the mean is over tokens.
     attended = sum(length**2 for length in lengths) / sum(lengths)
     weights = sum(weight.numel() for weight in model.parameters())
-    (folder / "tokens.json").write_text(json.dumps({"attended": attended, "weights": weights}))
+    (folder / TOKENS_FILE).write_text(json.dumps({"attended": attended, "weights": weights}))
 
 
 def end_by_chance(model: Any, eos: int) -> None:
