@@ -227,6 +227,9 @@ class ProgressDocument(Report):
     resumed_from_step: int | None = Field(None, description="Step of the checkpoint this attempt started from.")
     rewinds: int = Field(0, ge=0, description="Times that training went back because of a loss spike.")
     last_rewind: str | None = Field(None, description="What the newest of them was about, as a sentence.")
+    tracking_warning: str | None = Field(
+        None, description="Why the experiment tracker takes no metrics, if it does not."
+    )
     updated_at: datetime = Field(description="When this was true.")
 
 

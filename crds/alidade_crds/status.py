@@ -36,6 +36,9 @@ class Progress(Report):
     iteration: int | None = Field(None, ge=0, description="Iterations of the present alignment step done.")
     total_iterations: int | None = Field(None, ge=0, description="Iterations of the present alignment step in all.")
     rewinds: int | None = Field(None, ge=0, description="Times that training went back because of a loss spike.")
+    tracking_warning: str | None = Field(
+        None, max_length=1024, description="Why the experiment tracker takes no metrics, while it does not."
+    )
     updated_at: datetime = Field(description="When this was read from the job.")
 
 

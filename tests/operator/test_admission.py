@@ -89,7 +89,7 @@ class Place:
         (FINE_TUNE_JOB, {"compute": {"nodePool": "h100"}}, "NodePoolUnknown: spec.compute.nodePool is h100"),
         (FINE_TUNE_JOB, {"compute": {"nodePool": "a100-80gb", "gpusPerWorker": 16}}, "TooManyGpus: "),
         (FINE_TUNE_JOB, {"model": {"uri": "file:///a"}}, "FileUriNotAllowed: spec.model.uri is file:///a"),
-        (FINE_TUNE_JOB, {"tracking": {"tensorboard": {}}}, "FeatureNotAvailable: "),
+        (FINE_TUNE_JOB, {"tracking": {"mlflow": {"uri": "http://127.0.0.1"}}}, "HostNotAllowed: "),
         (
             FINE_TUNE_JOB,
             {"model": {"uri": "hf://org/a-70b"}, "compute": {"nodePool": "a100-80gb", "gpusPerWorker": 1}},

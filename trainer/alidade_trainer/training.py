@@ -26,7 +26,7 @@ from alidade_trainer.context.study import LengthStudy, begin_study
 from alidade_trainer.data.dataset import Collator
 from alidade_trainer.export import Export, export_model
 from alidade_trainer.failures import JobFailure
-from alidade_trainer.history import History, patience_is_over
+from alidade_trainer.history import METRICS_FILE, History, patience_is_over
 from alidade_trainer.jobs import fingerprint
 from alidade_trainer.loop import AfterStep, LoopEnd, TrainingLoop, evaluation_loss
 from alidade_trainer.loss import can_select_positions
@@ -174,7 +174,7 @@ class TrainingRun:
         if self._history is not None:
             self._history.close()
         if self.peers.is_first:
-            self._history = History(self.around.output / "metrics.jsonl", up_to_step=self.done)
+            self._history = History(self.around.output / METRICS_FILE, up_to_step=self.done, track=self.around.track)
         evaluations = self._history.evaluations if self._history else None
         self._eval_losses = [line["eval_loss"] for line in self.peers.from_first(evaluations)]
 

@@ -24,6 +24,7 @@ def of_document(document: ProgressDocument, known: Progress | None, now: datetim
         iteration=document.iteration,
         total_iterations=document.total_iterations,
         rewinds=document.rewinds or None,
+        tracking_warning=document.tracking_warning,
         updated_at=now,
     )
     if known is not None and progress.model_copy(update={"updated_at": known.updated_at}) == known:
