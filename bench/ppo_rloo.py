@@ -77,6 +77,8 @@ class Setting:
     folder: str = ""
     """Of prompts and start model, where they are not the problem's."""
     max_length: int = 192
+    micro_batch: int | None = None
+    """Samples of a pass; None for all of a step."""
     on_gpu: bool = False
     """There, both compute in bf16."""
     to_the_model: bool = True
@@ -389,6 +391,7 @@ def _align_job(setting: Setting) -> dict[str, Any]:
     if setting.problem == "speed":  # nothing that it says is right; its length differs at least
         reward = {"name": "length", "function": "length"}
     training = training_block(learning_rate=setting.learning_rate, batch=setting.mini_batch, seed=setting.seed)
+    training["microBatchSize"] = setting.micro_batch or setting.mini_batch
     return {
         **job_document("align", setting.place / setting.name),
         "model": {"uri": f"file://{setting.place}/start/model"},
@@ -445,15 +448,16 @@ def _train_rloo(setting: Setting) -> dict[str, float]:
             return [answer_length([], answer, None) for answer in answers]
         return _scores(answers, reference)
 
+    micro_batch = setting.micro_batch or setting.mini_batch
     arguments = RLOOConfig(
         output_dir=str(folder / setting.name),
         model_init_kwargs={"dtype": "bfloat16" if setting.on_gpu else "float32"},
         use_cpu=not setting.on_gpu,
         bf16=setting.on_gpu,
         gradient_checkpointing=False,
-        per_device_train_batch_size=setting.mini_batch,
-        gradient_accumulation_steps=1,
-        steps_per_generation=setting.rollout // setting.mini_batch,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=setting.mini_batch // micro_batch,
+        steps_per_generation=setting.rollout // micro_batch,
         num_iterations=setting.epochs,
         max_steps=setting.iterations * setting.epochs * setting.rollout // setting.mini_batch,
         num_generations=GENERATIONS,

@@ -346,10 +346,10 @@ def _train_bare(setting: Setting) -> dict[str, float]:
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(1)
-    read = json.loads((FOLDER / "rows.json").read_text())
+    read = json.loads((setting.place / "rows.json").read_text())
     rows = read["packed" if setting.packed else "unpacked"]
     random.Random(0).shuffle(rows)
-    model: Any = AutoModelForCausalLM.from_pretrained(FOLDER / "start/model", dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(setting.place / "start/model", dtype=torch.float32)
     if setting.lora:
         model = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear"))
     model.train()

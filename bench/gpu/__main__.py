@@ -11,8 +11,8 @@ appendix B), with LoRA 4N; T is the mean length of samples, by tokens, since pac
 is their share of the GPU's dense bf16 peak, which bench/gpu/hardware.py has for NVIDIA's usual ones. TRL keeps weights
 in fp32 under autocast where it trains all, as the platform keeps exact ones in fp32; with LoRA its base is in bf16.
 raft, ppo: 256 answers of at most 128 tokens in an iteration, all weights; a mean over three, with the first. TRL has no
-PPO any more; its RLOO, in bf16 throughout, trains no critic. sample: 128 answers in 64 slots, at ragged lengths and at
-full ones. serve: 8 streams of 128 tokens each, llama.cpp with q4_k_m against generate with bf16.
+PPO any more; its RLOO, in bf16 throughout, trains no critic. sample: 128 answers of ragged lengths or 64 of full ones,
+in 64 slots. serve: 8 streams of 128 tokens each, llama.cpp with q4_k_m against generate with bf16.
 
 --small puts tiny models in place of all, on whatever there is: does it run? The table goes to bench/results/gpu.json,
 with --small only where --output says.

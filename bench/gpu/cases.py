@@ -147,7 +147,8 @@ def _measure_alignment(case: Case, place: Place) -> dict[str, float]:
     from bench import ppo_rloo
 
     trainer = case.kind if case.engine == "alidade" else case.engine
-    sizes = {"rollout": 16, "mini_batch": 8} if place.small else {"rollout": 256, "mini_batch": 64}
+    large = {"rollout": 256, "mini_batch": 64, "micro_batch": 16}
+    sizes = {"rollout": 16, "mini_batch": 8, "micro_batch": 4} if place.small else large
     setting = ppo_rloo.Setting(
         "speed",
         trainer,
