@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from alidade_crds.base import Report, Uri
+from alidade_crds.base import Count, Report, Uri
 from alidade_crds.publishing import Published
 
 
@@ -48,11 +48,11 @@ class ModelInfo(Report):
     uri: Uri = Field(description="Folder of the model in Hugging Face format.")
     digest: str = Field(max_length=128, description="sha256 over the digests of its files.")
     base_model: str | None = Field(None, max_length=1152, description="Model that training started from.")
-    parameters: int = Field(ge=0, description="Weights in all.")
-    trainable_parameters: int = Field(ge=0, description="Weights that were trained.")
-    hidden_size: int | None = Field(None, ge=0, description="Width of the residual stream, in units.")
-    layers: int | None = Field(None, ge=0, description="Transformer blocks.")
-    vocab_size: int | None = Field(None, ge=0, description="Entries of the tokenizer.")
+    parameters: Count = Field(description="Weights in all.")
+    trainable_parameters: Count = Field(description="Weights that were trained.")
+    hidden_size: Count | None = Field(None, description="Width of the residual stream, in units.")
+    layers: Count | None = Field(None, description="Transformer blocks.")
+    vocab_size: Count | None = Field(None, description="Entries of the tokenizer.")
 
 
 class FailureInfo(Report):
@@ -106,6 +106,9 @@ class JobStatus(ResourceStatus):
         "not count them. Absent for none.",
     )
     last_failure: FailureInfo | None = Field(None, description="The newest failed attempt.")
+    workers: int | None = Field(
+        None, ge=1, description="Pods of the present attempt where there was no room for all of spec.compute.workers."
+    )
     started_at: datetime | None = Field(None, description="When the first pod ran.")
     finished_at: datetime | None = Field(None, description="When the job succeeded or failed for good.")
     active_seconds: float | None = Field(

@@ -1,5 +1,6 @@
 """The generated CRDs: structural, complete, and what the types say."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,18 @@ def walk(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str
 def root_schema(kind: Kind) -> dict[str, Any]:
     schema: dict[str, Any] = crd_manifest(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return schema
+
+
+def test_no_field_of_a_spec_names_an_account_a_host_or_another_namespace() -> None:
+    """What a pod may do is the operator's configuration's to say; what a resource names is of its own namespace."""
+    words = (
+        "namespace", "account", "host(path|network|pid|ipc|alias)", "privileged", "security", "capabilit", "command",
+        "node(name|selector)", "toleration", "volume", "sidecar", "env$",
+    )  # fmt: skip
+    never = re.compile("|".join(words), re.IGNORECASE)
+    for kind in KINDS:
+        for path, _ in walk(root_schema(kind)["properties"]["spec"]):
+            assert not never.search(path.rpartition(".")[2]), f"{kind.kind} spec{path}"
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
@@ -84,6 +97,16 @@ def schema_defaults(schema: dict[str, Any]) -> Any:
         if "default" in value:
             found[name] = schema_defaults(value) if value.get("type") == "object" else value["default"]
     return found
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_the_default_of_a_block_with_rules_is_written_out_as_kube_apiserver_keeps_it(kind: Kind) -> None:
+    """It checks rules against a default before what is inside is filled in, and has 1 for 1.0."""
+    for path, node in walk(structural_schema(kind.spec)):
+        default = node.get("default")
+        if node.get("x-kubernetes-validations") and isinstance(default, dict):
+            assert default == schema_defaults(node), path
+        assert not isinstance(default, float) or not default.is_integer(), path
 
 
 def test_defaults_of_the_schema_are_the_defaults_of_the_types() -> None:

@@ -127,6 +127,14 @@ def test_what_may_still_come_is_a_warning(kind: Kind, spec: JsonObject, said: st
     assert words.startswith(said)
 
 
+def test_what_is_in_another_namespace_is_as_if_it_were_not() -> None:
+    theirs = resource(FINE_TUNE_JOB, "base", BASE, status=SUCCEEDED)
+    theirs["metadata"]["namespace"] = "another-team"
+    for kind, spec in ((FINE_TUNE_JOB, TUNED), (MODEL_SERVE, SERVED), (EVALUATION, MEASURED)):
+        outcome, words = Place(theirs).outcome(resource(kind, "demo", spec))
+        assert (outcome, words.partition(":")[0]) == ("warned", "ReferencePending")
+
+
 def test_what_makes_sense_is_let_through_without_a_word() -> None:
     assert Place().outcome(resource(FINE_TUNE_JOB, "demo", BASE)) == ("allowed", "")
     assert Place().outcome(resource(ALIGNMENT_RUN, "demo", run_spec())) == ("allowed", "")

@@ -14,11 +14,14 @@ from typing import Any
 import deepspeed
 import deepspeed.ops
 import torch
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils import logger
+from deepspeed.utils.tensor_fragment import fragment_address
 from torch import Tensor, distributed, nn
 from torch._C._distributed_c10d import HashStore
 
-from alidade_crds.blocks import Offload, Precision
+from alidade_crds.blocks import Offload, Precision, ZeroPlusPlus
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
 from alidade_trainer.failures import JobFailure
@@ -40,6 +43,8 @@ ADAM_EPSILON = 1e-8
 COMPILER_SWITCH = "TORCHDYNAMO_DISABLE"
 NEVER = 10**9
 """Steps between two of DeepSpeed's own reports."""
+_OF_CHECKPOINTS: list[Any] = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
+"""Classes of which DeepSpeed's checkpoints hold instances; none does more than keep numbers."""
 PEER_TIMEOUT = timedelta(minutes=30)
 """How long processes wait for one another: while rank 0 writes a large model, the others do."""
 
@@ -59,7 +64,18 @@ def base_config(job: JobDocument, *, on_gpu: bool) -> dict[str, Any]:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     if job.deepspeed.offload == Offload.ALL:
         zero["offload_param"] = {"device": "cpu", "pin_memory": on_gpu}
+    zero |= _zero_plus_plus(job.deepspeed.zero_plus_plus)
     return {"train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": is_bf16}, "zero_optimization": zero}
+
+
+def _zero_plus_plus(plus: ZeroPlusPlus | None) -> dict[str, Any]:
+    if plus is None:
+        return {}
+    return {
+        "zero_quantized_weights": plus.quantized_weights,
+        "zero_hpz_partition_size": plus.partition_size or 1,
+        "zero_quantized_gradients": plus.quantized_gradients,
+    }
 
 
 def deepspeed_config(job: JobDocument, *, plan: TrainingPlan, on_gpu: bool) -> dict[str, Any]:
@@ -218,6 +234,28 @@ def gathered_state(model: nn.Module, *, trainable_only: bool, keep: bool) -> dic
         persistent = model.state_dict().keys()
         state |= {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name in persistent}
     return state
+
+
+_FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+
+
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """Within it torch.load builds tensors and plain values alone, whatever it is asked for.
+
+    DeepSpeed's checkpoints are pickles, which it loads with weights_only=False: that would run what is in them, and
+    they lie on a volume that others may write to.
+    """
+    before = os.environ.get(_FORCED)
+    os.environ[_FORCED] = "1"
+    try:
+        with torch.serialization.safe_globals(_OF_CHECKPOINTS):
+            yield
+    finally:
+        if before is None:
+            del os.environ[_FORCED]
+        else:
+            os.environ[_FORCED] = before
 
 
 @contextmanager

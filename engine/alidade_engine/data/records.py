@@ -19,6 +19,9 @@ HELD_OUT_NAMES = ("test", "valid", "validation", "dev", "eval", "heldout")
 # A field of a CSV file may be a whole document; the library's limit is 128 KiB.
 _CSV_FIELD_LIMIT = 64 * 1024 * 1024
 _PARQUET_BATCH = 1024
+_BEYOND = (RecursionError, ValueError)
+"""What JSON raises that is right and that no program reads."""
+_BEYOND_WORDS = "nests too deeply, or has a number of thousands of digits."
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,8 @@ def _read_json(file: Path, name: str) -> Iterator[Record]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise _malformed(f"{name}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}.") from error
+    except _BEYOND as error:
+        raise _malformed(f"{name} {_BEYOND_WORDS}") from error
     declared = None
     if isinstance(value, dict):
         declared, value = _unwrap(value, name)
@@ -157,7 +162,7 @@ def _is_json_lines(opened: IO[str]) -> bool:
         return False
     try:
         value = json.loads(first)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, *_BEYOND):
         return False
     return not (set(value) <= {"type", "instances"} or set(value) == {"data"})
 
@@ -192,6 +197,8 @@ def _parse_lines(opened: IO[str], name: str) -> Iterator[Record]:
             value = json.loads(line.rstrip())
         except json.JSONDecodeError as error:
             raise _malformed(f"{position}, column {error.colno}: not JSON: {error.msg}.") from error
+        except _BEYOND as error:
+            raise _malformed(f"{position} {_BEYOND_WORDS}") from error
         yield Record(_as_object(value, position), position)
 
 

@@ -101,6 +101,13 @@ BAD = [
     ),
     ("a.jsonl", '{"text": "x"}\n[1]', FailureReason.DATA_MALFORMED, "a.jsonl, line 2 is a list; a record is an object"),
     ("a.json", '[{"text": "x"}, 3]', FailureReason.DATA_MALFORMED, "a.json, instance 2 is a number; a record is an"),
+    ("a.json", "[" * 200_000, FailureReason.DATA_MALFORMED, "a.json nests too deeply, or has a number of thousands"),
+    (
+        "a.jsonl",
+        '{"text": ' + "9" * 5000 + "}",
+        FailureReason.DATA_MALFORMED,
+        "a.jsonl, line 1 nests too deeply, or has a",
+    ),
     ("a.json", "7", FailureReason.DATA_MALFORMED, "a.json holds a number; it should hold a list of records"),
     (
         "a.json",
