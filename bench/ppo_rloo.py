@@ -24,7 +24,6 @@ of the project. Results: bench/results/ppo_rloo.json.
 
 import argparse
 import json
-import os
 import random
 import shutil
 import statistics
@@ -41,12 +40,14 @@ from bench.trainings import (  # noqa: E402  # the path is set above
     PACKAGES,
     TRL_PYTHON,
     WORK,
+    MeasuredError,
     Meter,
     job_document,
     new_run_folder,
     run,
     training_block,
     trl_environment,
+    work_here,
     worker_environment,
 )
 
@@ -73,6 +74,20 @@ class Setting:
     max_new_tokens: int
     kl_coefficient: float
     lora: bool = False
+    folder: str = ""
+    """Of prompts and start model, where they are not the problem's."""
+    max_length: int = 192
+    micro_batch: int | None = None
+    """Samples of a pass; None for all of a step."""
+    on_gpu: bool = False
+    """There, both compute in bf16."""
+    to_the_model: bool = True
+    """Whether a job goes on after its last iteration, to a checkpoint and a model."""
+
+    @property
+    def place(self) -> Path:
+        """The folder."""
+        return Path(self.folder or PROBLEMS[self.problem].folder)
 
     @property
     def name(self) -> str:
@@ -299,7 +314,7 @@ def _measure(problem: Problem, setting: Setting) -> dict[str, float]:
 
 
 def _model_folder(setting: Setting) -> Path:
-    return PROBLEMS[setting.problem].folder / setting.name / "model"
+    return setting.place / setting.name / "model"
 
 
 def _reward(problem: Problem, model_folder: Path) -> float:
@@ -338,60 +353,75 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 def _child(setting: Setting) -> int:
     """One training in this process; the last line of its output are its numbers."""
-    train = _train_ppo if setting.trainer == "ppo" else _train_rloo
     print(json.dumps(train(setting)))
     return 0
 
 
-def _train_ppo(setting: Setting) -> dict[str, float]:
-    """PPO as the platform runs it, with a meter around its iterations."""
-    from alidade_trainer.align.ppo import Ppo
-    from alidade_trainer.worker import main as work
+def train(setting: Setting) -> dict[str, float]:
+    """One training in this process: RLOO by TRL, raft and ppo as jobs of the platform."""
+    return _train_rloo(setting) if setting.trainer == "rloo" else _train_job(setting)
 
-    folder = PROBLEMS[setting.problem].folder
-    job = folder / f"{setting.name}.json"
-    job.write_text(json.dumps(_ppo_job(setting)))
+
+def _train_job(setting: Setting) -> dict[str, float]:
+    """An alignment as the platform runs it, with a meter around its iterations."""
+    from alidade_trainer.align.ppo import Ppo
+    from alidade_trainer.align.raft import Raft
+
+    job = setting.place / f"{setting.name}.json"
+    job.write_text(json.dumps(_align_job(setting)))
     meter = Meter()
-    run_once = Ppo.run
+    algorithm: Any = Raft if setting.trainer == "raft" else Ppo
+    run_once = algorithm.run
 
     def metered(self: Any, iteration: Any) -> Any:
         with meter.measured():
-            return run_once(self, iteration)
+            result = run_once(self, iteration)
+        if iteration.number + 1 == setting.iterations and not setting.to_the_model:
+            raise MeasuredError
+        return result
 
-    Ppo.run = metered  # type: ignore[method-assign]
-    shutil.rmtree(folder / setting.name, ignore_errors=True)
-    with new_run_folder() as run_folder:
-        os.environ |= worker_environment(job, run_folder)
-        if work():
-            outcome = (run_folder / "outcome-0.json").read_text()
-            raise RuntimeError(f"{setting.name} failed: {outcome}")
+    algorithm.run = metered
+    shutil.rmtree(setting.place / setting.name, ignore_errors=True)
+    work_here(job)
     return meter.numbers()
 
 
-def _ppo_job(setting: Setting) -> dict[str, Any]:
-    folder = PROBLEMS[setting.problem].folder
-    ppo = {
+def _align_job(setting: Setting) -> dict[str, Any]:
+    reward = {"name": "right", "function": "exact_match"}
+    if setting.problem == "speed":  # nothing that it says is right; its length differs at least
+        reward = {"name": "length", "function": "length"}
+    training = training_block(learning_rate=setting.learning_rate, batch=setting.mini_batch, seed=setting.seed)
+    training["microBatchSize"] = setting.micro_batch or setting.mini_batch
+    return {
+        **job_document("align", setting.place / setting.name),
+        "model": {"uri": f"file://{setting.place}/start/model"},
+        "dataset": {"uri": f"file://{setting.place}/prompts.jsonl", "maxLength": setting.max_length},
+        "adapter": {"type": "lora", "rank": 8, "dropout": 0} if setting.lora else {"type": "none"},
+        "alignment": {
+            "steps": [{setting.trainer: _step(setting)}],
+            "rewards": [reward],
+            "generation": {"maxNewTokens": setting.max_new_tokens, "engine": "native"},
+            "guardrails": {"minDiversityRatio": 0, "minLengthRatio": 0},
+        },
+        "training": training | ({"precision": "bf16"} if setting.on_gpu else {}),
+    }
+
+
+def _step(setting: Setting) -> dict[str, Any]:
+    if setting.trainer == "raft":
+        return {
+            "iterations": setting.iterations,
+            "promptsPerIteration": setting.rollout // GENERATIONS,
+            "samplesPerPrompt": GENERATIONS,
+            "epochsPerIteration": setting.epochs,
+            "klCoefficient": setting.kl_coefficient,
+        }
+    return {
         "iterations": setting.iterations,
         "rolloutBatchSize": setting.rollout,
         "miniBatchSize": setting.mini_batch,
         "epochs": setting.epochs,
         "kl": {"coefficient": setting.kl_coefficient},
-    }
-    reward = {"name": "right", "function": "exact_match"}
-    if setting.problem == "speed":  # nothing that it says is right; its length differs at least
-        reward = {"name": "length", "function": "length"}
-    return {
-        **job_document("align", folder / setting.name),
-        "model": {"uri": f"file://{folder}/start/model"},
-        "dataset": {"uri": f"file://{folder}/prompts.jsonl", "maxLength": 192},
-        "adapter": {"type": "lora", "rank": 8, "dropout": 0} if setting.lora else {"type": "none"},
-        "alignment": {
-            "steps": [{"ppo": ppo}],
-            "rewards": [reward],
-            "generation": {"maxNewTokens": setting.max_new_tokens},
-            "guardrails": {"minDiversityRatio": 0, "minLengthRatio": 0},
-        },
-        "training": training_block(learning_rate=setting.learning_rate, batch=setting.mini_batch, seed=setting.seed),
     }
 
 
@@ -406,7 +436,7 @@ def _train_rloo(setting: Setting) -> dict[str, float]:
     from alidade_engine.reward.functions import answer_length
 
     torch.set_num_threads(1)
-    folder = PROBLEMS[setting.problem].folder
+    folder = setting.place
     rows = _read(folder / "prompts.jsonl")
     data = Dataset.from_list(
         [{"prompt": [{"role": "user", "content": row["input"]}], "reference": row["output"]} for row in rows]
@@ -418,15 +448,16 @@ def _train_rloo(setting: Setting) -> dict[str, float]:
             return [answer_length([], answer, None) for answer in answers]
         return _scores(answers, reference)
 
+    micro_batch = setting.micro_batch or setting.mini_batch
     arguments = RLOOConfig(
         output_dir=str(folder / setting.name),
-        model_init_kwargs={"dtype": "float32"},
-        use_cpu=True,
-        bf16=False,
+        model_init_kwargs={"dtype": "bfloat16" if setting.on_gpu else "float32"},
+        use_cpu=not setting.on_gpu,
+        bf16=setting.on_gpu,
         gradient_checkpointing=False,
-        per_device_train_batch_size=setting.mini_batch,
-        gradient_accumulation_steps=1,
-        steps_per_generation=setting.rollout // setting.mini_batch,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=setting.mini_batch // micro_batch,
+        steps_per_generation=setting.rollout // micro_batch,
         num_iterations=setting.epochs,
         max_steps=setting.iterations * setting.epochs * setting.rollout // setting.mini_batch,
         num_generations=GENERATIONS,
@@ -454,6 +485,8 @@ def _train_rloo(setting: Setting) -> dict[str, float]:
     with meter.measured():
         trainer.train()
     numbers = meter.numbers()
+    if not setting.to_the_model:
+        return numbers
     model = trainer.model.merge_and_unload() if setting.lora else trainer.model
     model.save_pretrained(_model_folder(setting))
     trainer.processing_class.save_pretrained(_model_folder(setting))

@@ -75,30 +75,18 @@ def _parser() -> argparse.ArgumentParser:
 class Bench:
     """The model and the prompts, the same in every process."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, model: Any = None) -> None:
+        """model: in place of the small one that is made here."""
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         import torch
-        from transformers import LlamaConfig, LlamaForCausalLM
 
         torch.set_num_threads(options.threads)
         torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=320,
-            intermediate_size=864,
-            num_hidden_layers=7,
-            num_attention_heads=10,
-            num_key_value_heads=5,
-            max_position_embeddings=512,
-            tie_word_embeddings=True,
-            bos_token_id=1,
-            eos_token_id=2,
-            pad_token_id=0,
-        )
-        self.model: Any = LlamaForCausalLM(config).eval()
+        self.model: Any = model or _small_model()
         self.parameters = sum(weight.numel() for weight in self.model.parameters())
+        self._vocabulary = self.model.config.vocab_size
         lengths = torch.randint(8, 49, (options.prompts,)).tolist()
-        self._prompts = [torch.randint(3, VOCABULARY // 2, (length,)).tolist() for length in lengths]
+        self._prompts = [torch.randint(3, self._vocabulary // 2, (length,)).tolist() for length in lengths]
         self._filling = -(-options.slots // options.samples)
         self.options = options
 
@@ -108,7 +96,8 @@ class Bench:
 
     def stops(self, load: str) -> list[int]:
         """Ids that end an answer; random weights give all ids about the same probability."""
-        return list(range(VOCABULARY - VOCABULARY // MEAN_ANSWER, VOCABULARY)) if load == "ragged" else []
+        first = self._vocabulary - self._vocabulary // MEAN_ANSWER
+        return list(range(first, self._vocabulary)) if load == "ragged" else []
 
     def run(self, engine: str, load: str, seed: int) -> dict[str, float]:
         """Tokens of answers, and seconds of processor time and of the clock."""
@@ -143,16 +132,36 @@ class Bench:
             disable_compile=True,
         )
         rows = sorted((prompt for prompt in self.prompts(load) for _ in range(self.options.samples)), key=len)
-        ending = torch.tensor(stops)
+        device = self.model.device
+        ending = torch.tensor(stops, device=device)
         tokens = 0
         for start in range(0, len(rows), self.options.slots):
             batch = rows[start : start + self.options.slots]
             width = max(map(len, batch))
-            ids = torch.tensor([[0] * (width - len(row)) + row for row in batch])
+            ids = torch.tensor([[0] * (width - len(row)) + row for row in batch], device=device)
             out = self.model.generate(ids, attention_mask=(ids != 0).long(), generation_config=config)[:, width:]
             ended = torch.isin(out, ending)
             tokens += int((ended.cumsum(-1) - ended.long() == 0).sum())
         return tokens
+
+
+def _small_model() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=320,
+        intermediate_size=864,
+        num_hidden_layers=7,
+        num_attention_heads=10,
+        num_key_value_heads=5,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    return LlamaForCausalLM(config).eval()
 
 
 class _NoText:

@@ -18,7 +18,6 @@ of the project. Results: bench/results/sft.json.
 
 import argparse
 import json
-import os
 import random
 import shutil
 import statistics
@@ -37,12 +36,14 @@ from bench.trainings import (  # noqa: E402
     PACKAGES,
     TRL_PYTHON,
     WORK,
+    MeasuredError,
     Meter,
     job_document,
     new_run_folder,
     run,
     training_block,
     trl_environment,
+    work_here,
     worker_environment,
 )
 
@@ -69,6 +70,21 @@ class Setting:
     lora: bool
     packed: bool
     steps: int
+    batch: int
+    """Rows of a step."""
+    micro_batch: int
+    folder: str = str(FOLDER)
+    """Of records, rows of tokens and start model."""
+    max_length: int = MAX_LENGTH
+    on_gpu: bool = False
+    """There, both compute in bf16, and whoever trains all weights keeps them in fp32, too."""
+    to_the_model: bool = True
+    """Whether a job goes on after its last step, to a checkpoint and a model."""
+
+    @property
+    def place(self) -> Path:
+        """The folder."""
+        return Path(self.folder)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -78,7 +94,8 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(CHILDREN[setting.trainer](setting)))
         return 0
     if argv[:1] == ["--prepare"]:
-        return _write_rows()
+        write_rows(FOLDER, MAX_LENGTH)
+        return 0
     options = _parser().parse_args(argv)
     trl_environment()
     _prepare()
@@ -106,32 +123,36 @@ def _prepare() -> None:
     if (FOLDER / "rows.json").is_file():
         return
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _records()))
-    job = _job(FOLDER / "start", packed=False, steps=1) | {"model": {"init": INIT}}
-    _work(job, "start")
+    (FOLDER / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records(SAMPLES)))
+    one_step = Setting("alidade", False, False, 1, BATCH[False], MICRO_BATCH[False])
+    _work(_job(one_step, "start") | {"model": {"init": INIT}}, "start")
     run([sys.executable, __file__, "--prepare"], {})
 
 
-def _records() -> list[dict[str, str]]:
-    """Questions of 4 to 40 words, answers whose lengths fall off as those of people do, with 60 words in the mean."""
+def records(samples: int, *, longest: int = 40, answer: int = 60) -> list[dict[str, str]]:
+    """Questions of 4 to `longest` words, and answers whose lengths fall off as people's do, of `answer` in the mean."""
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 9))) for _ in range(4000)]
     return [
         {
-            "input": " ".join(draw.choices(words, k=draw.randint(4, 40))),
-            "output": " ".join(draw.choices(words, k=min(1 + int(draw.expovariate(1 / 60)), 200))),
+            "input": " ".join(draw.choices(words, k=draw.randint(4, longest))),
+            "output": " ".join(draw.choices(words, k=min(1 + int(draw.expovariate(1 / answer)), 200))),
         }
-        for _ in range(SAMPLES)
+        for _ in range(samples)
     ]
 
 
-def _job(output: Path, *, packed: bool, steps: int) -> dict[str, Any]:
+def _job(setting: Setting, output: str) -> dict[str, Any]:
+    training = training_block(learning_rate=LEARNING_RATE, batch=setting.batch, seed=0)
+    training |= {"microBatchSize": setting.micro_batch, "epochs": 10_000, "maxSteps": setting.steps}
+    lora = {"type": "lora", "rank": RANK, "alpha": 2 * RANK, "dropout": 0}
+    data = {"uri": f"file://{setting.folder}/records.jsonl", "maxLength": setting.max_length}
     return {
-        **job_document("sft", output),
-        "model": {"uri": f"file://{FOLDER}/start/model"},
-        "dataset": {"uri": f"file://{FOLDER}/records.jsonl", "maxLength": MAX_LENGTH, "packing": packed},
-        "training": training_block(learning_rate=LEARNING_RATE, batch=BATCH[packed], seed=0)
-        | {"microBatchSize": MICRO_BATCH[packed], "epochs": 100, "maxSteps": steps},
+        **job_document("sft", setting.place / output),
+        "model": {"uri": f"file://{setting.folder}/start/model"},
+        "dataset": data | {"packing": setting.packed},
+        "adapter": lora if setting.lora else {"type": "none"},
+        "training": training | ({"precision": "bf16"} if setting.on_gpu else {}),
     }
 
 
@@ -143,25 +164,26 @@ def _work(job: dict[str, Any], name: str) -> None:
         run([sys.executable, "-m", "alidade_trainer.worker"], worker_environment(path, run_folder))
 
 
-def _write_rows() -> int:
-    """The records as the platform tokenises and packs them, for the others to train on."""
+def write_rows(folder: Path, max_length: int) -> dict[str, list[dict[str, list[int]]]]:
+    """Writes the folder's records as the platform tokenises and packs them, for the others to train on."""
     from alidade_crds.contract import JobDocument
     from alidade_engine.models import load_tokenizer
     from alidade_engine.sources import Locations
     from alidade_trainer.data.dataset import prepare
 
-    tokenizer = load_tokenizer(FOLDER / "start/model")
+    tokenizer = load_tokenizer(folder / "start/model")
     rows = {}
     for packed in (False, True):
-        job = JobDocument.model_validate(_job(FOLDER / "rows", packed=packed, steps=1))
+        setting = Setting("alidade", False, packed, 1, 1, 1, folder=str(folder), max_length=max_length)
+        job = JobDocument.model_validate(_job(setting, "rows"))
         data = prepare(
-            job, tokenizer, Locations.from_environment(), context_length=MAX_LENGTH, model_type="llama"
+            job, tokenizer, Locations.from_environment(), context_length=max_length, model_type="llama"
         ).train
         rows["packed" if packed else "unpacked"] = [
             {name: list(map(int, values)) for name, values in data[index].items()} for index in range(len(data))
         ]
-    (FOLDER / "rows.json").write_text(json.dumps({"pad": tokenizer.pad_token_id, **rows}))
-    return 0
+    (folder / "rows.json").write_text(json.dumps({"pad": tokenizer.pad_token_id, **rows}))
+    return rows
 
 
 def _compare(options: argparse.Namespace, *, lora: bool, packed: bool) -> dict[str, Any]:
@@ -169,7 +191,7 @@ def _compare(options: argparse.Namespace, *, lora: bool, packed: bool) -> dict[s
     for repeat in range(options.repeats):
         # In changing order, so that a slow minute of the machine meets all.
         for trainer in islice(cycle(TRAINERS), repeat, repeat + len(TRAINERS)):
-            one = Setting(trainer, lora, packed, options.steps)
+            one = Setting(trainer, lora, packed, options.steps, BATCH[packed], MICRO_BATCH[packed])
             python = str(TRL_PYTHON) if trainer == "trl" else sys.executable
             told = {"PYTHONPATH": PACKAGES}
             found = json.loads(run([python, __file__, "--child", json.dumps(asdict(one))], told).splitlines()[-1])
@@ -240,26 +262,21 @@ class StepMeter:
 def _train_alidade(setting: Setting) -> dict[str, float]:
     """A job as the platform runs it, with a meter at the end of each step."""
     from alidade_trainer.training import TrainingRun
-    from alidade_trainer.worker import main as work
 
-    job = _job(FOLDER / "alidade", packed=setting.packed, steps=setting.steps)
-    if setting.lora:
-        job["adapter"] = {"type": "lora", "rank": RANK, "alpha": 2 * RANK, "dropout": 0}
-    path = FOLDER / "alidade.json"
-    path.write_text(json.dumps(job))
+    path = setting.place / "alidade.json"
+    path.write_text(json.dumps(_job(setting, "alidade")))
     meter = StepMeter(setting.steps)
     record = TrainingRun._record
 
     def metered(self: Any, metrics: Any) -> None:
         record(self, metrics)
         meter.step_ended(metrics.tokens, metrics.loss)
+        if metrics.step == setting.steps and not setting.to_the_model:
+            raise MeasuredError
 
     TrainingRun._record = metered  # type: ignore[method-assign]
-    shutil.rmtree(FOLDER / "alidade", ignore_errors=True)
-    with new_run_folder() as run_folder:
-        os.environ |= worker_environment(path, run_folder)
-        if work():
-            raise RuntimeError((run_folder / "outcome-0.json").read_text())
+    shutil.rmtree(setting.place / "alidade", ignore_errors=True)
+    work_here(path)
     return meter.numbers()
 
 
@@ -272,7 +289,7 @@ def _train_trl(setting: Setting) -> dict[str, float]:
     from trl import SFTConfig, SFTTrainer
 
     torch.set_num_threads(1)
-    rows = json.loads((FOLDER / "rows.json").read_text())["unpacked"]
+    rows = json.loads((setting.place / "rows.json").read_text())["unpacked"]
     data = Dataset.from_list(
         [
             {"input_ids": row["input_ids"], "completion_mask": [int(label != -100) for label in row["labels"]]}
@@ -291,15 +308,15 @@ def _train_trl(setting: Setting) -> dict[str, float]:
             self.seen = int(state.num_input_tokens_seen)
 
     arguments = SFTConfig(
-        output_dir=str(FOLDER / "trl"),
-        model_init_kwargs={"dtype": "float32"},
-        use_cpu=True,
-        bf16=False,
+        output_dir=str(setting.place / "trl"),
+        model_init_kwargs={"dtype": "bfloat16" if setting.on_gpu and setting.lora else "float32"},
+        use_cpu=not setting.on_gpu,
+        bf16=setting.on_gpu,
         gradient_checkpointing=False,
-        per_device_train_batch_size=MICRO_BATCH[setting.packed],
-        gradient_accumulation_steps=BATCH[setting.packed] // MICRO_BATCH[setting.packed],
+        per_device_train_batch_size=setting.micro_batch,
+        gradient_accumulation_steps=setting.batch // setting.micro_batch,
         max_steps=setting.steps,
-        max_length=MAX_LENGTH,
+        max_length=setting.max_length,
         packing=setting.packed,
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="constant",
@@ -311,10 +328,10 @@ def _train_trl(setting: Setting) -> dict[str, float]:
         disable_tqdm=True,
     )
     trainer = SFTTrainer(
-        model=str(FOLDER / "start/model"),
+        model=str(setting.place / "start/model"),
         args=arguments,
         train_dataset=data,
-        processing_class=AutoTokenizer.from_pretrained(FOLDER / "start/model"),
+        processing_class=AutoTokenizer.from_pretrained(setting.place / "start/model"),
         peft_config=LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear") if setting.lora else None,
         callbacks=[Watch()],
     )
@@ -329,17 +346,17 @@ def _train_bare(setting: Setting) -> dict[str, float]:
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(1)
-    read = json.loads((FOLDER / "rows.json").read_text())
+    read = json.loads((setting.place / "rows.json").read_text())
     rows = read["packed" if setting.packed else "unpacked"]
     random.Random(0).shuffle(rows)
-    model: Any = AutoModelForCausalLM.from_pretrained(FOLDER / "start/model", dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(setting.place / "start/model", dtype=torch.float32)
     if setting.lora:
         model = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear"))
     model.train()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     collate = _packed_batch if setting.packed else _padded_batch
-    micro, batch = MICRO_BATCH[setting.packed], BATCH[setting.packed]
+    micro, batch = setting.micro_batch, setting.batch
     meter = StepMeter(setting.steps)
     for step in range(setting.steps):
         chosen = list(islice(cycle(rows), step * batch, (step + 1) * batch))

@@ -80,6 +80,24 @@ def worker_environment(job: Path, run_folder: Path) -> dict[str, str]:
     }
 
 
+class MeasuredError(BaseException):
+    """Ends a job in this process once all is measured: not an Exception, so that no worker takes it for a failure."""
+
+
+def work_here(job: Path) -> None:
+    """Runs a job in this process, to its end or until it is measured. Raises RuntimeError with what a failure said."""
+    from alidade_trainer.worker import main as work
+
+    with new_run_folder() as run_folder:
+        os.environ |= worker_environment(job, run_folder)
+        try:
+            failed = work()
+        except MeasuredError:
+            failed = 0
+        if failed:
+            raise RuntimeError(f"{job.name} failed: {(run_folder / 'outcome-0.json').read_text()}")
+
+
 @contextmanager
 def new_run_folder() -> Iterator[Path]:
     """What a launcher would share with its training processes."""
@@ -109,10 +127,12 @@ class Meter:
     def measured(self) -> Iterator[None]:
         """Counts what happens within."""
         self.before_kib = self.before_kib or _status_kib("VmRSS")
+        _await_gpu()
         clock, processor = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
+            _await_gpu()
             self.processor_s += time.process_time() - processor
             self.clock_s += time.perf_counter() - clock
 
@@ -125,6 +145,14 @@ class Meter:
             "peakMiB": peak / 1024,
             "trainingMiB": (peak - self.before_kib) / 1024,
         }
+
+
+def _await_gpu() -> None:
+    """Goes on when the GPU has done all that it was given, if there is one: its work is queued, not waited for."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _status_kib(name: str) -> int:

@@ -40,6 +40,15 @@ class StepMetrics:
         return self.tokens / self.seconds if self.seconds > 0 else 0.0
 
 
+def flops_per_token(*, weights: int, layers: int, width: int, length: float, with_adapter: bool) -> float:
+    """Floating point operations of forward and backward pass for one token: 6N + 12·L·H·Q·T (PaLM, appendix B).
+
+    width: of the attention heads together, H·Q. length: tokens that attend to one another. with_adapter: whether the
+    weights are frozen and need no gradient of their own, which leaves 4N; attention has no weights and costs the same.
+    """
+    return (4 if with_adapter else 6) * weights + 12 * layers * width * length
+
+
 @dataclass(frozen=True)
 class GpuMeter:
     """What the share of a GPU's peak is computed from."""

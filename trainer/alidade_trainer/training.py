@@ -33,7 +33,7 @@ from alidade_trainer.microbatch import found_micro_batch
 from alidade_trainer.noise import PassNorms, noise_scale
 from alidade_trainer.peers import Peers
 from alidade_trainer.plan import TrainingPlan, largest_divisor, plan_training, share_of_process
-from alidade_trainer.progress import GpuMeter, Progress, State, StepMetrics, peak_memory_bytes
+from alidade_trainer.progress import GpuMeter, Progress, State, StepMetrics, flops_per_token, peak_memory_bytes
 from alidade_trainer.report import ReportPieces, save_pieces, write_report
 from alidade_trainer.results import write_result
 from alidade_trainer.resuming import ENGINE_TAG, checkpoint_to_resume, load_engine
@@ -435,10 +435,14 @@ def _gpu_meter(job: JobDocument, model: nn.Module, start: StartingPoint, peers: 
         return None
     weights = sum(weight_size(weight) for weight in model.parameters())
     config: Any = model_itself(model).config
-    # Two operations per weight forward, twice that backward; frozen weights need no gradient of their own.
-    per_weight = 6 if job.adapter.type == AdapterType.NONE else 4
-    attention = 2 * per_weight * config.num_hidden_layers * config.hidden_size * start.data.train.longest
-    return GpuMeter(per_weight * weights + attention, job.peak_tflops, peers.count)
+    flops = flops_per_token(
+        weights=weights,
+        layers=config.num_hidden_layers,
+        width=config.hidden_size,
+        length=start.data.train.longest,
+        with_adapter=job.adapter.type != AdapterType.NONE,
+    )
+    return GpuMeter(flops, job.peak_tflops, peers.count)
 
 
 def step_line(metrics: StepMetrics, plan: TrainingPlan, progress: Progress) -> str:
