@@ -32,11 +32,12 @@ class NotAnsweredError(CommandFailed):
 
 @dataclass(frozen=True)
 class Asking:
-    """What every question asks for. temperature: 0 takes the likeliest token. max_new_tokens: of an answer."""
+    """What every question asks for. temperature: 0 takes the likeliest token. max_new_tokens: of an answer; None: as
+    many as the server gives."""
 
     model: str
     temperature: float
-    max_new_tokens: int
+    max_new_tokens: int | None
 
 
 @dataclass
@@ -112,10 +113,11 @@ def _stream(door: Door, asking: Asking, messages: list[Message]) -> Iterator[tup
     body = {
         "model": asking.model,
         "messages": messages,
-        "max_tokens": asking.max_new_tokens,
         "temperature": asking.temperature,
         "stream": True,
     }
+    if asking.max_new_tokens is not None:
+        body["max_tokens"] = asking.max_new_tokens
     with _Connection(door) as connection:
         answer = connection.ask("POST", "/v1/chat/completions", body)
         is_ended = False

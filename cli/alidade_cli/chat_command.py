@@ -25,7 +25,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--system", default="", help="What the model is told before the conversation.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option(
-    "--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Longest answer, in tokens."
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    help="Longest answer, in tokens; default: the server's limit, 256 of a trained model.",
 )
 @click.option(
     "--history", type=click.IntRange(0, 10000), default=16, show_default=True,
@@ -39,7 +41,7 @@ def chat(
     prompts: tuple[str, ...],
     system: str,
     temperature: float,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
     history: int,
     model: str | None,
     key_file: Path | None,

@@ -36,7 +36,7 @@ def chat(
     prompts: tuple[str, ...],
     system: str,
     temperature: float,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
 ) -> int:
     """Lets the model of a finished resource answer: every prompt once, or in turn at the terminal."""
     model = cluster.read(kind, name).get("status", {}).get("model")
@@ -48,7 +48,9 @@ def chat(
     if program is None:
         raise CommandFailed("alidade-chat is not installed here; it comes with the package alidade-engine")
     command = [program, "--model", str(folder_of(cluster, model["uri"]))]
-    command += ["--temperature", str(temperature), "--max-new-tokens", str(max_new_tokens)]
+    command += ["--temperature", str(temperature)]
+    if max_new_tokens is not None:
+        command += ["--max-new-tokens", str(max_new_tokens)]
     command += ["--system", system] if system else []
     for prompt in prompts:
         command += ["--prompt", prompt]

@@ -12,7 +12,7 @@ from alidade_cli.errors import INTERRUPTED
 
 
 def chat(
-    door: Door, *, prompts: tuple[str, ...], system: str, temperature: float, max_new_tokens: int, history: int
+    door: Door, *, prompts: tuple[str, ...], system: str, temperature: float, max_new_tokens: int | None, history: int
 ) -> int:
     """Answers every prompt by itself, or talks until the input ends; the exit code. CommandFailed without an answer."""
     asking = Asking(model_of(door), temperature, max_new_tokens)
@@ -91,7 +91,12 @@ def _answer(conversation: Conversation, question: str) -> None:
     if conversation.forgotten:
         _note(f"Exchanges that no longer fit and were forgotten: {conversation.forgotten}")
     if conversation.is_cut_off:
-        _note(f"Cut off at {conversation.asking.max_new_tokens} tokens; --max-new-tokens takes more.")
+        limit = conversation.asking.max_new_tokens
+        _note(
+            "Cut off where the server ends."
+            if limit is None
+            else f"Cut off at {limit} tokens; --max-new-tokens takes more."
+        )
 
 
 def _plain(text: str) -> str:

@@ -101,14 +101,15 @@ class Script:
         response = await self._begin(request)
         if is_chat:
             await _event(response, {"choices": [{"delta": {"role": "assistant", "content": ""}}]})
-        tokens = min(body["max_tokens"], self.stop_after)
+        limit = body.get("max_tokens", self.stop_after + 1)
+        tokens = min(limit, self.stop_after)
         for number in range(tokens):
             if not await self._pause(request, response, number, {"error": {"message": "it broke"}}):
                 return response
             said = {"delta": {"content": self.text}} if is_chat else {"text": self.text}
             written.append(asyncio.get_running_loop().time())
             await _event(response, {"choices": [{**said, "finish_reason": None}]})
-        reason = "stop" if tokens < body["max_tokens"] else "length"
+        reason = "stop" if tokens < limit else "length"
         await _event(response, {"choices": [{"delta": {}, "text": "", "finish_reason": reason}]})
         if self.says_usage and body.get("stream_options", {}).get("include_usage"):
             usage = {"prompt_tokens": self._count(_said(body)), "completion_tokens": tokens}

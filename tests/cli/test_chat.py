@@ -74,6 +74,15 @@ def test_what_the_server_no_longer_takes_is_forgotten_from_the_oldest_on() -> No
     ]
 
 
+def test_the_server_decides_how_long_an_answer_may_be_where_nothing_is_asked() -> None:
+    """A fixed length would be refused by a model whose whole context is no longer than that."""
+    script = Script(stop_after=1)
+    with serving(script) as url:
+        chat(url, "-p", "1")
+        chat(url, "-p", "2", "--max-new-tokens", 9)
+    assert [body.get("max_tokens") for body in script.asked] == [None, 9]
+
+
 def test_a_question_that_is_too_long_by_itself_is_refused_in_the_servers_words() -> None:
     script = Script(stop_after=1, most_words=3)
     with serving(script) as url:
