@@ -22,6 +22,7 @@ from alidade_crds.contract import CACHE_ENV, HOSTS_ENV, SCRATCH_ENV, VOLUMES_ENV
 from alidade_crds.hosts import HostPolicy
 from alidade_crds.reasons import FailureReason
 from alidade_crds.uris import WEB, Location, UriError, parse_uri
+from alidade_engine.data.records import COMPRESSIONS, SUFFIXES
 from alidade_engine.digests import file_digest
 from alidade_engine.failures import JobFailure
 from alidade_engine.transfer import MANIFEST, IntegrityError, fetch, upload
@@ -30,7 +31,10 @@ from alidade_engine.web import ARCHIVES, HostRefusedError, fetch_file, is_archiv
 # What a model folder needs; pickles are never fetched.
 MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt", "*.py"]
 VOCABULARY_FILES = ["tokenizer.json", "*.model"]
-DATA_FILES = ["*.json", "*.jsonl", "*.parquet", "*.csv"]
+DATA_FILES = [
+    *(f"*{suffix}" for suffix in SUFFIXES),
+    *(f"*{kind}{compression}" for kind in (".json", ".jsonl", ".csv") for compression in COMPRESSIONS),
+]
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 _T = TypeVar("_T")
 
