@@ -22,6 +22,7 @@ from alidade_crds.blocks import (
 )
 from alidade_crds.publishing import Publish
 from alidade_crds.status import JobStatus
+from alidade_crds.text_dataset import TextDataset
 
 
 class Method(StrEnum):
@@ -159,6 +160,7 @@ class FineTuneJobSpec(TrainingJobSpec):
         *VOCABULARY_RULES,
     )
 
+    dataset: TextDataset = Field(description="What is trained on.")
     method: Method = Field(
         Method.SFT, description="pretrain learns every token of plain text, sft the answers of demonstrations."
     )
