@@ -193,8 +193,8 @@ class Dataset(Spec):
     model_config = spec_config(*DATASET_RULES)
 
     uri: Uri = Field(
-        description="A file or folder of .json, .jsonl, .parquet, .csv or .arrow: hf://ORG/NAME[@REVISION], s3://…, gs://…, "
-        "https://HOST/FILE (also an archive of such files: .tar, .tar.gz, .tgz, .zip), pvc://CLAIM/PATH, "
+        description="A file or folder of .json, .jsonl, .parquet, .csv or .arrow: hf://ORG/NAME[@REVISION], s3://…, "
+        "gs://…, https://HOST/FILE (also an archive of such files: .tar, .tar.gz, .tgz, .zip), pvc://CLAIM/PATH, "
         "configmap://NAME/KEY, arena://NAME (the votes in a ModelServe's arena), or file:///PATH (local cluster only)."
     )
     sha256: Digest | None = Field(None, description=_SHA256)

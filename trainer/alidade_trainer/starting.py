@@ -124,12 +124,19 @@ def _make_start(
         tokenizer, extension = extend_tokenizer(tokenizer, source, lambda: training_texts(job, locations), locations)
     if job.context is not None:
         tokenizer.model_max_length = job.context.length
-    data = prepare(job, tokenizer, locations, context_length=context_length, model_type=model_type, sampled=sampled)
+    data = prepare(
+        job,
+        tokenizer,
+        locations,
+        context_length=context_length,
+        model_type=model_type,
+        sampled=sampled,
+        folder=shared,
+    )
     if extension is not None:
         data.report["warnings"] += extension.pop("warnings")
         data.report["vocabulary"] = extension
     if peers.local_count > 1:
-        shared.mkdir(parents=True)
         tokenizer.save_pretrained(shared / "tokenizer")
         data.save(shared)
         (shared / "model.json").write_text(json.dumps(None if folder is None else str(folder)))
