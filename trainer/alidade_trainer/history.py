@@ -27,6 +27,8 @@ class History:
     def add_step(self, metrics: StepMetrics) -> None:
         """Appends a step."""
         line = asdict(metrics) | {"tokens_per_second": round(metrics.tokens_per_second, 1)}
+        if not metrics.losses:
+            del line["losses"]
         self.steps.append(line)
         self._append(line)
 
