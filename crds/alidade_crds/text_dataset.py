@@ -28,7 +28,7 @@ class Deduplication(Spec):
     )
     similarity: float | None = Field(
         None,
-        ge=0.5,
+        ge=0.6,
         le=1,
         description="Share of two records' sequences of five characters that they have in common (Jaccard), from which "
         "on they repeat one another; estimated by MinHash (Broder 1997) to about 0.04. Default: 0.8.",
@@ -54,7 +54,7 @@ class Filters(Spec):
     languages: list[Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$", max_length=3)]] = Field(
         [],
         max_length=64,
-        description="Languages that records may be in, by their ISO 639-1 codes, such as en or zh; default: all. A "
+        description="Languages that records may be in, by their ISO 639 codes, such as en or zh; default: all. A "
         "record too short to tell is kept.",
     )
 
