@@ -31,7 +31,7 @@ class LossTally:
         self._sums = torch.zeros(2, len(self.names), dtype=torch.float64)  # (losses and tokens, datasets)
 
     def add(self, losses: Tensor, learned: Tensor, datasets: Tensor) -> None:
-        """Counts tokens, by their losses, 0 where one is not learned, and the numbers of their datasets; of one shape."""
+        """Counts tokens, each with its loss, 0 where it is not learned, and the number of its dataset."""
         values = torch.stack([losses.detach().flatten().double(), learned.flatten().double()])
         sums = values.new_zeros(self._sums.shape).index_add_(1, datasets.flatten(), values)
         self._sums += sums.cpu()
