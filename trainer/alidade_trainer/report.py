@@ -250,7 +250,8 @@ def _data_rows(report: Mapping[str, Any]) -> dict[str, str]:
             f"{ghost['kept']:,} of {ghost['sampled']:,} sampled answers, {ghost['mean_answer']:.1f} tokens on average"
         )
     for source in report["sources"]:
-        rows[source["uri"]] = f"{source['kept']:,} of {source['records']:,} records ({source['shape']})"
+        learned = source["kept"] - source.get("removed", 0)
+        rows[source["uri"]] = f"{learned:,} of {source['records']:,} records ({source['shape']})"
     return rows
 
 
