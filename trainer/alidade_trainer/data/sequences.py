@@ -276,16 +276,19 @@ def grouped_order(seed: int, epoch: int, lengths: NDArray[np.int64], batch_size:
     """As `epoch_order`, with sequences of like length in one batch; the batches come in random order.
 
     Of every _BATCHES_SORTED batches in a row of the random order, the sequences are sorted by length and cut into
-    batches anew. The epoch's last batch, which may be smaller, stays the last.
+    batches anew. The batches are those that steps read: the first of an epoch's sequences fill up the last step of the
+    epoch before, so these, and the last ones, stand in random order.
     """
     random = epoch_order(seed, epoch, len(lengths))
+    lead = -epoch * len(lengths) % batch_size
+    rest = random[lead:]
     window = batch_size * _BATCHES_SORTED
-    parts = [random[start : start + window] for start in range(0, len(random), window)]
-    ordered = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts] or [random])
+    parts = [rest[start : start + window] for start in range(0, len(rest), window)]
+    ordered = np.concatenate([rest[:0], *(part[np.argsort(lengths[part], kind="stable")] for part in parts)])
     whole = len(ordered) // batch_size
     batches = ordered[: whole * batch_size].reshape(whole, batch_size)
     places = np.random.default_rng([seed, epoch, 1]).permutation(whole)
-    return np.concatenate([batches[places].reshape(-1), ordered[whole * batch_size :]])
+    return np.concatenate([random[:lead], batches[places].reshape(-1), ordered[whole * batch_size :]])
 
 
 _BATCHES_SORTED = 50  # as many as transformers' group_by_length takes: little padding, and lengths still well mixed
