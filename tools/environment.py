@@ -9,6 +9,7 @@ import argparse
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -21,16 +22,29 @@ def main(argv: list[str]) -> int:
     python, ready = options.folder / "bin" / "python", options.folder / ".ready"
     wanted = "\n".join(options.packages)
     if not ready.exists() or ready.read_text() != wanted:
-        venv.create(options.folder, clear=True, symlinks=True, with_pip=True)
-        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options.packages]
-        installed = subprocess.run(command, capture_output=True, text=True)
-        if installed.returncode:
-            reason = installed.stderr.strip().splitlines()[-1]
+        venv.create(options.folder, clear=True, symlinks=True, with_pip=False)
+        reason = install(python, options.packages)
+        if reason is not None:
             print(f"{' '.join(options.packages)} cannot be installed here: {reason}", file=sys.stderr)
             return 1
         ready.write_text(wanted)
     print(python)
     return 0
+
+
+def install(python: Path, packages: Sequence[str]) -> str | None:
+    """Puts packages into the interpreter's environment. Returns why not, or None.
+
+    uv takes a tenth of pip's time; pip comes after it because it alone knows mirrors that are set up for pip.
+    """
+    failed = ""
+    for installer in (["uv", "pip", "install", "--python", python], ["pip", "--python", python, "install"]):
+        command = [sys.executable, "-m", *installer, "--quiet", *packages]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == 0:
+            return None
+        failed = done.stderr.strip().splitlines()[-1]
+    return failed
 
 
 if __name__ == "__main__":

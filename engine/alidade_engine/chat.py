@@ -17,8 +17,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     _be_quiet()
     # Imported here so that --help and mistakes in the arguments answer at once.
-    from alidade_engine.failures import JobFailure
-    from alidade_engine.models import load_model, load_tokenizer
+    from alidade_engine.imports import large_imports
+
+    with large_imports():
+        from alidade_engine.failures import JobFailure
+        from alidade_engine.models import load_model, load_tokenizer
 
     try:
         tokenizer = load_tokenizer(options.model)

@@ -23,6 +23,7 @@ from alidade_crds.packed import PackedResults
 from alidade_crds.reasons import FailureReason
 from alidade_engine.disk import write_file
 from alidade_engine.failures import JobFailure
+from alidade_engine.imports import large_imports
 from alidade_engine.sources import Locations, is_remote
 from alidade_engine.status_server import StatusServer
 from alidade_eval.documents import claim_folder, read_document
@@ -97,7 +98,8 @@ def _evaluate(
     if finished is not None:
         say("This evaluation is complete; nothing is left to do.")
         return finished if share.is_first else ResultDocument(outcome="succeeded")
-    from alidade_eval.course import Course, Surroundings  # seconds: torch, transformers
+    with large_imports():
+        from alidade_eval.course import Course, Surroundings  # seconds: torch, transformers
 
     around = Surroundings(locations, output, share, progress, say, stop)
     outcome = Course(document, around).run()

@@ -15,9 +15,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = read_settings(argv, os.environ)
     write_lines()
     # Imported here so that --help and mistakes in the settings answer at once.
-    from alidade_engine.failures import JobFailure
-    from alidade_serving.front.refusals import Refusal
-    from alidade_serving.serving import serve
+    from alidade_engine.imports import large_imports
+
+    with large_imports():
+        from alidade_engine.failures import JobFailure
+        from alidade_serving.front.refusals import Refusal
+        from alidade_serving.serving import serve
 
     try:
         asyncio.run(

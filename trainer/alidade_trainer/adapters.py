@@ -1,9 +1,10 @@
 """LoRA (Hu et al. 2021), rsLoRA (Kalajdzievski 2023) and DoRA (Liu et al. 2024) on a base model, by peft."""
 
 from pathlib import Path
+from typing import Literal
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
@@ -14,15 +15,18 @@ from alidade_crds.reasons import FailureReason
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.quantized_bases import write_quantization
 
+Task = Literal["CAUSAL_LM", "SEQ_CLS"]
+"""peft's names of what a model is for."""
 
-def add_adapter(model: PreTrainedModel, adapter: Adapter, task: TaskType = TaskType.CAUSAL_LM) -> PeftModel:
+
+def add_adapter(model: PreTrainedModel, adapter: Adapter, task: Task) -> PeftModel:
     """The model with low-rank additions, of which alone the weights are trained; for SEQ_CLS the head is, too.
 
     Raises JobFailure (ConfigInvalid) when no module is named as adapter.targetModules says.
     """
     modules = "all-linear" if adapter.target_modules == ["auto"] else adapter.target_modules
     whole = _embedding_names(model) if adapter.train_embeddings else []
-    if task == TaskType.SEQ_CLS:
+    if task == "SEQ_CLS":
         whole.append("score")
     config = LoraConfig(
         task_type=task,

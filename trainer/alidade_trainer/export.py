@@ -18,7 +18,6 @@ from alidade_crds.status import ModelInfo
 from alidade_engine.digests import model_digest
 from alidade_engine.disk import new_folder
 from alidade_engine.models import CHANGED_CONFIG
-from alidade_trainer.adapters import save_adapter
 from alidade_trainer.jobs import fingerprint
 from alidade_trainer.merge import write_merged
 from alidade_trainer.model_card import write_model_card
@@ -108,6 +107,8 @@ def _replaced(state: dict[str, torch.Tensor], weights: dict[str, torch.Tensor]) 
 
 
 def _write_adapter(module: nn.Module, state: dict[str, torch.Tensor], export: Export) -> None:
+    from alidade_trainer.adapters import save_adapter
+
     assert export.job.model.uri is not None, "an adapter has a base model"
     with new_folder(export.output / "adapter") as folder:
         save_adapter(module, state, folder, base=export.job.model.uri)  # a PeftModel

@@ -15,7 +15,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return launch(os.environ)
     if arguments.command == "quantize":
-        from alidade_trainer.quantizing.job import run_job
+        from alidade_engine.imports import large_imports
+
+        with large_imports():
+            from alidade_trainer.quantizing.job import run_job
 
         return run_job(os.environ)
     if arguments.command == "show":

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import PretrainedConfig, PreTrainedModel
 
 from alidade_crds.reasons import FailureReason
@@ -49,6 +48,8 @@ def write_merged(
         model.resize_token_embeddings(rows, mean_resizing=False)
     if tokenizer.pad_token_id is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
+    from peft import PeftModel  # a second; who quantizes needs this module, too
+
     try:
         merged = PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False).merge_and_unload()
     except (RuntimeError, ValueError) as error:

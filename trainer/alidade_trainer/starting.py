@@ -4,10 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel, TaskType
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -23,7 +22,6 @@ from alidade_engine.models import (
     load_tokenizer,
 )
 from alidade_engine.sources import Locations
-from alidade_trainer.adapters import add_adapter
 from alidade_trainer.data.dataset import PreparedData, prepare
 from alidade_trainer.data.tokenising import SampledAnswer
 from alidade_trainer.failures import JobFailure
@@ -40,6 +38,11 @@ from alidade_trainer.vocabulary.embeddings import (
     train_only_embeddings,
     trains_only_embeddings,
 )
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from alidade_trainer.adapters import Task
 
 _LANGUAGE = (Stage.PRETRAIN, Stage.SFT)
 
@@ -169,12 +172,14 @@ def base_options(job: JobDocument, folder: Path, dtype: torch.dtype) -> dict[str
 
 
 def ready_to_train(
-    model: PreTrainedModel, job: JobDocument, task: TaskType = TaskType.CAUSAL_LM
-) -> PreTrainedModel | PeftModel:
+    model: PreTrainedModel, job: JobDocument, task: "Task" = "CAUSAL_LM"
+) -> "PreTrainedModel | PeftModel":
     """The model with the job's adapter on it, or with the weights frozen that it names. Raises JobFailure."""
     if job.adapter.type == AdapterType.QLORA:
         keep_as_loaded(model)
     if job.adapter.type != AdapterType.NONE:
+        from alidade_trainer.adapters import add_adapter  # a second: peft
+
         return add_adapter(model, adapter_of(job), task)
     freeze(model, job.training.freeze)
     return model

@@ -70,8 +70,11 @@ def _run(
         say(f"The model of this job is complete at {job.output}/model; nothing is left to train.")
     else:
         progress.enter("loading")
-        from alidade_trainer.surroundings import Surroundings
-        from alidade_trainer.training import train  # seconds: torch, transformers, deepspeed
+        from alidade_engine.imports import large_imports
+
+        with large_imports():
+            from alidade_trainer.surroundings import Surroundings
+            from alidade_trainer.training import train  # seconds: torch, transformers, deepspeed
 
         around = Surroundings(
             locations=locations,

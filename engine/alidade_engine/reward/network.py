@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
@@ -14,6 +13,9 @@ from alidade_crds.reasons import FailureReason
 from alidade_engine.failures import JobFailure
 from alidade_engine.models import check_weights, load_config
 from alidade_engine.padding import pooled, positions_of
+
+if TYPE_CHECKING:
+    from peft import PeftModel  # seconds; who only reads rewards wraps nothing
 
 HEAD = "score"
 """transformers' name of the head of causal models' sequence classifiers."""
@@ -26,7 +28,7 @@ class RewardNetwork(nn.Module):
     and end-of-sequence share one.
     """
 
-    def __init__(self, model: PreTrainedModel | PeftModel) -> None:
+    def __init__(self, model: "PreTrainedModel | PeftModel") -> None:
         super().__init__()
         self.model = model
 
@@ -48,9 +50,11 @@ class RewardNetwork(nn.Module):
         return rewards.squeeze(-1).float()
 
 
-def classifier(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+def classifier(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
     """transformers' sequence classifier, which peft may have wrapped."""
-    inner: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+    if isinstance(model, PreTrainedModel):
+        return model
+    inner: PreTrainedModel = model.get_base_model()
     return inner
 
 

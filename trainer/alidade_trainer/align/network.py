@@ -1,10 +1,9 @@
 """The policy, and for PPO its critic, as one module, so that one DeepSpeed engine trains both."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -13,6 +12,9 @@ from alidade_engine.scoring import token_logprobs
 from alidade_trainer.align.losses import entropy
 from alidade_trainer.loss import can_select_positions
 from alidade_trainer.reward.heads import zero_head
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class PolicyNetwork(nn.Module):
     """A language model that is aligned, with a critic of its own, a value head on its states, or neither."""
 
     def __init__(
-        self, policy: PreTrainedModel | PeftModel, *, critic: PreTrainedModel | None = None, value_head: bool = False
+        self, policy: "PreTrainedModel | PeftModel", *, critic: PreTrainedModel | None = None, value_head: bool = False
     ) -> None:
         """critic: a sequence classifier, whose head gives the value of every state. value_head: a linear head on the
         policy's own states, which costs next to nothing beside LoRA."""
@@ -45,6 +47,11 @@ class PolicyNetwork(nn.Module):
         if value_head:
             self.value_head = nn.Linear(policy.config.hidden_size, 1, bias=False, dtype=policy.dtype)
             zero_head(self.value_head)
+
+    @property
+    def uses_adapter(self) -> bool:
+        """Whether an adapter alone is trained, without which the policy is the model that training started from."""
+        return not isinstance(self.policy, PreTrainedModel)
 
     @property
     def config(self) -> Any:
@@ -73,7 +80,7 @@ class PolicyNetwork(nn.Module):
         """
         rows = _Rows(input_ids, attention_mask, position_ids, answer_width)
         if as_reference:
-            assert isinstance(self.policy, PeftModel)
+            assert not isinstance(self.policy, PreTrainedModel), "only an adapter leaves the start model as it was"
             with self.policy.disable_adapter():
                 _, logits = answer_logits(self.policy, rows)
             return {"logprobs": token_logprobs(_tempered(logits, temperature), rows.answer_ids)}
@@ -107,12 +114,12 @@ class PolicyNetwork(nn.Module):
 
 
 def answer_logits(
-    model: PreTrainedModel | PeftModel, rows: _Rows, *, with_states: bool = False
+    model: "PreTrainedModel | PeftModel", rows: _Rows, *, with_states: bool = False
 ) -> tuple[Tensor | None, Tensor]:
     """(rows, answer width, width) states, when asked for, and (rows, answer width, vocabulary) logits that predict the
     answers' tokens."""
     kept = rows.answer_width + 1
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    inner = model if isinstance(model, PreTrainedModel) else model.get_base_model()
     selection = {"logits_to_keep": kept} if can_select_positions(inner) else {}
     output = model(
         input_ids=rows.input_ids,

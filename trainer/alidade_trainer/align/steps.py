@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 import deepspeed
 import torch
-from peft import PeftModel
 from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
@@ -203,7 +202,7 @@ def build_step(
         peers,
         judge,
         sampler,
-        uses_adapter=isinstance(network.policy, PeftModel),
+        uses_adapter=network.uses_adapter,
         reference=reference,
         micro_batch_size=plan.micro_batch_size,
     )
@@ -267,7 +266,7 @@ def _network(job: JobDocument, step: AlignStep, start: StartingPoint, around: Su
     model = build_model(job, start)
     if step.ppo is None:
         return PolicyNetwork(model)
-    if isinstance(model, PeftModel):
+    if job.adapter.type != AdapterType.NONE:
         network = PolicyNetwork(model, value_head=True)
     else:
         assert start.model_folder is not None

@@ -12,6 +12,7 @@ from alidade_crds.preview import PreviewDocument, PreviewPiece, PreviewRecord, P
 from alidade_engine.data.formats import Example, Messages, Preference, Text, read_examples
 from alidade_engine.data.records import Position, find_files, read_files
 from alidade_engine.failures import JobFailure
+from alidade_engine.imports import large_imports
 from alidade_engine.sources import Locations
 
 
@@ -34,7 +35,8 @@ def preview(request: PreviewRequest, locations: Locations) -> PreviewDocument:
     wanted = list(islice(examples, request.first - 1, request.first - 1 + request.records))
     if job.model.uri is None and job.model.init is None:
         return PreviewDocument(shown=[_as_turns(example, place) for example, place in wanted])
-    from alidade_trainer.data.preview_tokens import with_tokens  # seconds: torch, transformers
+    with large_imports():
+        from alidade_trainer.data.preview_tokens import with_tokens
 
     return with_tokens(job, wanted, locations, request.limit)
 

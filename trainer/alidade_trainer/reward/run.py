@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft import TaskType
 from torch import Tensor, nn
 
 from alidade_crds.blocks import Precision
@@ -66,7 +65,7 @@ def build_reward_model(job: JobDocument, start: StartingPoint) -> RewardNetwork:
     ensure_pad_token(start.tokenizer, model)
     if job.training.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    return RewardNetwork(ready_to_train(model, job, TaskType.SEQ_CLS))
+    return RewardNetwork(ready_to_train(model, job, "SEQ_CLS"))
 
 
 @dataclass(frozen=True)
