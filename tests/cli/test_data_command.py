@@ -1,6 +1,7 @@
 """`alidade data show`: from a file or a manifest to what is printed."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +143,14 @@ def test_a_file_is_shown_by_the_trainers_package(tmp_path: Path) -> None:
     done = show(str(tmp_path / "a.jsonl"))
     assert done.exit_code == 0, done.output
     assert "  read     user: Capital of⏎France?\n  learned  assistant: Paris\n" in done.output
-    missing = show(str(tmp_path / "b.jsonl"))
-    assert missing.exit_code == 1
-    assert "b.jsonl, which does not exist" in missing.stderr
+
+
+def test_what_the_trainers_package_cannot_read_is_said_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "a warning\ndataset.uri is file:///b.jsonl, which does not exist.\n"
+    failed = subprocess.CompletedProcess([], 1, "", said)
+    monkeypatch.setattr(data_command.subprocess, "run", lambda *words, **how: failed)
+    done = show("b.jsonl")
+    assert (done.exit_code, done.stderr) == (1, "Error: dataset.uri is file:///b.jsonl, which does not exist.\n")
 
 
 def test_without_the_trainers_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,9 @@
 import json
 import random
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -177,10 +177,41 @@ def test_a_text_too_short_has_no_language() -> None:
     assert language_of("中国的首都是哪里？") == "zh"
 
 
+class InThisProcess:
+    """In place of a pool, whose processes take a second each to start; batches are read ahead all the same."""
+
+    def __init__(self, count: int, mp_context: object, initializer: Callable[..., None], initargs: Any) -> None:
+        initializer(*initargs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def submit(self, work: Callable[[Any], Any], batch: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(work(batch))
+        return done
+
+
+@pytest.fixture
+def no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.mark.parametrize("count", [400, 1200])
 def test_the_result_is_the_same_whatever_the_number_of_processes(
-    write: Write, tokenizer: PreTrainedTokenizerFast, locations: Locations
+    write: Write,
+    tokenizer: PreTrainedTokenizerFast,
+    locations: Locations,
+    request: pytest.FixtureRequest,
+    count: int,
 ) -> None:
-    write("train.jsonl", "\n".join(map(json.dumps, [*questions(1200), {"input": "q", "output": ""}])))
+    if count > 512:  # more than a batch; less has one further process only
+        request.getfixturevalue("no_pool")
+    write("train.jsonl", "\n".join(map(json.dumps, [*questions(count), {"input": "q", "output": ""}])))
     rules = Rules(Stage.SFT, 64, resolve_template(tokenizer, "auto"), with_signatures=True)
     found = []
     for processes in (1, 2):
@@ -190,7 +221,8 @@ def test_the_result_is_the_same_whatever_the_number_of_processes(
         found.append((builder.build(), part))
     (one, one_part), (two, two_part) = found
     assert one_part.report == two_part.report
-    assert one_part.report.dropped["no turn of the assistant with text in it"].examples == ["train.jsonl, line 1201"]
+    dropped = one_part.report.dropped["no turn of the assistant with text in it"]
+    assert dropped.examples == [f"train.jsonl, line {count + 1}"]
     for name in ("tokens", "learned", "offsets"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     for name in ("keys", "signatures", "record_of"):
@@ -199,20 +231,10 @@ def test_the_result_is_the_same_whatever_the_number_of_processes(
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_what_stands_first_is_named_first_also_where_a_later_line_was_read_meanwhile(
-    write: Write,
-    tokenizer: PreTrainedTokenizerFast,
-    locations: Locations,
-    monkeypatch: pytest.MonkeyPatch,
-    processes: int,
+    write: Write, tokenizer: PreTrainedTokenizerFast, locations: Locations, no_pool: None, processes: int
 ) -> None:
-    # Threads in place of processes, which take seconds to start.
-    monkeypatch.setattr(
-        encoding, "ProcessPoolExecutor", lambda count, mp_context, **how: ThreadPoolExecutor(count, **how)
-    )
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    write(
-        "train.jsonl", "\n".join([json.dumps({"input": "bad", "output": "x"}), *map(json.dumps, questions(900)), "{"])
-    )
+    bad = json.dumps({"input": "bad", "output": "x"})
+    write("train.jsonl", "\n".join([bad, *map(json.dumps, questions(900)), "{"]))
     template = "{% for m in messages %}{{ m.content if m.content != 'bad' else raise_exception('no') }}{% endfor %}"
     source = OpenedSource(locations, "pvc://data/train.jsonl", DataFormat.AUTO)
     with pytest.raises(JobFailure, match=r"dataset.template cannot render train.jsonl, line 1: no"):
