@@ -218,15 +218,17 @@ def test_the_result_is_the_same_whatever_the_number_of_processes(
         source = OpenedSource(locations, "pvc://data/train.jsonl", DataFormat.AUTO)
         builder = SampleBuilder(locations.scratch / str(processes))
         part = tokenise(source, tokenizer, rules, builder, processes=processes)
-        found.append((builder.build(), part))
-    (one, one_part), (two, two_part) = found
+        found.append((builder.build(), part, builder.signatures.done()))
+    (one, one_part, one_signed), (two, two_part, two_signed) = found
     assert one_part.report == two_part.report
     dropped = one_part.report.dropped["no turn of the assistant with text in it"]
     assert dropped.examples == [f"train.jsonl, line {count + 1}"]
     for name in ("tokens", "learned", "offsets"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
-    for name in ("keys", "signatures", "record_of"):
+    for name in ("keys", "record_of"):
         np.testing.assert_array_equal(getattr(one_part, name), getattr(two_part, name))
+    np.testing.assert_array_equal(one_signed, two_signed)
+    assert len(one_signed) == count * PERMUTATIONS
 
 
 @pytest.mark.parametrize("processes", [1, 2])

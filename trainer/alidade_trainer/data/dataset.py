@@ -20,6 +20,7 @@ from alidade_engine.sources import Locations
 from alidade_engine.templates import resolve_template
 from alidade_trainer.data.encoding import TOO_LONG, Rules
 from alidade_trainer.data.languages import languages_known
+from alidade_trainer.data.likeness import PERMUTATIONS
 from alidade_trainer.data.packing import PACKABLE
 from alidade_trainer.data.report import GhostReport, SourceReport, data_report
 from alidade_trainer.data.selection import Sources, find_repetitions, select
@@ -103,7 +104,8 @@ def prepare(
     rules = Rules(stage, max_length, template, data.filters, with_signatures=near)
     builder = SampleBuilder(folder)
     sources = _tokenised(data, tokenizer, locations, rules, builder, sampled, limit)
-    repetitions = find_repetitions(sources, data.deduplication)
+    signatures = builder.signatures.done().reshape(-1, PERMUTATIONS)
+    repetitions = find_repetitions(sources, data.deduplication, signatures)
     selection = select(sources, repetitions, mix=data.mix, validation=data.validation, seed=job.training.seed)
     samples = builder.build()
     origins = _origins(sources, len(samples)) if data.mix else None

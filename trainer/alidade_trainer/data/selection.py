@@ -50,8 +50,13 @@ class Repetitions:
     near_leaks: int = 0
 
 
-def find_repetitions(sources: Sources, deduplication: Deduplication | None) -> Repetitions:
-    """What is left out, and counted in the reports of the datasets."""
+def find_repetitions(
+    sources: Sources, deduplication: Deduplication | None, signatures: NDArray[np.uint32]
+) -> Repetitions:
+    """What is left out, and counted in the reports of the datasets.
+
+    signatures: (records of all sources, PERMUTATIONS), see `likeness`; read for method near only.
+    """
     counts = [len(source.keys) for source in sources.trained]
     if deduplication is None:
         return Repetitions([np.zeros(count, dtype=np.bool_) for count in counts])
@@ -61,7 +66,6 @@ def find_repetitions(sources: Sources, deduplication: Deduplication | None) -> R
     repeats[firsts] = False
     near_leaks = 0
     if deduplication.method == DeduplicationMethod.NEAR:
-        signatures = np.concatenate([source.signatures for source in sources.all])
         alike = earlier_alike(signatures, deduplication.similarity or SIMILARITY)
         repeats |= alike[: len(keys)] >= 0
         if sources.held_out is not None:

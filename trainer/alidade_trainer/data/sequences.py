@@ -61,6 +61,7 @@ class Samples:
 
 
 _TOKENS, _LEARNED, _OFFSETS = "tokens.int32", "learned.bool", "offsets.npy"
+_SIGNATURES = "signatures.uint32"
 
 
 class GrowingArray:
@@ -69,17 +70,21 @@ class GrowingArray:
     def __init__(self, path: Path | None, kind: type[np.generic]) -> None:
         self._path = path
         self._kind = kind
-        self._bytes: IO[bytes] = BytesIO() if path is None else path.open("wb")
+        self._bytes: IO[bytes] | None = None  # a file is opened when there is something to write
 
     def extend(self, values: NDArray[Any]) -> None:
         """Adds values at the end."""
+        if self._bytes is None:
+            self._bytes = BytesIO() if self._path is None else self._path.open("wb")
         self._bytes.write(np.ascontiguousarray(values, dtype=self._kind).tobytes())
 
     def done(self) -> NDArray[Any]:
         """The whole; the object is not to be used again."""
+        self.extend(np.empty(0, self._kind))
         if isinstance(self._bytes, BytesIO):
             return np.frombuffer(self._bytes.getbuffer(), dtype=self._kind)
         assert self._path is not None, "what is not in memory has a path"
+        assert self._bytes is not None, "it has been opened"
         self._bytes.close()
         return mapped(self._path, self._kind)
 
@@ -90,14 +95,17 @@ def mapped(path: Path, kind: type[np.generic]) -> NDArray[Any]:
 
 
 class SampleBuilder:
-    """Collects samples, five bytes for each of their tokens: in memory, or in files of a folder."""
+    """Collects samples, five bytes for each of their tokens: in memory, or in files of a folder.
+
+    signatures: of the records that samples come from, all in a row, where somebody wants to compare these.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         self._tokens = GrowingArray(folder and folder / _TOKENS, np.int32)
         self._learned = GrowingArray(folder and folder / _LEARNED, np.bool_)
+        self.signatures = GrowingArray(folder and folder / _SIGNATURES, np.uint32)
         self._ends = array("q", [0])
 
     def __len__(self) -> int:

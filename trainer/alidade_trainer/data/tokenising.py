@@ -23,9 +23,9 @@ from alidade_engine.digests import file_digest
 from alidade_engine.sources import Locations
 from alidade_engine.templates import RenderError, check_agreement
 from alidade_trainer.data.encoding import Encoded, Encoder, Learnable, Rules, encoding, key_of, too_long, words_of
-from alidade_trainer.data.likeness import PERMUTATIONS, signature
+from alidade_trainer.data.likeness import signature
 from alidade_trainer.data.report import SourceReport
-from alidade_trainer.data.sequences import GrowingArray, SampleBuilder
+from alidade_trainer.data.sequences import SampleBuilder
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.topology import count_cores
 
@@ -41,17 +41,15 @@ NOT_ASKED = "no turn of the user that ghostAttention's instruction could stand b
 
 @dataclass(frozen=True)
 class TokenisedSource:
-    """What came of one address; the samples themselves are in the builder.
+    """What came of one address; the samples themselves are in the builder, with the signatures of the records.
 
     samples: their indices there. record_of: (samples,) the record that each is from, counted among those kept.
-    keys: (records,) uint64, equal for equal records. signatures: (records, PERMUTATIONS), see `likeness`; without rows
-    when nobody asked for them.
+    keys: (records,) uint64, equal for equal records.
     """
 
     samples: range
     record_of: NDArray[np.int64]
     keys: NDArray[np.uint64]
-    signatures: NDArray[np.uint32]
     report: SourceReport
 
 
@@ -190,8 +188,6 @@ class _Work:
         self._first = len(builder)
         self._record_of = array("q")
         self._keys = array("Q")
-        folder = builder.folder
-        self._signatures = GrowingArray(folder and folder / f"signatures-{self._first}", np.uint32)
         self._waiting: deque[list[tuple[Learnable, Position]]] = deque()
         self._agreed = False
         self._read = 0
@@ -227,7 +223,7 @@ class _Work:
         self._record_of.frombytes(numbers[encoded.places].tobytes())
         self._keys.frombytes(encoded.keys[kept].tobytes())
         if self._rules.with_signatures:
-            self._signatures.extend(encoded.signatures[kept])
+            self._builder.signatures.extend(encoded.signatures[kept])
 
     def finish(self) -> TokenisedSource:
         """All that was added."""
@@ -238,7 +234,6 @@ class _Work:
             range(self._first, len(self._builder)),
             np.array(self._record_of, dtype=np.int64),
             keys,
-            self._signatures.done().reshape(-1, PERMUTATIONS),
             self.report,
         )
 
@@ -287,7 +282,7 @@ class _Work:
         self._record_of.append(len(self._keys))
         self._keys.append(key_of(ids))
         if self._rules.with_signatures and isinstance(example, Conversation | Prompt):
-            self._signatures.extend(np.array(signature(words_of(example))))
+            self._builder.signatures.extend(np.array(signature(words_of(example))))
 
 
 def _unrendered(position: Position, message: str) -> JobFailure:
