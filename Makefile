@@ -10,7 +10,7 @@ PACKAGES := crds operator engine trainer eval serving local sdk cli
 EDITABLE := $(foreach package,$(PACKAGES),--editable ./$(package))
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: demo test lint generate docs check clean help
+.PHONY: demo test lint generate docs fuzz audit check clean help
 
 help: ## Says what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -39,6 +39,16 @@ docs: $(VENV)/.ready ## Builds the documents as a site in .site, in an environme
 	@echo .site/index.html
 
 check: lint test ## What CI runs
+
+# Bounded: some ten minutes on 2 cores. What fails is printed with the seed that repeats it.
+fuzz: $(VENV)/.ready $(TOOLS) ## Strange resources and requests to the operator and the servers
+	$(BIN)/python bench/operator_hostile.py
+	$(BIN)/python bench/http_fuzz.py
+
+# Asks the Python Package Index's advisories, so it needs an index that has them.
+audit: $(VENV)/.ready ## Known vulnerabilities of the pinned packages, and their licences
+	$(BIN)/python tools/licences.py
+	"$$($(BIN)/python tools/environment.py .tools/audit pip-licenses==5.5.5 pip-audit==2.10.1)" -m pip_audit --no-deps --disable-pip --strict -r constraints.txt
 
 clean: ## Removes what make made
 	rm -rf $(VENV) .tools .site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -40,7 +40,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.ppo_rloo import PROBLEMS, QUIET, Problem, job_document, prepare, training_block  # noqa: E402
+from bench.ppo_rloo import PROBLEMS, Problem, prepare  # noqa: E402
+from bench.trainings import QUIET, job_document, training_block  # noqa: E402
 
 RESULTS = ROOT / "bench/results/alignment_scaling.json"
 POLL_S = 0.01

@@ -28,37 +28,34 @@ import os
 import random
 import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bench.trainings import (  # noqa: E402  # the path is set above
+    PACKAGES,
+    TRL_PYTHON,
+    WORK,
+    Meter,
+    job_document,
+    new_run_folder,
+    run,
+    training_block,
+    trl_environment,
+    worker_environment,
+)
+
 RESULTS = ROOT / "bench/results/ppo_rloo.json"
-WORK = ROOT / ".bench"
-TRL_PYTHON = WORK / "trl/bin/python"
-TRL = "trl==1.16.*"
 TRAINERS = ("ppo", "rloo")
 GENERATIONS = 4
 """Answers to a prompt that RLOO compares: its paper (Ahmadian et al. 2024) takes 2 and 4, and 4 was the better."""
 WORDS = ("red", "green", "blue", "Oslo", "Lima", "tin")
 EVALUATION_SAMPLES = 4
-QUIET = {
-    "OMP_NUM_THREADS": "1",
-    "DS_ACCELERATOR": "cpu",
-    "DS_LOG_LEVEL": "error",
-    "PYTHONWARNINGS": "ignore",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-    "GLOO_SOCKET_IFNAME": "lo",
-}
-"""Environment of every process here: one thread, no network, no chatter."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +163,7 @@ def main(argv: Sequence[str]) -> int:
     if argv[:1] == ["--child"]:
         return _child(Setting(**json.loads(argv[1])))
     options = _parser().parse_args(argv)
-    _make_environment()
+    trl_environment()
     results: dict[str, Any] = {"generationsOfRloo": GENERATIONS}
     for name in options.problems:
         problem = PROBLEMS[name]
@@ -188,18 +185,6 @@ def _parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="one seed, the middle learning rate, fewer iterations: does it run?"
     )
     return parser
-
-
-def _make_environment() -> None:
-    """The environment with TRL, once."""
-    if TRL_PYTHON.is_file():
-        return
-    WORK.mkdir(exist_ok=True)
-    (WORK / ".gitignore").write_text("*\n")
-    subprocess.run([sys.executable, "-m", "venv", str(WORK / "trl")], check=True)
-    packages = ["torch", "pydantic", "peft", TRL]
-    pip = [str(TRL_PYTHON), "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
-    subprocess.run([*pip, *packages], check=True)
 
 
 def prepare(problem: Problem) -> None:
@@ -225,7 +210,7 @@ def prepare(problem: Problem) -> None:
     path.write_text(json.dumps(job))
     code = "import sys; from alidade_trainer.worker import main; sys.exit(main())"  # as the launcher starts it
     with new_run_folder() as run_folder:
-        _run([sys.executable, "-c", code], worker_environment(path, run_folder))
+        run([sys.executable, "-c", code], worker_environment(path, run_folder))
 
 
 def _records(name: str) -> dict[str, list[dict[str, str]]]:
@@ -248,61 +233,6 @@ def _records(name: str) -> dict[str, list[dict[str, str]]]:
         asked, answer = draw.choices(words, k=draw.randint(4, 24)), draw.choices(words, k=min(length, 60))
         rows.append({"input": " ".join(asked), "output": " ".join(answer)})
     return {"sft": rows, "prompts": rows[:1920], "held": rows[1920:]}
-
-
-def job_document(stage: str, output: Path) -> dict[str, Any]:
-    """The blocks that every job here has; model, data and training are for the caller to add."""
-    return {
-        "version": "alidade.dev/job/v1",
-        "owner": {"kind": "FineTuneJob", "namespace": "bench", "name": "ppo-rloo", "uid": "0"},
-        "stage": stage,
-        "deepspeed": {"zeroStage": 0},
-        "checkpoint": {"everySteps": 100_000, "keep": 1},
-        "output": f"file://{output}",
-    }
-
-
-def training_block(*, learning_rate: float, batch: int, seed: int) -> dict[str, Any]:
-    """Optimisation without anything that the two trainers could do differently."""
-    return {
-        "learningRate": learning_rate,
-        "schedule": "constant",
-        "warmupRatio": 0,
-        "weightDecay": 0,
-        "globalBatchSize": batch,
-        "microBatchSize": batch,
-        "precision": "fp32",
-        "gradientCheckpointing": False,
-        "seed": seed,
-    }
-
-
-def worker_environment(job: Path, run_folder: Path) -> dict[str, str]:
-    """What a single training process is told."""
-    return {
-        "ALIDADE_JOB": str(job),
-        "ALIDADE_RUN_FOLDER": str(run_folder),
-        "ALIDADE_SCRATCH": str(run_folder),
-        **{name: "0" for name in ("RANK", "LOCAL_RANK")},
-        **{name: "1" for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")},
-    }
-
-
-@contextmanager
-def new_run_folder() -> Iterator[Path]:
-    """What a launcher would share with its training processes."""
-    with tempfile.TemporaryDirectory(prefix="ppo-rloo-") as folder:
-        yield Path(folder)
-
-
-def _run(command: Sequence[str], environment: dict[str, str]) -> str:
-    """The output of a command; RuntimeError with the end of its errors when it fails."""
-    whole = {**os.environ, **QUIET, **environment}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=whole)
-    if done.returncode:
-        said = (done.stdout + done.stderr)[-3000:]
-        raise RuntimeError(f"{' '.join(command)[:200]} ended with {done.returncode}: {said}")
-    return done.stdout
 
 
 def _compare(problem: Problem, options: argparse.Namespace, *, lora: bool) -> dict[str, Any]:
@@ -355,10 +285,9 @@ def _ratios(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
 
 def _measure(problem: Problem, setting: Setting) -> dict[str, float]:
     python = sys.executable if setting.trainer == "ppo" else str(TRL_PYTHON)
-    packages = os.pathsep.join(str(ROOT / folder) for folder in ("crds", "engine", "trainer"))
     # The reward is the platform's own function in both environments.
-    told = {"PYTHONPATH": packages} if setting.trainer == "rloo" else {}
-    output = _run([python, __file__, "--child", json.dumps(asdict(setting))], told)
+    told = {"PYTHONPATH": PACKAGES} if setting.trainer == "rloo" else {}
+    output = run([python, __file__, "--child", json.dumps(asdict(setting))], told)
     measured: dict[str, float] = json.loads(output.splitlines()[-1])
     samples = setting.iterations * setting.rollout
     speeds = {
@@ -414,42 +343,6 @@ def _child(setting: Setting) -> int:
     return 0
 
 
-@dataclass
-class Meter:
-    """Seconds within `measured`, and memory before the first time and at most."""
-
-    processor_s: float = 0.0
-    clock_s: float = 0.0
-    before_kib: int = 0
-
-    @contextmanager
-    def measured(self) -> Iterator[None]:
-        """Counts what happens within."""
-        self.before_kib = self.before_kib or _status_kib("VmRSS")
-        clock, processor = time.perf_counter(), time.process_time()
-        try:
-            yield
-        finally:
-            self.processor_s += time.process_time() - processor
-            self.clock_s += time.perf_counter() - clock
-
-    def numbers(self) -> dict[str, float]:
-        """As a run's result has them."""
-        peak = _status_kib("VmHWM")
-        return {
-            "processorSeconds": self.processor_s,
-            "seconds": self.clock_s,
-            "peakMiB": peak / 1024,
-            "trainingMiB": (peak - self.before_kib) / 1024,
-        }
-
-
-def _status_kib(name: str) -> int:
-    # Not getrusage's ru_maxrss, in which a process begins with what its parent held.
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
 def _train_ppo(setting: Setting) -> dict[str, float]:
     """PPO as the platform runs it, with a meter around its iterations."""
     from alidade_trainer.align.ppo import Ppo
@@ -459,11 +352,11 @@ def _train_ppo(setting: Setting) -> dict[str, float]:
     job = folder / f"{setting.name}.json"
     job.write_text(json.dumps(_ppo_job(setting)))
     meter = Meter()
-    run = Ppo.run
+    run_once = Ppo.run
 
     def metered(self: Any, iteration: Any) -> Any:
         with meter.measured():
-            return run(self, iteration)
+            return run_once(self, iteration)
 
     Ppo.run = metered  # type: ignore[method-assign]
     shutil.rmtree(folder / setting.name, ignore_errors=True)

@@ -36,8 +36,8 @@ from alidade_engine.gguf.writing import write_gguf  # noqa: E402
 from alidade_engine.models import load_config, load_model, load_tokenizer  # noqa: E402
 from alidade_engine.sources import Locations  # noqa: E402
 from alidade_trainer.quantizing.perplexity import Measure, measure_of  # noqa: E402
-from bench.ppo_rloo import job_document, new_run_folder, training_block, worker_environment  # noqa: E402
 from bench.servers import embedded, free_port, load, processor, running  # noqa: E402
+from bench.trainings import job_document, new_run_folder, training_block, worker_environment  # noqa: E402
 from examples.nlpcc.nlpcc import read_file, text2text  # noqa: E402
 
 WORK = ROOT / ".bench/quantization"

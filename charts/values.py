@@ -133,6 +133,18 @@ class NetworkPolicy(Spec):
     extra_egress: list[Object] = Field([], description="Further egress rules, for a proxy for instance.")
 
 
+class JobNetworkPolicy(Spec):
+    """What reaches the pods that train, measure and quantize, and what they reach: one another, served models of their
+    namespace, and what is public."""
+
+    namespaces: list[Name] = Field([], description="Namespaces that get one.")
+    closed: list[Annotated[str, StringConstraints(pattern=r"^[0-9.]+/[0-9]{1,2}$")]] = Field(
+        ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"],
+        description="Networks that are not public: pods, nodes, metadata services. Those of IPv6 always are closed.",
+    )
+    extra_egress: list[Object] = Field([], description="Further egress rules, for a judge or a bucket in the cluster.")
+
+
 class Monitors(Spec):
     """What Prometheus is told to scrape."""
 
@@ -229,6 +241,9 @@ class Values(Spec):
     pod_disruption_budget: DisruptionBudget = Field(DisruptionBudget(), description="Keeps a replica in drains.")
     network_policy: NetworkPolicy = Field(
         NetworkPolicy(), description="What reaches the operator, and what it reaches."
+    )
+    job_network_policy: JobNetworkPolicy = Field(
+        JobNetworkPolicy(), description="What reaches the pods of jobs, and what they reach."
     )
     monitoring: Monitoring = Field(Monitoring(), description="Metrics, alerts and dashboards.")
     resources: Object = Field(

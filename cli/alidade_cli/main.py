@@ -19,7 +19,7 @@ from alidade_cli.doctor_command import doctor
 from alidade_cli.errors import INTERRUPTED
 from alidade_cli.jobs import print_logs
 from alidade_cli.kube import Cluster, parse_target
-from alidade_cli.models import save_report
+from alidade_cli.models import read_result, save_report
 from alidade_cli.serving import Facts, facts
 from alidade_cli.waiting import wait_for
 
@@ -118,14 +118,20 @@ def logs(target: str, namespace: str | None, *, follow: bool) -> None:
 @_namespace
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="File to copy the page to.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
-def report(target: str, namespace: str | None, save: Path | None, *, show: bool) -> None:
+@click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
+def report(target: str, namespace: str | None, save: Path | None, output: str, *, show: bool) -> None:
     """Save or open the HTML report of TARGET (ftj/NAME, rm/NAME, ar/NAME, eval/NAME, ms/NAME).
 
-    That of a ModelServe says how it is at present; without --save it is written to NAME.html.
+    That of a ModelServe says how it is at present; without --save it is written to NAME.html. As JSON, the answer has
+    beside the page's path what the job says of its result, with every metric; of a ModelServe its status.
     """
     kind, name = parse_target(target)
-    path = save_report(_connect(namespace), kind, name, save)
-    click.echo(path)
+    cluster = _connect(namespace)
+    path = save_report(cluster, kind, name, save)
+    if output == "json":
+        click.echo(json.dumps({"report": str(path), "result": read_result(cluster, kind, name)}, ensure_ascii=False))
+    else:
+        click.echo(path)
     if show:
         click.launch(path.resolve().as_uri())
 

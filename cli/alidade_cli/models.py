@@ -1,12 +1,14 @@
 """Commands about finished models: chat, report."""
 
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from alidade_cli.errors import CommandFailed
-from alidade_cli.kube import Cluster
+from alidade_cli.kube import Cluster, Resource
 from alidade_cli.serving import save_page
 from alidade_crds.crd import Kind
 from alidade_crds.uris import parse_uri
@@ -60,13 +62,31 @@ def save_report(cluster: Cluster, kind: Kind, name: str, target: Path | None) ->
         path = target or Path(f"{name}.html")
         save_page(resource, path)
         return path
+    source = _report_of(cluster, kind, name, resource)
+    if target is None:
+        return source
+    shutil.copyfile(source, target)
+    return target
+
+
+def read_result(cluster: Cluster, kind: Kind, name: str) -> dict[str, Any]:
+    """What a job says of its result in the result.json beside its report; of a ModelServe, its status."""
+    resource = cluster.read(kind, name)
+    if kind.kind == "ModelServe":
+        status: dict[str, Any] = resource.get("status", {})
+        return status
+    path = _report_of(cluster, kind, name, resource).with_name("result.json")
+    if not path.is_file():
+        raise CommandFailed(f"{path} is gone; kubectl get {kind.plural} {name} -o json has the status")
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+def _report_of(cluster: Cluster, kind: Kind, name: str, resource: Resource) -> Path:
     uri = resource.get("status", {}).get("reportUri")
     if not uri:
         raise CommandFailed(f"{kind.kind} {name} has no report yet; it is written when the job ends")
     source = folder_of(cluster, uri)
     if not source.is_file():
         raise CommandFailed(f"the report {uri} is gone from its volume")
-    if target is None:
-        return source
-    shutil.copyfile(source, target)
-    return target
+    return source

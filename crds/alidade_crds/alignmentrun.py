@@ -15,6 +15,7 @@ from alidade_crds.blocks import (
     Model,
     Output,
     RewardFunction,
+    Tracking,
     Training,
 )
 from alidade_crds.evaluation import EvaluationTemplate
@@ -338,6 +339,7 @@ class AlignmentRunSpec(RunPolicy):
     checkpoint: Checkpoint = Field(
         default_factory=Checkpoint, description="What the alignment stage keeps to resume from."
     )
+    tracking: Tracking | None = Field(None, description="Experiment tracker of the alignment stage.")
     output: Output | None = Field(None, description="Where the aligned model goes; default: the workspace volume.")
     publish: Publish | None = Field(
         None, description="Where the aligned model is made known beside its output; not with a gate."

@@ -1,8 +1,9 @@
 """The base class of every type users write, and how a rule among fields is attached to it."""
 
+import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 # Bounds on free text keep the API server's estimate of a CEL rule's cost finite; they are far above honest use.
@@ -14,6 +15,17 @@ Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G
 """A Kubernetes quantity, such as `16`, `500m` or `200Gi`."""
 
 
+def _without_infinity(value: Any) -> Any:
+    is_none = isinstance(value, float) and not math.isfinite(value)
+    return None if is_none or value in ("NaN", "Infinity", "-Infinity") else value
+
+
+MOST_COUNTED = 2**53 - 1
+"""The largest whole number that every reader of JSON can hold (RFC 8259, section 6)."""
+Count = Annotated[int, Field(ge=0, le=MOST_COUNTED)]
+"""How many, as a pod tells it."""
+Measured = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_without_infinity)]
+"""A number that a pod has measured; None where it is NaN or infinite, which no status can hold."""
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 """The name of an environment variable."""
 
@@ -65,10 +77,13 @@ OF_THE_WEB = (
 
 
 __all__ = [
+    "MOST_COUNTED",
     "NO_CLIMBING",
     "OF_THE_WEB",
+    "Count",
     "Digest",
     "Field",
+    "Measured",
     "Name",
     "Quantity",
     "Report",

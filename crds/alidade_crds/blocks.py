@@ -461,15 +461,37 @@ class Output(Spec):
 class MlflowTracking(Spec):
     """Metrics go to an MLflow server."""
 
+    model_config = spec_config(("self.uri.matches('^https?://.+')", "uri must start with https:// or http://"))
+
     uri: Uri = Field(description="Tracking server.")
-    experiment: str | None = Field(None, max_length=256, description="Experiment; default: the namespace.")
+    experiment: str | None = Field(
+        None, min_length=1, max_length=250, description="Experiment; made when there is none; default: the namespace."
+    )
+    secret_name: Name | None = Field(
+        None,
+        description="Secret with the keys that MLflow's client takes from the environment: MLFLOW_TRACKING_TOKEN, or "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+    )
 
 
 class WandbTracking(Spec):
     """Metrics go to Weights & Biases."""
 
-    project: str = Field(max_length=256, description="Project.")
-    secret_name: Name = Field(description="Secret with the key WANDB_API_KEY.")
+    model_config = spec_config(
+        ("has(self.secretName) != self.offline", "exactly one of secretName and offline: true must be set"),
+        (
+            "!has(self.uri) || (self.uri.matches('^https?://.+') && !self.offline)",
+            "uri must start with https:// or http://, and goes with secretName only",
+        ),
+    )
+
+    uri: Uri | None = Field(None, description="A server of your own; default: Weights & Biases'.")
+    project: str = Field(min_length=1, max_length=128, description="Project.")
+    entity: str | None = Field(None, max_length=128, description="Team or user; default: the key's own.")
+    secret_name: Name | None = Field(None, description="Secret with the key WANDB_API_KEY.")
+    offline: bool = Field(
+        False, description="Whether the run is only written beside the model, in wandb/, for `wandb sync` later."
+    )
 
 
 class TensorboardTracking(Spec):

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from alidade_crds.alignmentrun import AlignStep, Generation, Guardrails
-from alidade_crds.base import Report, Spec
+from alidade_crds.base import Count, Measured, Report, Spec, Uri
 from alidade_crds.blocks import (
     Adapter,
     Checkpoint,
@@ -211,22 +211,27 @@ class ProgressDocument(Report):
 
     version: Literal["alidade.dev/progress/v1"] = "alidade.dev/progress/v1"
     state: Literal["starting", "loading", "tokenizing", "training", "evaluating", "saving", "finished"]
-    step: int = Field(0, ge=0, description="Optimizer steps done.")
-    total_steps: int = Field(0, ge=0, description="Optimizer steps in all.")
+    step: Count = Field(0, description="Optimizer steps done.")
+    total_steps: Count = Field(0, description="Optimizer steps in all.")
     epoch: float = Field(0.0, ge=0, description="Passes over the dataset done.")
     loss: float | None = Field(None, description="Mean training loss since the last report, in nats per token.")
     eval_loss: float | None = Field(None, description="Newest loss on held-out data, in nats per token.")
     learning_rate: float | None = Field(None, description="Learning rate of the last step.")
     tokens_per_second: float | None = Field(None, description="Tokens trained on per second, over all processes.")
     eta_s: float | None = Field(None, ge=0, description="Seconds left at the present speed.")
-    activity: str | None = Field(None, description="What an alignment step does now, such as sampling or scoring.")
-    align_step: str | None = Field(None, description="The present alignment step, such as 1-raft.")
-    iteration: int | None = Field(None, ge=0, description="Iterations of the present alignment step done.")
-    total_iterations: int | None = Field(None, ge=0, description="Iterations of the present alignment step in all.")
+    activity: str | None = Field(
+        None, max_length=32, description="What an alignment step does now, such as sampling or scoring."
+    )
+    align_step: str | None = Field(None, max_length=32, description="The present alignment step, such as 1-raft.")
+    iteration: Count | None = Field(None, description="Iterations of the present alignment step done.")
+    total_iterations: Count | None = Field(None, description="Iterations of the present alignment step in all.")
     metrics: dict[str, float] = Field({}, description="Newest metrics of an alignment step, such as reward and kl.")
-    resumed_from_step: int | None = Field(None, description="Step of the checkpoint this attempt started from.")
-    rewinds: int = Field(0, ge=0, description="Times that training went back because of a loss spike.")
+    resumed_from_step: Count | None = Field(None, description="Step of the checkpoint this attempt started from.")
+    rewinds: Count = Field(0, description="Times that training went back because of a loss spike.")
     last_rewind: str | None = Field(None, description="What the newest of them was about, as a sentence.")
+    tracking_warning: str | None = Field(
+        None, description="Why the experiment tracker takes no metrics, if it does not."
+    )
     updated_at: datetime = Field(description="When this was true.")
 
 
@@ -252,9 +257,11 @@ class ResultDocument(Report):
     stopped: Failure | None = Field(
         None, description="The guard rail that ended an alignment early; the model is its newest sound iteration's."
     )
-    step: int | None = Field(None, description="Last optimizer step done.")
-    align_step: str | None = Field(None, description="The alignment step that the model comes from, such as 2-ppo.")
-    report_uri: str | None = Field(None, description="The HTML report.")
+    step: Count | None = Field(None, description="Last optimizer step done.")
+    align_step: str | None = Field(
+        None, max_length=32, description="The alignment step that the model comes from, such as 2-ppo."
+    )
+    report_uri: Uri | None = Field(None, description="The HTML report.")
     published: Published | None = Field(None, description="Where the model has been made known.")
     warnings: list[str] = Field([], description="What a person should know, such as records that were left out.")
     evaluation: PackedResults | None = Field(None, description="What an evaluation has measured.")
@@ -291,14 +298,14 @@ class BackendCounts(Report):
     """What one side of a gateway has been given since the gateway's start. Percentiles are over the newest 1000
     requests, null without any."""
 
-    requests: int = Field(0, ge=0, description="Requests sent to it.")
+    requests: Count = Field(0, description="Requests sent to it.")
     errors: int = Field(
         0, ge=0, description="Answers with a 5xx code and connections that broke; 4xx are the client's."
     )
-    first_byte_seconds_p50: float | None = Field(None, ge=0, description="Median time to the first byte, in seconds.")
-    first_byte_seconds_p95: float | None = Field(None, ge=0, description="95th percentile of the same, in seconds.")
-    seconds_p50: float | None = Field(None, ge=0, description="Median time of a whole answer, in seconds.")
-    seconds_p95: float | None = Field(None, ge=0, description="95th percentile of the same, in seconds.")
+    first_byte_seconds_p50: Measured = Field(None, description="Median time to the first byte, in seconds.")
+    first_byte_seconds_p95: Measured = Field(None, description="95th percentile of the same, in seconds.")
+    seconds_p50: Measured = Field(None, description="Median time of a whole answer, in seconds.")
+    seconds_p95: Measured = Field(None, description="95th percentile of the same, in seconds.")
 
 
 class GatewayBackends(Report):
@@ -312,8 +319,8 @@ class GatewayDocument(Report):
     """What a gateway has seen; answered at GET /internal/status."""
 
     started_at: datetime = Field(description="When the process started; its counts begin there.")
-    waiting: int = Field(0, ge=0, description="Requests that are held because no replica answers.")
-    running: int = Field(0, ge=0, description="Requests that are being answered.")
+    waiting: Count = Field(0, description="Requests that are held because no replica answers.")
+    running: Count = Field(0, description="Requests that are being answered.")
     last_request_at: datetime | None = Field(None, description="When the newest request came.")
     backends: GatewayBackends = Field(default_factory=GatewayBackends, description="Counts of each side.")
-    votes: int = Field(0, ge=0, description="Votes cast in the arena.")
+    votes: Count = Field(0, description="Votes cast in the arena.")

@@ -3,9 +3,9 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, FiniteFloat, StringConstraints
 
-from alidade_crds.base import Name, Report, Spec, Text, Uri, spec_config
+from alidade_crds.base import Count, Name, Report, Spec, Text, Uri, spec_config
 from alidade_crds.blocks import Compute, DataFormat, Model, Output, Precision, RewardFunction
 from alidade_crds.jobs import JobBlocks
 from alidade_crds.status import JobStatus
@@ -331,15 +331,15 @@ class EvaluationResult(Report):
     suite: str = Field(max_length=63, description="Suite.")
     metric: str = Field(max_length=63, description="Metric.")
     model: str = Field(max_length=63, description="Model; * for what is the same for all.")
-    value: float = Field(description="The measured value.")
-    low: float | None = Field(None, description="Lower end of the 95 % interval.")
-    high: float | None = Field(None, description="Upper end of the 95 % interval.")
-    n: int = Field(ge=0, description="Samples.")
+    value: FiniteFloat = Field(description="The measured value.")
+    low: FiniteFloat | None = Field(None, description="Lower end of the 95 % interval.")
+    high: FiniteFloat | None = Field(None, description="Upper end of the 95 % interval.")
+    n: Count = Field(description="Samples.")
     verdict: Verdict | None = Field(None, description="Against the baseline, at the 95 % level.")
-    difference_low: float | None = Field(
+    difference_low: FiniteFloat | None = Field(
         None, description="Lower end of the 95 % interval of the difference from the baseline, on the same samples."
     )
-    difference_high: float | None = Field(None, description="Upper end of that interval.")
+    difference_high: FiniteFloat | None = Field(None, description="Upper end of that interval.")
 
 
 class EvaluationStatus(JobStatus):

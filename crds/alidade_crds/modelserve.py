@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from alidade_crds.base import Name, Report, Spec, Uri, spec_config
+from alidade_crds.base import Count, Measured, Name, Report, Spec, Uri, spec_config
 from alidade_crds.blocks import Compute, Model
 from alidade_crds.status import JobStatus, ResourceStatus
 
@@ -271,12 +271,12 @@ class QuantizationReport(Report):
     type: str | None = Field(None, max_length=16, description="GGUF type of the file.")
     uri: Uri | None = Field(None, description="Where the quantized model is.")
     sha256: str | None = Field(None, max_length=64, description="Of the file, in hexadecimal.")
-    size_bytes: int = Field(ge=0, description="Size of the quantized weights, in bytes.")
-    size_bytes_before: int | None = Field(None, ge=0, description="Size of the weights as they came, in bytes.")
-    perplexity_before: float | None = Field(None, description="Perplexity of the model as it came.")
-    perplexity_after: float | None = Field(None, description="Perplexity of the quantized model.")
+    size_bytes: Count = Field(description="Size of the quantized weights, in bytes.")
+    size_bytes_before: Count | None = Field(None, description="Size of the weights as they came, in bytes.")
+    perplexity_before: Measured = Field(None, description="Perplexity of the model as it came.")
+    perplexity_after: Measured = Field(None, description="Perplexity of the quantized model.")
     measured_on: str | None = Field(None, max_length=2048, description="The text of the perplexities, and how.")
-    seconds: float | None = Field(None, ge=0, description="Time that quantizing took, measuring not counted.")
+    seconds: Measured = Field(None, description="Time that quantizing took, measuring not counted.")
 
     @property
     def increase(self) -> float | None:

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Sequence
 
 from pydantic import Field
+from pydantic_core import from_json
 
 from alidade_crds.base import Report
 from alidade_crds.evaluation import EvaluationResult
@@ -42,7 +43,7 @@ class PackedResults(Report):
             text = decoder.decompress(base64.b85decode(self.packed), _LONGEST)
             if decoder.unconsumed_tail:
                 raise ValueError("packed results are longer than results can be")
-            rows = json.loads(text)
+            rows = from_json(text)  # which bounds the nesting, and says so by a ValueError
             return [EvaluationResult.model_validate(dict(zip(_FIELDS, row, strict=True))) for row in rows]
         except (zlib.error, TypeError) as error:
             raise ValueError(f"not packed results: {error}") from error

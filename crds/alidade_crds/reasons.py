@@ -95,6 +95,7 @@ class Reason(Word):
     SUSPENDED_BY_QUEUE = "SuspendedByQueue", "Kueue has not admitted the job, or has taken its quota back."
 
     LOSS_SPIKE = "LossSpike", "The loss spiked, and training went back to a checkpoint (an event; the run goes on)."
+    TRACKING_FAILED = "TrackingFailed", "The experiment tracker takes no metrics (an event; the run goes on)."
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded", "backoffLimit attempts failed after the first."
     DEADLINE_EXCEEDED = "DeadlineExceeded", "activeDeadlineSeconds passed."
     NOT_FAILED = "NotFailed", "Nothing has failed for good."

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from alidade_crds.base import Report, Uri
+from alidade_crds.base import Count, Report, Uri
 from alidade_crds.publishing import Published
 
 
@@ -36,6 +36,9 @@ class Progress(Report):
     iteration: int | None = Field(None, ge=0, description="Iterations of the present alignment step done.")
     total_iterations: int | None = Field(None, ge=0, description="Iterations of the present alignment step in all.")
     rewinds: int | None = Field(None, ge=0, description="Times that training went back because of a loss spike.")
+    tracking_warning: str | None = Field(
+        None, max_length=1024, description="Why the experiment tracker takes no metrics, while it does not."
+    )
     updated_at: datetime = Field(description="When this was read from the job.")
 
 
@@ -45,11 +48,11 @@ class ModelInfo(Report):
     uri: Uri = Field(description="Folder of the model in Hugging Face format.")
     digest: str = Field(max_length=128, description="sha256 over the digests of its files.")
     base_model: str | None = Field(None, max_length=1152, description="Model that training started from.")
-    parameters: int = Field(ge=0, description="Weights in all.")
-    trainable_parameters: int = Field(ge=0, description="Weights that were trained.")
-    hidden_size: int | None = Field(None, ge=0, description="Width of the residual stream, in units.")
-    layers: int | None = Field(None, ge=0, description="Transformer blocks.")
-    vocab_size: int | None = Field(None, ge=0, description="Entries of the tokenizer.")
+    parameters: Count = Field(description="Weights in all.")
+    trainable_parameters: Count = Field(description="Weights that were trained.")
+    hidden_size: Count | None = Field(None, description="Width of the residual stream, in units.")
+    layers: Count | None = Field(None, description="Transformer blocks.")
+    vocab_size: Count | None = Field(None, description="Entries of the tokenizer.")
 
 
 class FailureInfo(Report):

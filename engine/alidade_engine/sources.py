@@ -141,7 +141,9 @@ class Locations:
             raise JobFailure(
                 FailureReason.CONFIG_INVALID, f"{field} is {uri}; outputs go to pvc://, s3://, gs:// or file://."
             )
-        path = self.scratch / "output" / location.root / location.path if is_remote(uri) else self._local(location)
+        path = (
+            self.scratch / "output" / location.root / location.path if is_remote(uri) else self._local(location, field)
+        )
         if location.scheme == "pvc" and not (self.volumes / location.root).is_dir():
             raise JobFailure(FailureReason.DATA_NOT_FOUND, self._absent(location, path, field))
         try:
@@ -175,18 +177,25 @@ class Locations:
         filesystem = _filesystem(location, field)
         _reach(lambda: upload(local, filesystem, f"{location.root}/{location.path}"), uri, field)
 
-    def _local(self, location: Location) -> Path:
+    def _local(self, location: Location, field: str) -> Path:
         if location.scheme == "file":
             return Path(location.path)
-        if location.scheme == "configmap":
-            return self.volumes / "configmaps" / location.root / location.path
-        return self.volumes / location.root / location.path
+        volume = self.volumes / ("configmaps" if location.scheme == "configmap" else "") / location.root
+        path = volume / location.path
+        link = _link_out(path, volume)
+        if link is not None:
+            raise JobFailure(
+                FailureReason.CONFIG_INVALID,
+                f"{field} is {location}, where {link.relative_to(volume)} is a link that leads out of its volume. Put "
+                "the file itself there.",
+            )
+        return path
 
     def _local_or_fetched(self, location: Location, field: str, absent: FailureReason) -> Path:
         if location.scheme in WEB:
             return self._fetch_web(location, field, absent)
         if location.scheme not in _PACKAGES:
-            return self._local(location)
+            return self._local(location, field)
         filesystem = _filesystem(location, field)
         remote = f"{location.root}/{location.path}"
         return _reach(lambda: fetch(filesystem, remote, self.cache / location.scheme), str(location), field, absent)
@@ -230,6 +239,19 @@ class Locations:
         place = f" of claim {location.root}" if location.scheme == "pvc" else ""
         within = parent.relative_to(self.volumes / location.root) if location.scheme == "pvc" else parent
         return f"{field} is {location}, which does not exist; folder {within or '.'}{place} holds {there}."
+
+
+def _link_out(path: Path, volume: Path) -> Path | None:
+    """The first link at or below a path that leads out of the volume; None without any.
+
+    Who writes to a volume could else have this pod's files, such as the keys mounted into it, read as if they were
+    data. A link that is made after this look is not caught.
+    """
+    within = volume.resolve()
+    walk = os.walk(path)  # which follows no link
+    below = (Path(folder) / name for folder, folders, files in walk for name in (*folders, *files))
+    looked_at = (path, *(one for one in below if one.is_symlink()))
+    return next((one for one in looked_at if not one.resolve().is_relative_to(within)), None)
 
 
 def is_remote(uri: str) -> bool:

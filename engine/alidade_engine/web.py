@@ -59,7 +59,8 @@ def is_archive(location: Location) -> bool:
 
 
 def _name_of(location: Location) -> str:
-    return unquote(urlsplit(location.address).path).rpartition("/")[2] or "file"
+    name = unquote(urlsplit(location.address).path).rpartition("/")[2]
+    return name if name.strip(".") and "\0" not in name else "file"
 
 
 def _download(location: Location, part: Path, hosts: HostPolicy, say: Say) -> None:

@@ -1,13 +1,13 @@
 """Loads adapters into vLLM servers that run, and unloads those that nobody asks for any more."""
 
 import asyncio
-import json
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 import aiohttp
+from pydantic_core import from_json
 
-from alidade_operator.podhttp import pod_url, read_content
+from alidade_operator.podhttp import pod_session, pod_url, read_content, tell_of_a_mistake
 from alidade_operator.reconcile.plan import AdapterTarget
 from alidade_operator.resources.adapters import LoadedAdapters
 from alidade_operator.resources.engines.server import SERVER_PORT
@@ -47,8 +47,7 @@ class AdapterLoader(Generic[K]):
 
     async def run(self) -> None:
         """Loads for ever."""
-        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=_AT_ONCE)) as session:
+        async with pod_session(at_once=_AT_ONCE, timeout_s=_TIMEOUT_S) as session:
             while True:
                 targets = [(key, target) for key, several in self._targets.items() for target in several]
                 await asyncio.gather(*(self._settle(session, key, target) for key, target in targets))
@@ -59,6 +58,9 @@ class AdapterLoader(Generic[K]):
             async with self._slots:
                 loaded = await settle(session, target)
         except (aiohttp.ClientError, TimeoutError, ValueError):
+            return
+        except Exception:
+            tell_of_a_mistake(target.pod_uid)
             return
         is_wanted = any(one.pod_uid == target.pod_uid for one in self._targets.get(key, ()))
         if is_wanted and self.loaded.get(target.pod_uid) != loaded:
@@ -88,7 +90,7 @@ async def _list(session: aiohttp.ClientSession, url: str) -> dict[str, str]:
     async with session.get(url, allow_redirects=False) as response:
         if response.status != 200:
             raise ValueError(f"{url} answers {response.status}")
-        content: Any = json.loads(await read_content(response, _MOST_BYTES))
+        content: Any = from_json(await read_content(response, _MOST_BYTES))
     models = content.get("data") if isinstance(content, dict) else None
     if not isinstance(models, list):
         raise ValueError(f"{url} answers no list of models")
@@ -104,7 +106,7 @@ async def _tell(session: aiohttp.ClientSession, url: str, content: dict[str, str
         if response.status == 200:
             return ""
     try:
-        words = json.loads(body)["error"]["message"]
+        words = from_json(body)["error"]["message"]
     except (ValueError, KeyError, TypeError):
         words = body.decode("utf-8", "replace")
     return f"{response.status} {words}"[:_MOST_WORDS]

@@ -1,5 +1,6 @@
 """Conditions of a resource: replaced one by one, dated only when their status flips."""
 
+import unicodedata
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
@@ -13,6 +14,11 @@ Truth = Literal["True", "False", "Unknown"]
 _FINAL = frozenset(str(reason) for reason in FINAL)
 _AT_REST = frozenset({"Succeeded", "Suspended", "Serving", "Idle", "Stopped"})
 """Phases in which a resource is as its spec asks."""
+
+
+def printable(text: str) -> str:
+    """The text without control characters, by which a pod's last words could write anywhere on a reader's screen."""
+    return "".join(one if one in "\n\t" or unicodedata.category(one) != "Cc" else "\ufffd" for one in text)
 
 
 class Conditions:
@@ -32,8 +38,8 @@ class Conditions:
         self._known[str(kind)] = Condition(
             type=str(kind),
             status=status,
-            reason=str(reason),
-            message=message,
+            reason=printable(str(reason)),
+            message=printable(message),
             observed_generation=self._generation,
             last_transition_time=since,
         )

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from alidade_crds import API_VERSION
 from alidade_operator.api import EVENT, FIELD_MANAGER, JsonObject, Kind
+from alidade_operator.conditions import printable
 from alidade_operator.reconcile.plan import Notice
 
 # The API server refuses longer ones.
@@ -34,7 +35,7 @@ def event_body(kind: Kind, resource: JsonObject, notice: Notice, now: datetime) 
         },
         "type": notice.type,
         "reason": notice.reason,
-        "message": _cut(notice.message),
+        "message": _cut(printable(notice.message)),
         "source": {"component": FIELD_MANAGER},
         "reportingComponent": FIELD_MANAGER,
         "reportingInstance": FIELD_MANAGER,

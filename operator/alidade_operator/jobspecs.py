@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from alidade_crds.blocks import Dataset, Model
+from alidade_crds.blocks import Dataset, Model, Tracking
 from alidade_crds.contract import JobAlignment, Stage
 from alidade_crds.evaluation import EvaluationSpec, Suite
 from alidade_crds.jobs import FineTuneJobSpec, JobBlocks, Method, RewardModelSpec, TrainingJobSpec
@@ -104,10 +104,18 @@ def urls(spec: JobBlocks, field: str = "spec") -> Iterator[tuple[str, str]]:
         if spec.endpoint is not None and spec.endpoint.url is not None:
             yield f"{field}.endpoint.url", spec.endpoint.url
         yield from judge_urls(spec.suites, field)
-    if isinstance(spec, TrainingJobSpec) and spec.tracking is not None and spec.tracking.mlflow is not None:
-        yield f"{field}.tracking.mlflow.uri", spec.tracking.mlflow.uri
+    if isinstance(spec, TrainingJobSpec) and spec.tracking is not None:
+        yield from tracker_urls(spec.tracking, field)
     if isinstance(spec, TrainingJobSpec) and spec.publish is not None and spec.publish.mlflow is not None:
         yield f"{field}.publish.mlflow.trackingUri", spec.publish.mlflow.tracking_uri
+
+
+def tracker_urls(tracking: Tracking, field: str) -> Iterator[tuple[str, str]]:
+    """The server that metrics are told to. field: where the spec of the tracking stands."""
+    if tracking.mlflow is not None:
+        yield f"{field}.tracking.mlflow.uri", tracking.mlflow.uri
+    if tracking.wandb is not None and tracking.wandb.uri is not None:
+        yield f"{field}.tracking.wandb.uri", tracking.wandb.uri
 
 
 def judge_urls(suites: Sequence[Suite], field: str) -> Iterator[tuple[str, str]]:

@@ -10,10 +10,11 @@ import aiohttp
 from prometheus_client import Counter
 from pydantic import ValidationError
 
+from alidade_crds.base import MOST_COUNTED
 from alidade_crds.contract import GatewayDocument, ProgressDocument
 from alidade_crds.metric_names import TgiMetric
 from alidade_operator.metrics import PROGRESS_READS, SERVING_READS
-from alidade_operator.podhttp import pod_url, read_content
+from alidade_operator.podhttp import pod_session, pod_url, read_content, tell_of_a_mistake
 from alidade_operator.reconcile.plan import PodTarget
 from alidade_operator.resources.engines.server import METRICS_PATH, QUEUE_METRICS
 from alidade_operator.resources.observation import ReplicaLoad
@@ -69,9 +70,7 @@ class PodReader(Generic[K, D]):
 
     async def run(self) -> None:
         """Reads for ever."""
-        timeout = aiohttp.ClientTimeout(total=_READ_TIMEOUT_S)
-        connector = aiohttp.TCPConnector(limit=_AT_ONCE)
-        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+        async with pod_session(at_once=_AT_ONCE, timeout_s=_READ_TIMEOUT_S) as session:
             while True:
                 targets = [(key, target) for key, several in self._targets.items() for target in several]
                 await asyncio.gather(*(self._read(session, key, target) for key, target in targets))
@@ -87,12 +86,19 @@ class PodReader(Generic[K, D]):
             self._dialect.reads.labels("unreachable").inc()
             self._failed(key, target)
             return
-        document = self._dialect.parse(target.path, content) if status == 200 else None
+        document = self._parsed(target, content) if status == 200 else None
         self._dialect.reads.labels("read" if document is not None else "malformed").inc()
         if document is None:
             self._failed(key, target)
         elif target in self._targets.get(key, frozenset()):
             self._take(key, target, document)
+
+    def _parsed(self, target: PodTarget, content: bytes) -> D | None:
+        try:
+            return self._dialect.parse(target.path, content)
+        except Exception:
+            tell_of_a_mistake(target.pod_uid)
+            return None
 
     def _take(self, key: K, target: PodTarget, document: D) -> None:
         self._failures.pop(target.pod_uid, None)
@@ -150,14 +156,16 @@ def parse_load(content: bytes) -> ReplicaLoad | None:
     running = 0.0
     for name, value in _SAMPLE.findall(content):
         try:
-            number = float(value)
+            number = min(float(value), MOST_COUNTED)
         except ValueError:
             continue
         if name.decode() in _WAITING:
             waiting = (waiting or 0.0) + number
         elif name.decode() in _RUNNING:
             running += number
-    return ReplicaLoad(round(waiting), round(running)) if waiting is not None else None
+    if waiting is None:
+        return None
+    return ReplicaLoad(*(round(min(max(number, 0), MOST_COUNTED)) for number in (waiting, running)))
 
 
 SERVING: Dialect[GatewayDocument | ReplicaLoad] = Dialect(

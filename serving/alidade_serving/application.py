@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from alidade_serving import openapi
 from alidade_serving.front.access import PROBES, logged
 from alidade_serving.front.errors import answered
 from alidade_serving.front.keys import authenticated
@@ -28,6 +29,7 @@ def build_application(service: Service, keys: frozenset[str]) -> web.Application
             web.get("/readyz", _ready(service)),
             web.get("/livez", _alive(service)),
             web.get("/metrics", _metrics(service)),
+            web.get(openapi.PATH, _described()),
             *TgiApi(service).routes(),
             *OpenAiApi(service).routes(),
         ]
@@ -56,6 +58,15 @@ def _alive(service: Service) -> Handler:
 def _metrics(service: Service) -> Handler:
     async def handler(request: web.Request) -> web.StreamResponse:  # noqa: ARG001
         return web.Response(body=service.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    return handler
+
+
+def _described() -> Handler:
+    document = openapi.openapi()
+
+    async def handler(request: web.Request) -> web.StreamResponse:  # noqa: ARG001
+        return web.json_response(document)
 
     return handler
 

@@ -43,6 +43,7 @@ VALUE_SETS: dict[str, Json] = {
         "workspace": {"namespaces": ["team-a", "team-b"], "storageClassName": "filestore", "size": "2Ti"},
         "monitoring": {"enabled": True, "labels": {"release": "monitoring"}, "rules": {"labels": {"team": "ml"}}},
         "networkPolicy": {"extraEgress": [{"ports": [{"port": 3128}]}]},
+        "jobNetworkPolicy": {"namespaces": ["team-a"], "extraEgress": [{"ports": [{"port": 3128}]}]},
         "serviceAccount": {"annotations": {"iam.gke.io/gcp-service-account": "operator@example.com"}},
         "nodeSelector": {"pool": "system"},
         "tolerations": [{"key": "system", "operator": "Exists"}],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import kubernetes_validate
@@ -14,7 +15,7 @@ from alidade_crds.crd import manifests
 from alidade_operator.admissionserver import PATH
 from alidade_operator.api import PARENT_KINDS
 from alidade_operator.config import Admission, NodePool, OperatorConfig
-from alidade_operator.reconcile.craft import EVALUATING, TRAINING
+from alidade_operator.reconcile.craft import EVALUATING, QUANTIZING, TRAINING
 from alidade_operator.resources.engines.server import SERVER_PORT
 from alidade_operator.resources.labels import SELECTOR, child_labels
 from alidade_operator.resources.observation import TRAINING_CONTAINER
@@ -192,6 +193,24 @@ def test_the_policy_lets_the_operator_read_what_it_reads() -> None:
     assert [port["port"] for port in pods["ports"]] == [PROGRESS_PORT] == [SERVER_PORT]
     (peer,) = pods["to"]
     assert peer["podSelector"]["matchLabels"].items() <= child_labels("FineTuneJob", "a", "trainer").items()
+
+
+def test_pods_of_jobs_reach_one_another_served_models_and_what_is_public() -> None:
+    assert [one["metadata"]["name"] for one in of_kind(render({}), "NetworkPolicy")] == ["alidade-operator"]
+    spec = the(render({"jobNetworkPolicy": {"namespaces": ["team-a"]}}), "NetworkPolicy", "alidade-jobs")["spec"]
+    chosen = spec["podSelector"]
+    (only,) = chosen["matchExpressions"]
+    assert only["values"] == [craft.component for craft in (TRAINING, EVALUATING, QUANTIZING)]
+    assert chosen["matchLabels"].items() <= child_labels("FineTuneJob", "a", "trainer").items()
+    peers, told = spec["ingress"]
+    assert peers == {"from": [{"podSelector": chosen}]}
+    assert [port["port"] for port in told["ports"]] == [PROGRESS_PORT]
+    _, jobs, served, public = spec["egress"]
+    assert jobs == {"to": [{"podSelector": chosen}]}
+    assert [port["port"] for port in served["ports"]] == [SERVER_PORT]
+    closed = [ip_network(text) for block in public["to"] for text in block["ipBlock"]["except"]]
+    for host in ("10.1.2.3", "169.254.169.254", "100.100.100.200", "192.168.0.1", "fd00:ec2::254", "fe80::1"):
+        assert any(ip_address(host) in network for network in closed), host
 
 
 @pytest.mark.parametrize(("endpoint", "port"), [("http://otel:4318", 4318), ("https://otel/v1/traces", 443)])

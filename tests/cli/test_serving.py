@@ -1,5 +1,6 @@
 """What `alidade wait`, `logs` and `report` say of a ModelServe."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -183,3 +184,5 @@ def test_without_a_file_the_report_is_named_after_what_is_served(
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, [settled()], "report", "ms/kbqa").stdout == "kbqa.html\n"
     assert (tmp_path / "kbqa.html").is_file()
+    told = json.loads(run(monkeypatch, [settled()] * 2, "report", "ms/kbqa", "-o", "json").stdout)
+    assert told == {"report": "kbqa.html", "result": settled()["status"]}

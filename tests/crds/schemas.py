@@ -25,3 +25,10 @@ def errors(kind: str, spec: dict[str, Any], old: dict[str, Any] | None = None, n
         found = validate(obj, SCHEMAS[kind]) or cel_rules.check(obj, SCHEMAS[kind], before)
         before = obj
     return [f"{error.field}: {error.message}" for error in found]
+
+
+def status_errors(kind: str, status: dict[str, Any]) -> list[str]:
+    """`field: message` of every objection to a status."""
+    obj = {"apiVersion": "alidade.dev/v1alpha1", "kind": kind, "metadata": {"name": "demo"}, "status": status}
+    found = validate(obj, SCHEMAS[kind]) or cel_rules.check(obj, SCHEMAS[kind], None)
+    return [f"{error.field}: {error.message}" for error in found if error.field.startswith("status")]

@@ -13,6 +13,7 @@ from tests.crds.schemas import errors
 
 DATA = {"uri": "pvc://data/a.json"}
 WEB = {"uri": "https://example.org/train.jsonl"}
+WANDB = {"project": "kbqa", "secretName": "wandb"}
 MLFLOW = {"trackingUri": "https://mlflow.example.org", "name": "kbqa"}
 JOB: dict[str, Any] = {"model": {"uri": "hf://org/base"}, "dataset": DATA}
 SERVE: dict[str, Any] = {"model": {"uri": "pvc://models/a"}}
@@ -70,6 +71,15 @@ def test_a_name_that_pods_and_services_cannot_have_is_refused(kind: str, name: s
 @pytest.mark.parametrize(
     ("kind", "changes", "said"),
     [
+        ("AlignmentRun", {"tracking": {"tensorboard": {}, "wandb": WANDB}}, "exactly one of mlflow"),
+        ("FineTuneJob", {"tracking": {"mlflow": {"uri": "sqlite:///a"}}}, "uri must start with https:// or http://"),
+        ("FineTuneJob", {"tracking": {"wandb": WANDB | {"offline": True}}}, "exactly one of secretName and offline"),
+        ("RewardModel", {"tracking": {"wandb": {"project": "kbqa"}}}, "exactly one of secretName and offline"),
+        (
+            "RewardModel",
+            {"tracking": {"wandb": {"project": "kbqa", "offline": True, "uri": "https://wandb.example.org"}}},
+            "uri must start with https:// or http://, and goes with secretName only",
+        ),
         ("FineTuneJob", {"publish": {}}, "at least one of hub, mlflow must be set"),
         ("FineTuneJob", {"publish": {"hub": {"repository": "kbqa"}}}, "repository"),
         ("RewardModel", {"publish": {"mlflow": MLFLOW | {"trackingUri": "sqlite:///a"}}}, "trackingUri must start"),

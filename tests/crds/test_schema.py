@@ -1,5 +1,6 @@
 """The generated CRDs: structural, complete, and what the types say."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,18 @@ def walk(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str
 def root_schema(kind: Kind) -> dict[str, Any]:
     schema: dict[str, Any] = crd_manifest(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return schema
+
+
+def test_no_field_of_a_spec_names_an_account_a_host_or_another_namespace() -> None:
+    """What a pod may do is the operator's configuration's to say; what a resource names is of its own namespace."""
+    words = (
+        "namespace", "account", "host(path|network|pid|ipc|alias)", "privileged", "security", "capabilit", "command",
+        "node(name|selector)", "toleration", "volume", "sidecar", "env$",
+    )  # fmt: skip
+    never = re.compile("|".join(words), re.IGNORECASE)
+    for kind in KINDS:
+        for path, _ in walk(root_schema(kind)["properties"]["spec"]):
+            assert not never.search(path.rpartition(".")[2]), f"{kind.kind} spec{path}"
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)

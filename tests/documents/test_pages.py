@@ -17,6 +17,7 @@ from alidade_operator.modelsizes import parse_parameters, standard_shape
 from alidade_operator.reconcile.fit import fit_verdict
 from alidade_operator.reconcile.usage import cost
 from tests.documents.pages import ROOT, blocks, pages
+from tools.licences import pinned
 
 
 def read(page: str) -> str:
@@ -114,3 +115,17 @@ def test_the_numbers_for_adapters_are_the_operators() -> None:
 def test_the_costs_shown_are_the_price_times_the_hours() -> None:
     (hours, told), *_ = re.findall(r"^([\d.]+) GPU hours, (.+)$", read("explanation/costs.md"), re.MULTILINE)
     assert cost(float(hours), A100) == told
+
+
+def test_claims_of_security_name_tests_that_there_are() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", read("explanation/security.md"))
+    assert len(named) > 40
+    for file, name in named:
+        assert re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text("utf-8"), re.MULTILINE), f"{file}::{name}"
+    claims = rows("explanation/security.md", "claim")
+    assert [claim for claim, tests in claims if "::test_" not in tests] == []
+
+
+def test_licences_are_those_of_all_packages_that_are_pinned() -> None:
+    listed = [name for _, names in rows("reference/licences.md", "licence") for name in names.split(", ")]
+    assert sorted(listed) == sorted(pinned()), "python tools/licences.py writes the page"

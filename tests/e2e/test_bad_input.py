@@ -72,7 +72,6 @@ def test_what_a_running_job_could_not_take_up_cannot_be_changed(trained_on_sums:
         ({"dataset": {"uri": "configmap://nowhere/train.json"}}, "ConfigMapMissing", ["spec.dataset.uri", "nowhere"]),
         ({"dataset": {"uri": "configmap://sums/test.json"}}, "ConfigMapMissing", ["test.json", "sums"]),
         ({"dataset": {"uri": "pvc://nowhere/train.json"}}, "VolumeMissing", ["spec.dataset.uri", "nowhere"]),
-        ({"tracking": {"tensorboard": {}}}, "FeatureNotAvailable", ["spec.tracking"]),
         (
             {"model": {"from": {"kind": "FineTuneJob", "name": "later"}}},
             "ReferencePending",

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 def test_a_job_goes_from_apply_to_a_model_that_can_be_asked(trained_on_sums: Cluster) -> None:
     cluster = trained_on_sums
-    apply(cluster, finetune_job("whole"))
+    apply(cluster, finetune_job("whole", tracking={"tensorboard": {}}))
     job = finished(cluster, "whole")
     status = job["status"]
     assert conditions(job)["Accepted"] == ("True", "Valid")
@@ -40,11 +40,14 @@ def test_a_job_goes_from_apply_to_a_model_that_can_be_asked(trained_on_sums: Clu
 
     folder = output_folder(cluster, job)
     assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == [
-        "checkpoints", "metrics.jsonl", "model", "report.html", "report.json", "result.json",
+        "checkpoints", "metrics.jsonl", "model", "report.html", "report.json", "result.json", "tensorboard",
+        "tracking.json",
     ]  # fmt: skip
     curve = loss_curve(folder)
     assert set(curve) == set(range(1, 41))
     assert curve[40] < 0.5 * curve[1], "forty steps on sums must teach something"
+    (events,) = (folder / "tensorboard").iterdir()
+    assert events.read_bytes().count(b"train/loss") == 40, "one process of two tells the tracker"
 
     answer = subprocess.run(
         [Path(sys.executable).parent / "alidade-chat", "--model", folder / "model", "--prompt", "What is 1 plus 1?"],
@@ -59,7 +62,7 @@ def test_a_job_goes_from_apply_to_a_model_that_can_be_asked(trained_on_sums: Clu
     assert "Succeeded" in described
     assert "Events:" in described
 
-    apply(cluster, finetune_job("whole"))
+    apply(cluster, finetune_job("whole", tracking={"tensorboard": {}}))
     assert read(cluster, "whole")["metadata"]["generation"] == job["metadata"]["generation"]
     kinds = "pytorchjob,configmap,pod"
     made = {child["kind"] for child in children(cluster, "FineTuneJob", "whole", kinds)}

@@ -141,6 +141,26 @@ def test_an_address_of_nothing_says_what_is_there(locations: Locations, uri: str
     assert not caught.value.retryable
 
 
+def test_a_link_stays_within_its_volume_or_is_refused(locations: Locations) -> None:
+    volume = locations.volumes / "data"
+    (volume / "a.json").write_text("[]")
+    (volume / "latest.json").symlink_to("a.json")
+    assert locations.resolve_data("pvc://data/latest.json").read_text() == "[]"
+    (volume / "environment.json").symlink_to("/proc/self/environ")
+    (volume / "many").mkdir()
+    (volume / "many" / "keys.json").symlink_to(locations.scratch)
+    (volume / "out").symlink_to(locations.scratch)
+    for resolve, uri, link in (
+        (locations.resolve_data, "pvc://data/environment.json", "environment.json"),
+        (locations.resolve_data, "pvc://data/many", "many/keys.json"),
+        (locations.resolve_model, "pvc://data/out/model", "out/model"),
+        (locations.resolve_output, "pvc://data/out/new", "out/new"),
+    ):
+        with pytest.raises(JobFailure, match=f"where {link} is a link that leads out of its volume"):
+            resolve(uri)
+    assert not (locations.scratch / "new").exists()
+
+
 def test_a_missing_model_and_missing_data_have_reasons_of_their_own(locations: Locations) -> None:
     with pytest.raises(JobFailure) as caught:
         locations.resolve_model("pvc://data/x")

@@ -127,6 +127,16 @@ def test_a_file_is_fetched_once_and_kept_under_its_digest(
     assert left(tmp_path) == [sha256(RECORDS)]
 
 
+@pytest.mark.parametrize("name", ["%2e%2e", ".", "a%00b", "..%2f..%2f.."])
+def test_a_name_that_is_none_does_not_name_the_file(
+    serve: Callable[..., tuple[str, list[str]]], locations: Locations, name: str
+) -> None:
+    address, _ = serve(whole(RECORDS))
+    path = locations.resolve_data(with_digest(f"{address}/{name}", sha256(RECORDS)))
+    assert path.name == "file"
+    assert path.is_relative_to(locations.cache)
+
+
 @pytest.mark.parametrize(
     ("script", "asked"),
     [

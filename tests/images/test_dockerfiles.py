@@ -120,7 +120,7 @@ def pins(path: str) -> dict[str, str]:
     ("path", "wanted_for"),
     [
         ("images/quantizer/requirements.txt", {"llmcompressor", "compressed-tensors"}),
-        ("images/trainer/requirements.txt", {"mlflow-skinny"}),
+        ("images/trainer/requirements.txt", {"mlflow-skinny", "wandb"}),
         (STORAGE, {"s3fs", "gcsfs"}),
     ],
 )

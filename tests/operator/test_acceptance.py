@@ -149,13 +149,6 @@ FROM_BASE: dict[str, Any] = {"model": {"from": {"kind": "FineTuneJob", "name": "
             "write the path without it.",
         ),
         (
-            {"tracking": {"tensorboard": {}}},
-            {},
-            "False",
-            "FeatureNotAvailable",
-            "spec.tracking is set, which this release cannot do yet. Leave it out.",
-        ),
-        (
             {},
             {"missing_kinds": frozenset({"PyTorchJob"})},
             "False",
@@ -280,10 +273,10 @@ def test_a_missing_config_map_is_looked_for_soon_at_first_and_then_less_often(
 
 
 def test_a_refused_resource_is_told_once() -> None:
-    first = plan(job(tracking={"tensorboard": {}}), observed())
-    assert [(notice.type, notice.reason) for notice in first.notices] == [("Warning", "FeatureNotAvailable")]
+    first = plan(job(compute={"nodePool": "h100"}), observed())
+    assert [(notice.type, notice.reason) for notice in first.notices] == [("Warning", "NodePoolUnknown")]
     assert len(first.decisions) == 1
-    again = plan(job(tracking={"tensorboard": {}}, status=first.status), observed())
+    again = plan(job(compute={"nodePool": "h100"}, status=first.status), observed())
     assert again.status is None
     assert not again.notices
     assert not again.decisions

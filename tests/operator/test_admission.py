@@ -89,7 +89,7 @@ class Place:
         (FINE_TUNE_JOB, {"compute": {"nodePool": "h100"}}, "NodePoolUnknown: spec.compute.nodePool is h100"),
         (FINE_TUNE_JOB, {"compute": {"nodePool": "a100-80gb", "gpusPerWorker": 16}}, "TooManyGpus: "),
         (FINE_TUNE_JOB, {"model": {"uri": "file:///a"}}, "FileUriNotAllowed: spec.model.uri is file:///a"),
-        (FINE_TUNE_JOB, {"tracking": {"tensorboard": {}}}, "FeatureNotAvailable: "),
+        (FINE_TUNE_JOB, {"tracking": {"mlflow": {"uri": "http://127.0.0.1"}}}, "HostNotAllowed: "),
         (
             FINE_TUNE_JOB,
             {"model": {"uri": "hf://org/a-70b"}, "compute": {"nodePool": "a100-80gb", "gpusPerWorker": 1}},
@@ -125,6 +125,14 @@ def test_what_may_still_come_is_a_warning(kind: Kind, spec: JsonObject, said: st
     outcome, words = Place().outcome(resource(kind, "demo", spec))
     assert outcome == "warned"
     assert words.startswith(said)
+
+
+def test_what_is_in_another_namespace_is_as_if_it_were_not() -> None:
+    theirs = resource(FINE_TUNE_JOB, "base", BASE, status=SUCCEEDED)
+    theirs["metadata"]["namespace"] = "another-team"
+    for kind, spec in ((FINE_TUNE_JOB, TUNED), (MODEL_SERVE, SERVED), (EVALUATION, MEASURED)):
+        outcome, words = Place(theirs).outcome(resource(kind, "demo", spec))
+        assert (outcome, words.partition(":")[0]) == ("warned", "ReferencePending")
 
 
 def test_what_makes_sense_is_let_through_without_a_word() -> None:

@@ -8,12 +8,15 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import yaml
 
-from alidade_operator.api import CLAIM, CONFIG_MAP, FINE_TUNE_JOB, PYTORCH_JOB
+from alidade_operator.api import CLAIM, CONFIG_MAP, DEPLOYMENT, FINE_TUNE_JOB, JOB, PYTORCH_JOB
+from tests.fuzz.applying import Applicant, furnish, mistakes
 from tests.operator.builders import MODEL, failure, success
 from tests.operator.conftest import CONFIG, Process
-from tests.operator.played import Played, now
+from tests.operator.played import Played, connection, now
+from tests.operator.security import restricted
 
 
 def conditions(status: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -236,3 +239,36 @@ async def test_every_line_of_the_log_is_json_and_decisions_say_what_and_why(oper
     told = [line for line in lines if line.get("resource") == "told" and line.get("namespace") == played.namespace]
     assert [(line["action"], line["why"]) for line in told] == [("launch", "told-1: the spec is accepted")]
     assert "Bearer" not in operator.text()
+
+
+async def test_strange_resources_are_refused_or_told_of_and_make_restricted_pods_only(
+    api_server: Path, operator: Process, played: Played
+) -> None:
+    """A few of those that `make fuzz` sends by the thousand; the seed repeats them."""
+    await furnish(played.api, played.namespace)
+    link, before = connection(api_server), len(operator.text())
+    pods = 0
+
+    async def look() -> None:
+        nonlocal pods
+        for kind in (PYTORCH_JOB, JOB, DEPLOYMENT):
+            for body in (await played.api.list(kind, namespace=played.namespace))[0]:
+                for spec in pod_specs(body):
+                    assert restricted(spec) == []
+                    assert "serviceAccountName" not in spec
+                    pods += 1
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=link.ssl)) as session:
+        found = await Applicant(played.api, link, session, played.namespace).apply(1, range(90), before_the_end=look)
+    assert found.wrong == []
+    assert found.taken["valid"] > 10
+    assert pods > 2, "some of them are launched"
+    assert mistakes(operator.text()[before:]) == []
+
+
+def pod_specs(body: Any) -> list[dict[str, Any]]:
+    """The specs of pods that an object's templates hold."""
+    if isinstance(body, dict) and "containers" in body:
+        return [body]
+    below = body.values() if isinstance(body, dict) else body if isinstance(body, list) else ()
+    return [spec for one in below for spec in pod_specs(one)]

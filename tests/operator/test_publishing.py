@@ -42,6 +42,21 @@ def test_a_job_that_publishes_gets_the_tokens_for_it_and_no_other_keys() -> None
     }
 
 
+def test_a_job_that_is_tracked_gets_the_keys_for_it_and_none_stands_in_its_document() -> None:
+    document, environment = made(tracking={"wandb": {"project": "kbqa", "secretName": "wandb"}})
+    assert document["tracking"] == {"wandb": {"project": "kbqa", "secretName": "wandb", "offline": False}}
+    key = {"secretKeyRef": {"name": "wandb", "key": "WANDB_API_KEY", "optional": True}}
+    assert environment["WANDB_API_KEY"] == key, "a pod does not wait for a Secret that is not there"
+
+    tracked = {"uri": "https://tracker.example.org", "secretName": "tracker"}
+    _, environment = made(tracking={"mlflow": tracked})
+    assert environment["MLFLOW_TRACKING_TOKEN"]["secretKeyRef"]["name"] == "tracker"
+    _, environment = made(tracking={"mlflow": tracked}, publish=MLFLOW)
+    assert environment["MLFLOW_TRACKING_TOKEN"]["secretKeyRef"]["name"] == "mlflow"
+    _, environment = made(tracking={"wandb": {"project": "kbqa", "offline": True}})
+    assert not any(name.startswith(("WANDB", "MLFLOW")) for name in environment)
+
+
 def test_a_job_that_names_no_secret_publishes_with_the_tokens_of_its_pods() -> None:
     document, environment = made(publish={"hub": {"repository": "org/kbqa"}})
     assert document["publish"]["hub"] == {"repository": "org/kbqa", "private": True}
@@ -68,6 +83,14 @@ def test_what_was_published_is_in_the_status_and_told() -> None:
         (
             {"publish": {"mlflow": MLFLOW["mlflow"] | {"trackingUri": "http://mlflow.mlops.svc:5000"}}},
             "spec.publish.mlflow.trackingUri points to mlflow.mlops.svc, a name of the cluster",
+        ),
+        (
+            {"tracking": {"mlflow": {"uri": "http://mlflow.mlops.svc:5000"}}},
+            "spec.tracking.mlflow.uri points to mlflow.mlops.svc, a name of the cluster",
+        ),
+        (
+            {"tracking": {"wandb": {"project": "a", "secretName": "a", "uri": "http://10.0.0.7"}}},
+            "spec.tracking.wandb.uri points to 10.0.0.7, a private",
         ),
         ({"dataset": FILE | {"uri": "http://10.0.0.7/a.jsonl"}}, "spec.dataset.uri points to 10.0.0.7, a private"),
         (

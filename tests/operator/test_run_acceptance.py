@@ -173,16 +173,6 @@ def refused(blocks: dict[str, Any], cluster: MemoryCluster | None = None) -> tup
             "spec.sft.template.training.microBatchSize is 4; it must divide the 10 sequences of each process "
             "(spec.sft.template.training.globalBatchSize of 10 over 1 processes). Set it to 2.",
         ),
-        (
-            sft(tracking={"tensorboard": {}}),
-            "FeatureNotAvailable",
-            "spec.sft.template.tracking is set, which this release cannot do yet. Leave it out.",
-        ),
-        (
-            reward(tracking={"tensorboard": {}}),
-            "FeatureNotAvailable",
-            "spec.rewardModels[0].template.tracking is set, which this release cannot do yet. Leave it out.",
-        ),
         ({"prompts": {"uri": ELSEWHERE}}, "VolumeMissing", f"spec.prompts.uri {NO_CLAIM}"),
         (
             {"prompts": PROMPTS | {"validation": {"uri": ELSEWHERE}}},

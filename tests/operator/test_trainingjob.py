@@ -161,6 +161,22 @@ def test_a_rewind_is_told_once_and_at_once() -> None:
     assert not plan(resource, replace(running, progress=later), now=NOW + timedelta(minutes=1)).notices
 
 
+def test_a_tracker_that_is_away_is_told_once_and_at_once_and_again_when_it_goes_again() -> None:
+    running = seen(training_job(), pods=(pod(),))
+    resource = after(launched(), plan(launched(), running))
+    told = []
+    for step, warning in enumerate((None, "MLflow is away.", "MLflow is away.", None, "It is away again."), start=1):
+        document = progress(step, tracking_warning=warning)
+        found = plan(resource, replace(running, progress=document), now=NOW + timedelta(minutes=step))
+        told.append([(one.type, one.reason, one.message) for one in found.notices])
+        assert found.status is not None
+        assert found.status.progress is not None
+        assert found.status.progress.tracking_warning == warning
+        resource = after(resource, found)
+    away, again = (("Warning", "TrackingFailed", said) for said in ("MLflow is away.", "It is away again."))
+    assert told == [[], [away], [], [], [again]]
+
+
 def test_numbers_that_are_none_are_left_out_of_progress() -> None:
     running = seen(training_job(), pods=(pod(),), progress=progress(1).model_copy(update={"loss": float("nan")}))
     made = plan(launched(), running)

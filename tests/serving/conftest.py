@@ -20,8 +20,12 @@ CORPUS = [
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model."""
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def tiny_model(folder: Path) -> Path:
     """A Llama that never ends by itself and writes whole characters: the other tokens are never the likeliest."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
     tokenizer = train_tokenizer(CORPUS, 420)
     torch.manual_seed(0)
     init = ModelInit(

@@ -2,13 +2,17 @@
 
 import errno
 import json
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 
 from alidade_trainer.checkpoints import MARKER, CheckpointStore, TrainingState
 from alidade_trainer.peers import Peers
+from alidade_trainer.zero import tensors_only
 
 ALONE = Peers(rank=0, count=1, local_rank=0, local_count=1, device=torch.device("cpu"))
 
@@ -123,3 +127,23 @@ def test_the_marker_names_every_file_with_size_and_digest(store: CheckpointStore
 
     assert set(files) == {"state.json", "engine/weights.pt"}
     assert files["engine/weights.pt"]["bytes"] == 700
+
+
+class Evil:
+    """A pickle that writes a file when it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._mark,)
+
+
+def test_what_a_checkpoints_pickle_would_run_is_not_run(tmp_path: Path) -> None:
+    mark, file = tmp_path / "ran", tmp_path / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
+    torch.save({"optimizer_state_dict": Evil(mark)}, file)
+    with tensors_only(), pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        TorchCheckpointEngine().load(str(file))
+    assert not mark.exists()
+    TorchCheckpointEngine().load(str(file))
+    assert mark.exists(), "DeepSpeed has become careful itself: tensors_only can go"

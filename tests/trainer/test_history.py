@@ -32,6 +32,34 @@ def test_steps_after_the_checkpoint_are_removed_when_training_goes_on_from_it(tm
     assert read_lines(path)[0]["tokens_per_second"] == 200.0
 
 
+def test_what_is_added_is_told_under_the_names_of_trackers_and_what_is_there_is_not(tmp_path: Path) -> None:
+    told: list[tuple[int, dict[str, float]]] = []
+    history = History(tmp_path / "metrics.jsonl", up_to_step=0, track=lambda *line: told.append((line[0], {**line[1]})))
+    history.add_step(step(1))
+    history.add_evaluation(1, 4.0)
+    for _ in range(2):
+        history.add_iteration(1, "1-raft", 1, {"reward": 0.5})
+    history.close()
+    assert told == [
+        (
+            1,
+            {
+                "epoch": 0.1,
+                "loss": 4.0,
+                "learning_rate": 1e-3,
+                "grad_norm": 1.0,
+                "tokens": 100,
+                "tokens_per_second": 200.0,
+            },
+        ),
+        (1, {"eval_loss": 4.0}),
+        (1, {"1-raft/reward": 0.5}),
+    ]
+    again = list[int]()
+    History(tmp_path / "metrics.jsonl", up_to_step=1, track=lambda at, _: again.append(at)).close()
+    assert again == []
+
+
 @pytest.mark.parametrize(
     ("losses", "patience", "over"),
     [

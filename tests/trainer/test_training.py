@@ -19,6 +19,7 @@ from alidade_trainer.data.dataset import Collator, epoch_order, prepare
 from alidade_trainer.jobs import read_job
 from alidade_trainer.plan import learning_rate_at, plan_training
 from tests.trainer.conftest import Run, in_child, kill_after_step
+from tests.trainer.event_files import curves
 
 RunJob = Callable[..., Run]
 MakeJob = Callable[..., Path]
@@ -155,7 +156,7 @@ def test_a_run_that_is_killed_and_resumed_has_the_loss_curve_of_one_that_is_not(
     mix = [{"uri": f"file://{workplace}/heldout.jsonl", "weight": 0.2}]
     over = over | {"dataset": {"mix": mix, "lengthGrouping": True}}
     whole = run_job(make_job(over, output="whole"), processes=processes)
-    job = make_job(over, output="killed")
+    job = make_job(over | {"tracking": {"tensorboard": {}}}, output="killed")
 
     # Step 5 is after the checkpoint of step 4, of which it loses one step; step 1 is before any.
     first = run_job(job, processes=processes, prepare=kill_after_step(1))
@@ -173,6 +174,11 @@ def test_a_run_that_is_killed_and_resumed_has_the_loss_curve_of_one_that_is_not(
     )
     documented(whole.result.metrics)
     assert third.result.model.digest == whole.result.model.digest  # type: ignore[union-attr]
+    told = curves(third.output / "tensorboard")
+    for name, key in (("train/loss", "loss"), ("train/tokens", "tokens"), ("eval/loss", "eval_loss")):
+        lines = [(line["step"], pytest.approx(line[key])) for line in whole.lines if key in line]
+        assert told[name] == lines, f"{name}: by the first process only, no step left out, none there twice"
+    assert told["train/final/train_loss"] == [(6, pytest.approx(whole.result.metrics["train_loss"]))]
 
 
 def test_processes_whose_peer_died_say_that_another_attempt_may_succeed(make_job: MakeJob, run_job: RunJob) -> None:

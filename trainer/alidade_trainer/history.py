@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,26 @@ from typing import Any
 from alidade_engine.disk import write_file
 from alidade_trainer.progress import StepMetrics
 
+METRICS_FILE = "metrics.jsonl"
+
+Track = Callable[[int, Mapping[str, float]], None]
+"""Takes the metrics of a step: optimizer steps done, and values by name."""
+
+
+def track_nothing(_step: int, _metrics: Mapping[str, float]) -> None:
+    """Where no tracker is asked for, and in processes other than the first."""
+
 
 class History:
     """The metrics of a training, kept in memory and appended to a file."""
 
-    def __init__(self, path: Path, *, up_to_step: int) -> None:
-        """Takes up the lines that path has up to a step; later ones, which an attempt wrote that was lost, are "
-        "removed."""
+    def __init__(self, path: Path, *, up_to_step: int, track: Track = track_nothing) -> None:
+        """Takes up the lines that path has up to a step; later ones, which an attempt wrote that was lost, are removed.
+
+        track: is told every line that is added.
+        """
         self._path = path
+        self._track = track
         lines = [line for line in read_lines(path) if line["step"] <= up_to_step]
         self.steps: list[dict[str, Any]] = [line for line in lines if "loss" in line]
         self.iterations: list[dict[str, Any]] = [line for line in lines if "iteration" in line]
@@ -63,6 +76,7 @@ class History:
     def _append(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        self._track(line["step"], values_of(line))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -74,6 +88,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if text.endswith("\n"):
             lines.append(json.loads(text))
     return lines
+
+
+def values_of(line: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a line by name, as trackers show them; those of an iteration under the name of its step."""
+    if "iteration" in line:
+        return {f"{line['align_step']}/{name}": value for name, value in line["metrics"].items()}
+    return {name: value for name, value in line.items() if name not in ("step", "seconds")}
 
 
 def patience_is_over(eval_losses: list[float], patience: int) -> bool:

@@ -80,6 +80,7 @@ class Progress:
     """Newest of an alignment step."""
     rewinds: int = 0
     last_rewind: str | None = None
+    tracking_warning: str | None = None
     _recent: list[StepMetrics] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -110,6 +111,11 @@ class Progress:
         with self._lock:
             self.rewinds, self.last_rewind = number, sentence
             self._recent = []
+
+    def record_tracking(self, warning: str | None) -> None:
+        """Says why the tracker takes no metrics; None: it takes them again."""
+        with self._lock:
+            self.tracking_warning = warning
 
     def record_evaluation(self, loss: float) -> None:
         """Takes up a loss on held-out data."""
@@ -188,6 +194,7 @@ class Progress:
                 resumed_from_step=self.resumed_from_step,
                 rewinds=self.rewinds,
                 last_rewind=self.last_rewind,
+                tracking_warning=self.tracking_warning,
                 updated_at=datetime.now(UTC),
             )
 

@@ -11,7 +11,7 @@ from alidade_engine.disk import write_file
 from alidade_engine.pages.charts import Line, line_chart, smoothed
 from alidade_engine.pages.frame import answer_text, columns, facts, flat, gallery, page, tiles, warnings
 from alidade_trainer.context.report import length_charts, length_rows
-from alidade_trainer.history import read_lines
+from alidade_trainer.history import METRICS_FILE, read_lines
 from alidade_trainer.samples import SampleAnswer
 from alidade_trainer.vocabulary.report import vocabulary_rows
 
@@ -53,7 +53,7 @@ def write_report(output: Path) -> Path:
     content = report_page(
         lineage=json.loads(lineage_path.read_text()),
         pieces=json.loads(pieces_path.read_text()),
-        lines=read_lines(output / "metrics.jsonl"),
+        lines=read_lines(output / METRICS_FILE),
     )
     write_file(output / REPORT_FILE, content)
     return output / REPORT_FILE

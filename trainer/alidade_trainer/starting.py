@@ -242,7 +242,6 @@ def refuse_unknown(job: JobDocument) -> None:
             "set",
             "with vocabulary, perplexity before and after would not be of the same tokens; use one job after the other",
         ),
-        (job.tracking is not None, "tracking", "set", "metrics are in metrics.jsonl and at /metrics; remove it"),
         (
             job.ghost_attention is not None and (job.stage != Stage.SFT or job.model.init is not None),
             "ghostAttention",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alidade_engine.sources import Locations
+from alidade_trainer.history import Track
 from alidade_trainer.progress import Progress, StepMetrics
 from alidade_trainer.stopping import StopWish
 
@@ -23,3 +24,5 @@ class Surroundings:
     stop: StopWish
     say: Callable[[str], None]
     """Writes a line to the log; only the first process does."""
+    track: Track
+    """Sends metrics to the job's tracker; only the first process does."""

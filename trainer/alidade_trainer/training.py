@@ -29,7 +29,7 @@ from alidade_trainer.data.dataset import Collator, epoch_order
 from alidade_trainer.data.sequences import grouped_order
 from alidade_trainer.export import Export, export_model
 from alidade_trainer.failures import JobFailure
-from alidade_trainer.history import History, patience_is_over
+from alidade_trainer.history import METRICS_FILE, History, patience_is_over
 from alidade_trainer.jobs import fingerprint
 from alidade_trainer.loop import AfterStep, LoopEnd, TrainingLoop, evaluation_loss
 from alidade_trainer.loss import LossTally, can_select_positions
@@ -58,6 +58,7 @@ from alidade_trainer.zero import (
     checked_raw_config,
     deepspeed_config,
     start_deepspeed,
+    tensors_only,
     weight_size,
 )
 
@@ -177,7 +178,7 @@ class TrainingRun:
         if self._history is not None:
             self._history.close()
         if self.peers.is_first:
-            self._history = History(self.around.output / "metrics.jsonl", up_to_step=self.done)
+            self._history = History(self.around.output / METRICS_FILE, up_to_step=self.done, track=self.around.track)
         evaluations = self._history.evaluations if self._history else None
         self._eval_losses = [line["eval_loss"] for line in self.peers.from_first(evaluations)]
 
@@ -503,12 +504,13 @@ def _gpu_meter(job: JobDocument, model: nn.Module, start: StartingPoint, peers: 
 
 
 def load_engine(engine: deepspeed.DeepSpeedEngine, checkpoint: Checkpoint, job: JobDocument) -> None:
-    engine.load_checkpoint(
-        str(checkpoint.folder),
-        tag=ENGINE_TAG,
-        load_module_strict=job.adapter.type == AdapterType.NONE,
-        load_lr_scheduler_states=False,
-    )
+    with tensors_only():
+        engine.load_checkpoint(
+            str(checkpoint.folder),
+            tag=ENGINE_TAG,
+            load_module_strict=job.adapter.type == AdapterType.NONE,
+            load_lr_scheduler_states=False,
+        )
 
 
 def step_line(metrics: StepMetrics, plan: TrainingPlan, progress: Progress) -> str:

@@ -71,21 +71,31 @@ def _run(
     else:
         progress.enter("loading")
         from alidade_engine.imports import large_imports
+        from alidade_trainer.history import Track, track_nothing
 
         with large_imports():
             from alidade_trainer.surroundings import Surroundings
             from alidade_trainer.training import train  # seconds: torch, transformers, deepspeed
 
-        around = Surroundings(
-            locations=locations,
-            output=output,
-            run_folder=run_folder,
-            progress=progress,
-            observe_step=server.observe_step if server else lambda _metrics: None,
-            stop=stop,
-            say=say,
-        )
-        result = train(job, around)
+        def work(track: Track) -> ResultDocument:
+            around = Surroundings(
+                locations=locations,
+                output=output,
+                run_folder=run_folder,
+                progress=progress,
+                observe_step=server.observe_step if server else lambda _metrics: None,
+                stop=stop,
+                say=say,
+                track=track,
+            )
+            return train(job, around)
+
+        if job.tracking is not None and os.environ["RANK"] == "0":
+            from alidade_trainer.tracking import tracked
+
+            result = tracked(job, output, progress=progress, say=say, work=work)
+        else:
+            result = work(track_nothing)
     return _published(job, result, output, progress, say)
 
 
@@ -127,4 +137,8 @@ def _say_nothing(_text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All is written. Threads that clients of trackers leave to wait for a server must not hold the GPUs.
+    os._exit(code)

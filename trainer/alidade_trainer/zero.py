@@ -14,7 +14,10 @@ from typing import Any
 import deepspeed
 import deepspeed.ops
 import torch
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils import logger
+from deepspeed.utils.tensor_fragment import fragment_address
 from torch import Tensor, distributed, nn
 from torch._C._distributed_c10d import HashStore
 
@@ -40,6 +43,8 @@ ADAM_EPSILON = 1e-8
 COMPILER_SWITCH = "TORCHDYNAMO_DISABLE"
 NEVER = 10**9
 """Steps between two of DeepSpeed's own reports."""
+_OF_CHECKPOINTS: list[Any] = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
+"""Classes of which DeepSpeed's checkpoints hold instances; none does more than keep numbers."""
 PEER_TIMEOUT = timedelta(minutes=30)
 """How long processes wait for one another: while rank 0 writes a large model, the others do."""
 
@@ -218,6 +223,28 @@ def gathered_state(model: nn.Module, *, trainable_only: bool, keep: bool) -> dic
         persistent = model.state_dict().keys()
         state |= {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name in persistent}
     return state
+
+
+_FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+
+
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """Within it torch.load builds tensors and plain values alone, whatever it is asked for.
+
+    DeepSpeed's checkpoints are pickles, which it loads with weights_only=False: that would run what is in them, and
+    they lie on a volume that others may write to.
+    """
+    before = os.environ.get(_FORCED)
+    os.environ[_FORCED] = "1"
+    try:
+        with torch.serialization.safe_globals(_OF_CHECKPOINTS):
+            yield
+    finally:
+        if before is None:
+            del os.environ[_FORCED]
+        else:
+            os.environ[_FORCED] = before
 
 
 @contextmanager

@@ -32,6 +32,10 @@ _READ_WHOLE = 16 * 1024 * 1024
 """Bytes up to which a .json file is parsed at once, which is faster and says the line of a mistake."""
 # What datasets' save_to_disk writes beside its .arrow files.
 _SAVED_STATE, _SAVED_NAMES = "state.json", ("state.json", "dataset_info.json", "dataset_dict.json")
+_BEYOND = (RecursionError, ValueError)
+"""What JSON raises that is right and that no program reads."""
+_DEEPEST = 500  # of what is read record by record; Python's own parser ends at 1,000 or so
+_BEYOND_WORDS = "nests too deeply, or has a number of thousands of digits."
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,8 @@ def _read_json(file: Path, name: str) -> Iterator[Record]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise _malformed(f"{name}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}.") from error
+    except _BEYOND as error:
+        raise _malformed(f"{name} {_BEYOND_WORDS}") from error
     declared = None
     if isinstance(value, dict):
         declared, value = _unwrap(value, name)
@@ -216,7 +222,10 @@ def _is_large(file: Path) -> bool:
 
 
 def _stream_json(file: Path, name: str) -> Iterator[Record]:
-    """As `_read_json`, holding one record at a time; the file is read twice, since `type` may stand at its end."""
+    """As `_read_json`, holding one record at a time.
+
+    The file is read twice: `type` may stand at its end, and the library takes memory by the square of the depth.
+    """
     try:
         prefix, declared = _outline(file, name)
         with _open_json(file) as opened:
@@ -234,22 +243,19 @@ def _outline(file: Path, name: str) -> tuple[str, str | None]:
     with _open_json(file) as opened:
         events = ijson.basic_parse(opened, use_float=True)
         first, value = next(events)
-        if first == "start_array":
-            return "item", None
-        if first != "start_map":
+        if first not in ("start_array", "start_map"):
             raise _malformed(f"{name} holds {kind_of(value)}; it should hold a list of records.")
         depth, key = 1, ""
         for event, value in events:
-            if event in ("start_map", "start_array"):
-                if depth == 1:
-                    found[key] = [] if event == "start_array" else {}
-                depth += 1
-            elif event in ("end_map", "end_array"):
-                depth -= 1
-            elif event == "map_key" and depth == 1:
+            if depth == 1 and event == "map_key":
                 key = value
-            elif depth == 1:
-                found[key] = value
+            elif depth == 1 and not event.startswith("end_"):
+                found[key] = {"start_array": [], "start_map": {}}.get(event, value)
+            depth += event.startswith("start_") - event.startswith("end_")
+            if depth > _DEEPEST:
+                raise _malformed(f"{name} {_BEYOND_WORDS}")
+    if first == "start_array":
+        return "item", None
     declared, _ = _unwrap(found, name)
     return ("instances.item" if "instances" in found else "data.item"), declared
 
@@ -274,7 +280,7 @@ def _is_json_line(line: str) -> bool:
         return False
     try:
         value = json.loads(line)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, *_BEYOND):
         return False
     return not (set(value) <= {"type", "instances"} or set(value) == {"data"})
 
@@ -305,6 +311,8 @@ def _read_lines(file: Path, name: str) -> Iterator[Record]:
                 value = json.loads(line.rstrip())
             except json.JSONDecodeError as error:
                 raise _malformed(f"{position}, column {error.colno}: not JSON: {error.msg}.") from error
+            except _BEYOND as error:
+                raise _malformed(f"{position} {_BEYOND_WORDS}") from error
             yield Record(_as_object(value, position), position)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from alidade_crds.evaluation import EvaluationResult, Verdict
+from alidade_crds.reasons import FailureReason
+from alidade_engine.failures import JobFailure
 from alidade_engine.intervals import Interval, percentile_interval
 from alidade_eval.inference.intervals import (
     Draws,
@@ -108,6 +110,12 @@ def _result(
     difference: Interval | None = None,
     verdict: Verdict | None = None,
 ) -> EvaluationResult:
+    if not math.isfinite(value):
+        raise JobFailure(
+            FailureReason.TASK_INVALID,
+            f"{measure.metric} of suite {suite} is {value} for {model}, which is no number to compare. Correct what "
+            "computes it, or leave it out.",
+        )
     low, high = _finite(interval)
     difference_low, difference_high = _finite(difference)
     return EvaluationResult(

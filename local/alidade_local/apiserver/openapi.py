@@ -1,6 +1,7 @@
 """OpenAPI v3 and v2 documents: what `kubectl explain`, `kubectl apply` and clients' validation read."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -198,6 +199,20 @@ def _references(schema: Any, prefix: str) -> Iterator[str]:
 
 
 def _paths(resource: Resource, version: int) -> Iterator[tuple[str, Json]]:
+    for path, item in _operations_of(resource, version):
+        named = [_in_path(name, version) for name in _NAMED.findall(path)]
+        yield path, {**item, "parameters": named} if named else item
+
+
+_NAMED = re.compile(r"\{(\w+)\}")
+
+
+def _in_path(name: str, version: int) -> Json:
+    parameter: Json = {"name": name, "in": "path", "required": True, "description": f"{name} of the object"}
+    return {**parameter, "schema": {"type": "string"}} if version == 3 else {**parameter, "type": "string"}
+
+
+def _operations_of(resource: Resource, version: int) -> Iterator[tuple[str, Json]]:
     base = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
     if resource.namespaced:
         yield f"{base}/{resource.plural}", _operations(resource, version, ("get",), many=True)

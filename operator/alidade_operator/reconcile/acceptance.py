@@ -96,17 +96,6 @@ def name_refusal(job: TrainingJob, longest: int, *, workers: int) -> Refusal | N
     return None
 
 
-def _features(candidate: Candidate) -> Refusal | None:
-    spec, field = candidate.spec, candidate.field
-    if spec.tracking is not None:
-        return _not_available(f"{field}.tracking is set", "Leave it out.")
-    return None
-
-
-def _not_available(what: str, fix: str) -> Refusal:
-    return Refusal(Reason.FEATURE_NOT_AVAILABLE, f"{what}, which this release cannot do yet. {fix}")
-
-
 def _node_pool(candidate: Candidate) -> Refusal | None:
     return node_pool_refusal(candidate.spec.compute, candidate.config, candidate.field)
 
@@ -368,7 +357,6 @@ def _listed(words: list[str], limit: int = 10) -> str:
 _CHECKS: tuple[Callable[[Candidate], Refusal | None], ...] = (
     _training_operator,
     _name,
-    _features,
     _node_pool,
     _batch_size,
     _uris,

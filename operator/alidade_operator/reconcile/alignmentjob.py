@@ -62,6 +62,7 @@ def alignment_spec(
         deepspeed=spec.deepspeed,
         compute=spec.compute,
         checkpoint=spec.checkpoint,
+        tracking=spec.tracking,
         publish=spec.publish,
         output=Output(uri=output) if output is not None else spec.output,
         suspend=spec.suspend,

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from alidade_crds.base import MOST_COUNTED
 from alidade_crds.contract import BackendCounts, GatewayDocument
 from alidade_crds.modelserve import CanaryAnalysis
 
@@ -22,6 +23,10 @@ _FEWEST_FOR_P95 = 20
 _Z95, _DENSITY95 = 1.6449, 0.10314
 # Percentiles are over the newest thousand requests.
 _MOST_TIMED = 1000
+_NORMAL_FROM = 1000.0
+"""Standard deviation of the canary's errors from which on the exact test is left."""
+_FARTHEST = 40
+"""Standard deviations beyond which nothing is summed up: less than the numbers' precision lies there."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,10 @@ def counted(documents: Iterable[GatewayDocument]) -> Sides | None:
 
 def _sum(counts: Iterable[BackendCounts]) -> BackendCounts:
     parts = list(counts)
+    requests = min(sum(one.requests for one in parts), MOST_COUNTED)
     return BackendCounts(
-        requests=sum(one.requests for one in parts),
-        errors=sum(one.errors for one in parts),
+        requests=requests,
+        errors=min(sum(one.errors for one in parts), requests),
         seconds_p50=_mean((one.requests, one.seconds_p50) for one in parts),
         seconds_p95=_mean((one.requests, one.seconds_p95) for one in parts),
     )
@@ -106,7 +112,7 @@ def _excess_of_latency(canary: BackendCounts, stable: BackendCounts, limit: floa
     """Of the canary's 95th percentile over stable's; None where there are too few requests to tell."""
     if min(canary.requests, stable.requests) < _FEWEST_FOR_P95 or not canary.seconds_p95 or not stable.seconds_p95:
         return None
-    log_ratio = math.log(canary.seconds_p95 / stable.seconds_p95 / limit)
+    log_ratio = math.log(canary.seconds_p95) - math.log(stable.seconds_p95) - math.log(limit)
     return _Excess(log_ratio, math.hypot(_standard_error(canary), _standard_error(stable)))
 
 
@@ -119,7 +125,7 @@ def _standard_error(counts: BackendCounts) -> float:
     """
     if not counts.seconds_p50 or not counts.seconds_p95:
         return 0.0
-    sigma = max(0.0, math.log(counts.seconds_p95 / counts.seconds_p50)) / _Z95
+    sigma = max(0.0, math.log(counts.seconds_p95) - math.log(counts.seconds_p50)) / _Z95
     return sigma * math.sqrt(0.95 * 0.05 / min(counts.requests, _MOST_TIMED)) / _DENSITY95
 
 
@@ -128,13 +134,20 @@ def chance_of_as_many_errors(canary: BackendCounts, stable: BackendCounts) -> fl
     not care whom they fall to.
 
     Of the ways to choose errors among requests it is the share with k >= canary.errors of them among the canary's:
-    sum over k of C(canary, k) C(stable, errors - k) / C(canary + stable, errors).
+    sum over k of C(canary, k) C(stable, errors - k) / C(canary + stable, errors). Where so many values of k are likely
+    that the sum would take long, it is the normal distribution's, which is as good there.
     """
     errors = canary.errors + stable.errors
-    whole = _log_ways(canary.requests + stable.requests, errors)
+    requests = canary.requests + stable.requests
+    share = canary.requests / requests
+    spread = math.sqrt(errors * share * (1 - share) * max(0, requests - errors) / max(1, requests - 1))
+    if spread > _NORMAL_FROM:
+        return 0.5 * math.erfc((canary.errors - 0.5 - errors * share) / (spread * math.sqrt(2)))
+    last = min(errors, canary.requests, canary.errors + round(_FARTHEST * (spread + 1)))
+    whole = _log_ways(requests, errors)
     return math.fsum(
         math.exp(_log_ways(canary.requests, k) + _log_ways(stable.requests, errors - k) - whole)
-        for k in range(canary.errors, min(errors, canary.requests) + 1)
+        for k in range(canary.errors, last + 1)
         if errors - k <= stable.requests
     )
 

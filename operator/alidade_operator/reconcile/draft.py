@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import Condition, FailureInfo, JobStatus, ResourceStatus
-from alidade_operator.conditions import Conditions
+from alidade_operator.conditions import Conditions, printable
 from alidade_operator.reconcile.plan import Child, Decision, Delete, Notice, Plan, ProgressTarget, seconds_until
 
 Phase = Literal[
@@ -176,8 +176,8 @@ def failure_info(
     """The newest failed attempt, with its message cut to what the status may hold."""
     return FailureInfo(
         attempt=attempt,
-        reason=reason[:256],
-        message=message[:4096],
+        reason=printable(reason)[:256],
+        message=printable(message)[:4096],
         exit_code=exit_code,
         interrupted=interrupted or None,
         at=at.replace(microsecond=0),

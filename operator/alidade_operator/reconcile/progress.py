@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 
+from alidade_crds.base import MOST_COUNTED
 from alidade_crds.contract import ProgressDocument, ResultDocument
 from alidade_crds.status import Progress
 
@@ -24,6 +25,7 @@ def of_document(document: ProgressDocument, known: Progress | None, now: datetim
         iteration=document.iteration,
         total_iterations=document.total_iterations,
         rewinds=document.rewinds or None,
+        tracking_warning=document.tracking_warning,
         updated_at=now,
     )
     if known is not None and progress.model_copy(update={"updated_at": known.updated_at}) == known:
@@ -54,7 +56,7 @@ def at_the_end(
         update={
             "step": step,
             "total_steps": max(step, last.total_steps),
-            "epoch": round(epoch, 4) if math.isfinite(epoch) else last.epoch,
+            "epoch": round(epoch, 4) if 0 <= epoch < math.inf else last.epoch,
             "eta": None,
             "activity": None,
             **_iterations_at_the_end(last, result),
@@ -67,7 +69,8 @@ def _iterations_at_the_end(last: Progress, result: ResultDocument) -> dict[str, 
     """Where an alignment ended: in its last step, or where a guard rail stopped it."""
     if result.align_step is None:
         return {}
-    done = int(result.metrics.get("iterations", 0))
+    told = result.metrics.get("iterations", 0)
+    done = int(told) if 0 <= told <= MOST_COUNTED else 0
     is_same = last.align_step == result.align_step and last.total_iterations is not None
     total = last.total_iterations if is_same and result.stopped is not None else done
     return {"align_step": result.align_step, "iteration": done, "total_iterations": total}

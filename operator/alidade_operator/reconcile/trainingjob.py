@@ -321,7 +321,11 @@ def _state_progress(situation: Situation, draft: Draft) -> None:
     went_back = (reported.rewinds or 0) > ((known.rewinds if known is not None else None) or 0)
     if went_back and document.last_rewind is not None:
         draft.taken_notices.append(Notice("Warning", str(Reason.LOSS_SPIKE), document.last_rewind))
-    since = (draft.now - known.updated_at).total_seconds() if known is not None and not went_back else None
+    untracked = reported.tracking_warning if known is None or known.tracking_warning is None else None
+    if untracked is not None:
+        draft.taken_notices.append(Notice("Warning", str(Reason.TRACKING_FAILED), untracked))
+    is_news = went_back or untracked is not None
+    since = (draft.now - known.updated_at).total_seconds() if known is not None and not is_news else None
     wait = situation.config.status_interval_s - since if since is not None else 0.0
     if wait > 0:
         draft.look_again_in(wait)

@@ -45,7 +45,7 @@ def document_mounts(document: Document, name: str, config: OperatorConfig) -> Mo
         claims=tuple(sorted({*_roots(locations, "pvc"), *([cache] if cache is not None else [])})),
         config_maps=_roots(locations, "configmap"),
         cache=cache,
-        environment=credentials(document.publish) if isinstance(document, JobDocument) else (),
+        environment=credentials(document.publish, document.tracking) if isinstance(document, JobDocument) else (),
     )
 
 

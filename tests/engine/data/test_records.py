@@ -86,6 +86,9 @@ def test_a_mistake_in_a_large_file_of_json_is_said_like_that_of_a_small_one(
         ('{"instances": [{}]}', 'a.json has "instances" but no "type"'),
         ('[{"text": "x"}, 3]', "a.json, instance 2 is a number; a record is an object"),
         ('[{"text": "x"}, {"te', "a.json is not JSON: "),
+        ('[{"text": ' + "9" * 5000 + "}]", "a.json is not JSON: parse error: integer overflow."),
+        ('{"data": ' + "[" * 600, "a.json nests too deeply"),
+        ('[{"text": ' + "[" * 600, "a.json nests too deeply"),
     ):
         path.write_text(content)
         with pytest.raises(JobFailure) as caught:
@@ -181,6 +184,13 @@ BAD = [
     ),
     ("a.jsonl", '{"text": "x"}\n[1]', FailureReason.DATA_MALFORMED, "a.jsonl, line 2 is a list; a record is an object"),
     ("a.json", '[{"text": "x"}, 3]', FailureReason.DATA_MALFORMED, "a.json, instance 2 is a number; a record is an"),
+    ("a.json", "[" * 200_000, FailureReason.DATA_MALFORMED, "a.json nests too deeply, or has a number of thousands"),
+    (
+        "a.jsonl",
+        '{"text": ' + "9" * 5000 + "}",
+        FailureReason.DATA_MALFORMED,
+        "a.jsonl, line 1 nests too deeply, or has a",
+    ),
     ("a.json", "7", FailureReason.DATA_MALFORMED, "a.json holds a number; it should hold a list of records"),
     (
         "a.json",

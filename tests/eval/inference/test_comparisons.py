@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from alidade_crds.evaluation import EvaluationResult
+from alidade_engine.failures import JobFailure
 from alidade_eval.inference.comparisons import judged, results_of, sign_of
 from alidade_eval.measures import AnyMeasure, Direction, Measure, SetMeasure, Statistics
 from alidade_eval.metrics.diversity import distinct
@@ -116,3 +117,8 @@ def test_sets_are_compared_by_leaving_out_the_same_samples() -> None:
 def test_an_interval_that_touches_0_tells_nothing_apart() -> None:
     assert [sign_of(one) for one in [(0.0, 1.0), (-1.0, 0.0), (0.1, 1.0), (-1.0, -0.1)]] == [0, 0, 1, -1]
     assert judged("higher", 0) == "indistinguishable"
+
+
+def test_a_metric_that_is_no_number_is_named() -> None:
+    with pytest.raises(JobFailure, match="m of suite s is nan for base, which is no number to compare"):
+        results(SetMeasure("m", "higher", 1, {"base": lambda kept: float("nan")}))

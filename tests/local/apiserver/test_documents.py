@@ -1,5 +1,6 @@
 """Discovery, OpenAPI and reviews: what clients read before they act."""
 
+import re
 from typing import Any
 
 import pytest
@@ -65,6 +66,13 @@ async def test_open_api_documents_are_whole(api: Api) -> None:
         assert references(document) <= names
     v2 = await api.get("/openapi/v2")
     assert references(v2) <= {f"#/definitions/{name}" for name in v2["definitions"]}
+
+
+async def test_open_api_names_the_parameters_of_every_path(api: Api) -> None:
+    for document in (await api.get("/openapi/v3/api/v1"), await api.get("/openapi/v2")):
+        for path, item in document["paths"].items():
+            named = [one["name"] for one in item.get("parameters", []) if one["in"] == "path" and one["required"]]
+            assert named == re.findall(r"{(\w+)}", path), path
 
 
 async def test_every_kind_tells_that_it_validates_fields_on_the_server(api: Api) -> None:

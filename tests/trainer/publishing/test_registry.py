@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,8 @@ from alidade_crds.publishing import MlflowRegistration
 from alidade_crds.status import ModelInfo
 from alidade_trainer.publishing.refusal import Refusal
 from alidade_trainer.publishing.registry import Entry, register
-from tests.environments import ROOT, listening, python_with
-from tests.ports import free_port
+from tests.environments import ROOT
 
-# The server's packages without those that only its pages need.
-PACKAGES = (
-    "mlflow-skinny==3.17.2 flask==3.1.3 flask-cors==6.0.5 sqlalchemy==2.1.9 alembic==1.20.1 aiohttp==3.14.5 "
-    "werkzeug==3.1.9"
-)
-SERVER = """
-import os, sys
-for store in ("FILE_STORE", "REGISTRY_STORE"):
-    os.environ["_MLFLOW_SERVER_" + store] = sys.argv[2]
-os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = sys.argv[3]
-from mlflow.server import app
-from werkzeug.serving import run_simple
-run_simple("127.0.0.1", int(sys.argv[1]), app, threaded=True)
-"""
 PROGRAM = """
 import json, sys
 from alidade_crds.contract import Owner
@@ -78,21 +62,6 @@ print(json.dumps({
     "refused": refused,
 }))
 """
-
-
-@pytest.fixture(scope="module")
-def python() -> str:
-    return python_with(PACKAGES, "mlflow")
-
-
-@pytest.fixture
-def server(python: str, tmp_path: Path) -> Iterator[str]:
-    """The address of an MLflow server with a database."""
-    port = free_port()
-    command = [python, "-c", SERVER, str(port), f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path)]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with listening(command, port, tmp_path / "server.log", environment) as address:
-        yield address
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from alidade_trainer.align.steps import StepParts, build_step, step_name
 from alidade_trainer.checkpoints import Checkpoint, CheckpointStore, TrainingState
 from alidade_trainer.export import Export, Parent, export_model, parents_of
 from alidade_trainer.failures import JobFailure
-from alidade_trainer.history import History
+from alidade_trainer.history import METRICS_FILE, History
 from alidade_trainer.jobs import fingerprint
 from alidade_trainer.peers import Peers
 from alidade_trainer.plan import TrainingPlan, learning_rate_at
@@ -104,7 +104,7 @@ class AlignmentRun:
         done = self.checkpoint.state.step if self.checkpoint else 0
         self._history: History | None = None
         if self.peers.is_first:
-            self._history = History(self.around.output / "metrics.jsonl", up_to_step=done)
+            self._history = History(self.around.output / METRICS_FILE, up_to_step=done, track=self.around.track)
         self._saved_at = done
         self._preferences: dict[int, dict[str, str]] = {}
         """Address and digest of the preferences of each step that learns from some."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from alidade_crds.contract import Owner
 from alidade_crds.publishing import MlflowRegistration, RegisteredVersion
 from alidade_crds.status import ModelInfo
+from alidade_trainer.mlflow_runs import run_with_tag
 from alidade_trainer.publishing.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -78,11 +79,8 @@ def _run(client: "MlflowClient", to: MlflowRegistration, entry: Entry) -> str:
     """The run that has the metrics: of an attempt that got no further, or a new one."""
     from mlflow.entities import Metric
 
-    name = to.experiment or entry.owner.namespace
-    experiment = client.get_experiment_by_name(name)
-    place = experiment.experiment_id if experiment is not None else client.create_experiment(name)
-    runs = client.search_runs([place], f"tags.`{_DIGEST}` = '{entry.model.digest}'", max_results=1)
-    run = runs[0] if runs else client.create_run(place, run_name=entry.owner.name, tags=entry.tags)
+    experiment = to.experiment or entry.owner.namespace
+    run = run_with_tag(client, experiment, _DIGEST, name=entry.owner.name, tags=entry.tags)
     now = run.info.start_time
     # Databases refuse what is no number.
     metrics = [Metric(key, value, now, 0) for key, value in entry.metrics.items() if math.isfinite(value)]
