@@ -69,6 +69,12 @@ def run() -> Json:
                     description="Nats per token, where several datasets are mixed.",
                 ),
                 curve("Gradient norm", Query(_trainer(TrainerMetric.GRAD_NORM), _WHO), unit="none"),
+                curve(
+                    "Gradient noise scale",
+                    Query(_trainer(TrainerMetric.NOISE_SCALE), _WHO),
+                    unit="none",
+                    description="Sequences beyond which a larger batch teaches little more.",
+                ),
                 curve("Learning rate", Query(_trainer(TrainerMetric.LEARNING_RATE), _WHO), unit="sci"),
                 curve("Step", Query(_job(JobMetric.STEP), _WHO), Query(_job(JobMetric.TOTAL_STEPS), _WHO + " in all")),
                 curve("Epoch", Query(_job(JobMetric.EPOCH), _WHO), unit="none"),

@@ -19,7 +19,15 @@ from alidade_crds.blocks import (
     Training,
 )
 from alidade_crds.evaluation import EvaluationTemplate
-from alidade_crds.jobs import ADAPTER_RULES, BATCH_RULES, PROCESSES, FineTuneJobSpec, RewardTemplate, RunPolicy
+from alidade_crds.jobs import (
+    ADAPTER_RULES,
+    BATCH_RULES,
+    PROCESSES,
+    SCALE_RULES,
+    FineTuneJobSpec,
+    RewardTemplate,
+    RunPolicy,
+)
 from alidade_crds.modelserve import ModelServeTemplate
 from alidade_crds.publishing import Publish
 from alidade_crds.status import JobStatus, ModelInfo
@@ -305,7 +313,13 @@ class AlignmentRunSpec(RunPolicy):
             "prompts.mix cannot be used: an alignment takes one set of prompts",
         ),
         *BATCH_RULES,
+        *SCALE_RULES,
         *ADAPTER_RULES,
+        (
+            "!self.training.compile && self.training.kernels == 'torch' && !has(self.deepspeed.zeroPlusPlus)",
+            "training.compile, training.kernels liger and deepspeed.zeroPlusPlus are for FineTuneJobs and "
+            "RewardModels: an alignment draws its answers from the weights themselves",
+        ),
         (
             "self.adapter.type != 'qlora'",
             "adapter.type qlora is for FineTuneJobs and RewardModels: an alignment draws its answers from whole "

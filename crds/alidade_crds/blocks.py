@@ -302,8 +302,36 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
 
+class Attention(StrEnum):
+    """Implementations of attention, by their names in transformers."""
+
+    AUTO = "auto"
+    EAGER = "eager"
+    SDPA = "sdpa"
+    FLASH_ATTENTION_2 = "flash_attention_2"
+    FLASH_ATTENTION_3 = "flash_attention_3"
+
+
+class Kernels(StrEnum):
+    """Whose kernels compute norms, rotary positions and feed-forward layers."""
+
+    TORCH = "torch"
+    LIGER = "liger"
+
+
 class Training(Spec):
     """Optimisation: AdamW with a warm-up and a schedule."""
+
+    model_config = spec_config(
+        (
+            "self.gradientCheckpointing || (self.checkpointEveryLayers == 1 && !self.offloadActivations)",
+            "checkpointEveryLayers and offloadActivations are ways of gradientCheckpointing: it must be true",
+        ),
+        (
+            "!self.attention.startsWith('flash') || self.precision == 'bf16'",
+            "attention flash_attention_2 and flash_attention_3 compute in 16 bits only: precision must be bf16",
+        ),
+    )
 
     epochs: float = Field(3, gt=0, le=10000, description="Passes over the dataset; a fraction stops within one.")
     max_steps: int | None = Field(
@@ -332,6 +360,31 @@ class Training(Spec):
     )
     gradient_checkpointing: bool = Field(
         True, description="Whether activations are computed again in the backward pass to save memory."
+    )
+    checkpoint_every_layers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Of so many transformer blocks, one has its activations computed again and the others keep theirs: "
+        "more is faster and takes more memory.",
+    )
+    offload_activations: bool = Field(
+        False, description="Whether the inputs of blocks that are computed again wait in the host's memory; for GPUs."
+    )
+    attention: Attention = Field(
+        Attention.AUTO,
+        description="Implementation of attention; auto is torch's own where the model has it (sdpa), which takes flash "
+        "kernels on GPUs by itself. flash_attention_2 and 3 need GPUs and their package in the image.",
+    )
+    kernels: Kernels = Field(
+        Kernels.TORCH,
+        description="liger fuses norms, rotary positions and feed-forward layers (Hsu et al. 2024); needs GPUs and the "
+        "package liger-kernel in the image.",
+    )
+    compile: bool = Field(
+        False,
+        description="Whether torch.compile fuses the model's operations: minutes at the start, faster steps; needs a "
+        "C++ compiler in the image, and deepspeed.zeroStage 0 to 2.",
     )
     seed: int = Field(0, ge=0, le=4294967295, description="Seed of initial weights, shuffling and dropout.")
     freeze: list[Annotated[str, StringConstraints(min_length=1, max_length=256)]] = Field(
@@ -367,8 +420,39 @@ class Offload(StrEnum):
     ALL = "all"
 
 
+class ZeroPlusPlus(Spec):
+    """Less traffic between nodes under ZeRO-3, for more memory or less precision (ZeRO++, Wang et al. 2023)."""
+
+    quantized_weights: bool = Field(False, description="Whether weights are sent in 8 bits (qwZ); for GPUs.")
+    partition_size: int | None = Field(
+        None,
+        ge=2,
+        le=1024,
+        description="So many processes, such as the GPUs of a node, share one more copy of the weights, from which the "
+        "backward pass gathers (hpZ).",
+    )
+    quantized_gradients: bool = Field(
+        False, description="Whether gradients are summed over processes in 4 bits (qgZ); for GPUs."
+    )
+
+
 class DeepSpeed(Spec):
     """How optimizer states, gradients and weights are spread over the processes (ZeRO, Rajbhandari et al. 2020)."""
+
+    model_config = spec_config(
+        (
+            "!has(self.zeroPlusPlus) || self.zeroStage == 3",
+            "zeroPlusPlus is about the traffic of weights that are spread: zeroStage must be 3",
+        ),
+        (
+            "self.offload == 'none' || self.zeroStage > 0",
+            "offload moves what ZeRO has spread: zeroStage must be 1 to 3",
+        ),
+        (
+            "self.offload != 'all' || self.zeroStage == 3",
+            "offload all moves the weights, too, which only zeroStage 3 spreads; set it, or offload optimizer",
+        ),
+    )
 
     zero_stage: int = Field(
         2, ge=0, le=3, description="0 spreads nothing, 1 optimizer states, 2 also gradients, 3 also weights."
@@ -376,6 +460,7 @@ class DeepSpeed(Spec):
     offload: Offload = Field(
         Offload.NONE, description="What is kept in host memory: none, optimizer, or all (weights too; stage 3)."
     )
+    zero_plus_plus: ZeroPlusPlus | None = Field(None, description="Less traffic between nodes under stage 3.")
     config: dict[str, Any] = Field({}, description="Raw DeepSpeed configuration, merged last.")
 
 
@@ -433,6 +518,24 @@ class Compute(Spec):
         max_length=8,
         description="Secrets with which pods reach models and data (HF_TOKEN, AWS_ACCESS_KEY_ID, …), beside those of "
         "the node pool.",
+    )
+
+
+class Elastic(Spec):
+    """How few workers a training goes on with where there is no room for all of them."""
+
+    min_workers: int = Field(
+        ge=1,
+        le=1024,
+        description="Fewest pods. Of what there is room for, the largest number is taken that divides compute.workers, "
+        "so that each process gets a whole multiple of its sequences.",
+    )
+    patience_seconds: int = Field(
+        300,
+        ge=10,
+        le=1500,
+        description="Seconds that an attempt's pods wait for nodes before fewer go on; training processes wait half an "
+        "hour for one another.",
     )
 
 

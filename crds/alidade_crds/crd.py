@@ -68,6 +68,7 @@ _FROZEN_JOB = (
     *(frozen(path) for path in ("model", "dataset", "adapter", "training", "checkpoint")),
     frozen("deepspeed.zeroStage"),
     frozen("deepspeed.offload"),
+    frozen("deepspeed.zeroPlusPlus", optional=True),
     frozen("output", optional=True),
 )
 _AGE = Column("Age", ".metadata.creationTimestamp", "date", "Time since creation")

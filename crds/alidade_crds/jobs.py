@@ -13,6 +13,7 @@ from alidade_crds.blocks import (
     Context,
     Dataset,
     DeepSpeed,
+    Elastic,
     GhostAttention,
     Model,
     Output,
@@ -68,6 +69,9 @@ class TrainingBlocks(JobBlocks):
     training: Training = Field(default_factory=Training, description="Optimisation.")
     deepspeed: DeepSpeed = Field(default_factory=DeepSpeed, description="How training is spread over processes.")
     checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="What is kept to resume from.")
+    elastic: Elastic | None = Field(
+        None, description="Whether fewer workers go on where not all find a node; the loss curve stays the same."
+    )
     tracking: Tracking | None = Field(None, description="Experiment tracker.")
     publish: Publish | None = Field(
         None, description="Where the finished model is made known beside its output, such as the Hugging Face hub."
@@ -105,6 +109,48 @@ BATCH_RULES = (
     ),
 )
 
+
+SCALE_RULES = (
+    (
+        "!has(self.deepspeed.zeroPlusPlus) || !has(self.deepspeed.zeroPlusPlus.partitionSize) || "
+        f"{PROCESSES} % self.deepspeed.zeroPlusPlus.partitionSize == 0",
+        "deepspeed.zeroPlusPlus.partitionSize must divide the training processes: compute.workers times "
+        "processesPerWorker, which is gpusPerWorker, or 1 on CPUs, where it is not set",
+    ),
+    (
+        "self.compute.gpusPerWorker > 0 || !has(self.deepspeed.zeroPlusPlus) || "
+        "!(self.deepspeed.zeroPlusPlus.quantizedWeights || self.deepspeed.zeroPlusPlus.quantizedGradients)",
+        "deepspeed.zeroPlusPlus.quantizedWeights and quantizedGradients need GPUs: set compute.gpusPerWorker",
+    ),
+    (
+        "self.compute.gpusPerWorker > 0 || "
+        "!(self.training.attention.startsWith('flash') || self.training.kernels == 'liger' || "
+        "self.training.offloadActivations)",
+        "training.attention flash_attention_2 and 3, training.kernels liger and training.offloadActivations need GPUs: "
+        "set compute.gpusPerWorker",
+    ),
+    (
+        "!self.training.compile || self.deepspeed.zeroStage < 3",
+        "training.compile needs deepspeed.zeroStage 0 to 2: stage 3 fetches each weight between two operations",
+    ),
+)
+
+ELASTIC_RULES = (
+    (
+        "!has(self.elastic) || self.elastic.minWorkers <= self.compute.workers",
+        "elastic.minWorkers must not be greater than compute.workers, which is the most",
+    ),
+    (
+        "!has(self.elastic) || !has(self.compute.queue)",
+        "elastic cannot be used with compute.queue: a queue admits all pods of a job or none",
+    ),
+    (
+        "!has(self.elastic) || !has(self.deepspeed.zeroPlusPlus) || !has(self.deepspeed.zeroPlusPlus.partitionSize) || "
+        "self.compute.gpusPerWorker % self.deepspeed.zeroPlusPlus.partitionSize == 0",
+        "deepspeed.zeroPlusPlus.partitionSize must divide compute.gpusPerWorker with elastic: it has to do with fewer "
+        "workers, too",
+    ),
+)
 
 ADAPTER_RULES = (
     (
@@ -148,6 +194,8 @@ class FineTuneJobSpec(TrainingJobSpec):
     model_config = spec_config(
         EARLY_STOPPING_RULE,
         *BATCH_RULES,
+        *SCALE_RULES,
+        *ELASTIC_RULES,
         *ADAPTER_RULES,
         (
             "self.adapter.type == 'none' || !has(self.model.init)",
@@ -204,13 +252,17 @@ class RewardBlocks(TrainingBlocks):
 class RewardModelSpec(RewardBlocks, TrainingJobSpec):
     """One job that trains a reward model on preferences."""
 
-    model_config = spec_config(EARLY_STOPPING_RULE, *BATCH_RULES, *ADAPTER_RULES, NO_NEW_MODEL_RULE)
+    model_config = spec_config(
+        EARLY_STOPPING_RULE, *BATCH_RULES, *SCALE_RULES, *ELASTIC_RULES, *ADAPTER_RULES, NO_NEW_MODEL_RULE
+    )
 
 
 class RewardTemplate(RewardBlocks):
     """A RewardModel that an AlignmentRun makes."""
 
-    model_config = spec_config(EARLY_STOPPING_RULE, *BATCH_RULES, *ADAPTER_RULES, NO_NEW_MODEL_RULE)
+    model_config = spec_config(
+        EARLY_STOPPING_RULE, *BATCH_RULES, *SCALE_RULES, *ELASTIC_RULES, *ADAPTER_RULES, NO_NEW_MODEL_RULE
+    )
 
     model: Model | None = Field(None, description="The model it starts from; default: that of the run's SFT stage.")
 

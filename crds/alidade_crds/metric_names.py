@@ -97,6 +97,10 @@ class TrainerMetric(Word):
     EVAL_LOSS = "alidade_trainer_eval_loss", "Gauge: newest loss on the held-out data, in nats per token."
     LEARNING_RATE = "alidade_trainer_learning_rate", "Gauge: learning rate of the last step."
     GRAD_NORM = "alidade_trainer_grad_norm", "Gauge: norm of the gradient before clipping."
+    NOISE_SCALE = (
+        "alidade_trainer_gradient_noise_scale",
+        "Gauge: sequences beyond which a larger batch teaches little more (McCandlish et al. 2018, equation 2.9).",
+    )
     TOKENS = "alidade_trainer_tokens_total", "Counter: tokens trained on, over all processes."
     TOKENS_PER_SECOND = "alidade_trainer_tokens_per_second", "Gauge: tokens trained on per second, over all processes."
     STEP_DURATION = "alidade_trainer_step_duration_seconds", "Histogram: time of an optimizer step, in seconds."

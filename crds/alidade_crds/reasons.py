@@ -58,6 +58,7 @@ class Reason(Word):
     LAUNCH_REFUSED = "LaunchRefused", "The API server refused the training job; the message has its words."
     RETRYING = "Retrying", "An attempt failed; the next one starts after a delay."
     PODS_PENDING = "PodsPending", "Pods wait for a node or a volume."
+    FEWER_WORKERS = "FewerWorkers", "There is no room for all workers; fewer go on (spec.elastic)."
     INTERRUPTED = "Interrupted", "A pod's node, or its room there, is being taken away; its checkpoint is being saved."
     RUNNING = "Running", "Pods are running."
     NOT_FINISHED = "NotFinished", "The resource is still on its way."

@@ -106,6 +106,9 @@ class JobStatus(ResourceStatus):
         "not count them. Absent for none.",
     )
     last_failure: FailureInfo | None = Field(None, description="The newest failed attempt.")
+    workers: int | None = Field(
+        None, ge=1, description="Pods of the present attempt where there was no room for all of spec.compute.workers."
+    )
     started_at: datetime | None = Field(None, description="When the first pod ran.")
     finished_at: datetime | None = Field(None, description="When the job succeeded or failed for good.")
     active_seconds: float | None = Field(

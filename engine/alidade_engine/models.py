@@ -154,9 +154,12 @@ def _refuse_missing_shards(path: Path, present: set[str]) -> None:
 
 
 def init_model(
-    init: ModelInit, tokenizer: PreTrainedTokenizerBase, *, dtype: torch.dtype = torch.float32
+    init: ModelInit, tokenizer: PreTrainedTokenizerBase, *, dtype: torch.dtype = torch.float32, **options: Any
 ) -> PreTrainedModel:
-    """A Llama with random weights, drawn by torch's generator, and an embedding for each entry of the tokenizer."""
+    """A Llama with random weights, drawn by torch's generator, and an embedding for each entry of the tokenizer.
+
+    options: of `from_config`.
+    """
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=init.hidden_size,
@@ -171,7 +174,7 @@ def init_model(
         pad_token_id=tokenizer.pad_token_id,
     )
     # Not cast when made: that would round the frequencies of rotary positions, too, which are loaded in float32.
-    made: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    made: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
     return made
 
 

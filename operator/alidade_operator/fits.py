@@ -8,6 +8,7 @@ scores, which scaled-dot-product attention does not keep: 34·s·b·h bytes a bl
 size beside it and holds the start model: 16 bytes a weight for each of the two, 2 for the third.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -59,6 +60,12 @@ class Setup:
     """Whether the base may be held in 4 bits: not by an alignment, which samples from it."""
     embeddings_only: bool = False
     """Whether embeddings and output head alone are trained (vocabulary.train)."""
+    checkpoint_every_layers: int = 1
+    """Of so many blocks, one has its activations computed again."""
+    offload_activations: bool = False
+    """Whether the inputs of those blocks wait in the host's memory."""
+    partition_size: int | None = None
+    """Processes that share one more copy of the weights (ZeRO++)."""
     has_critic: bool = False
     """Whether a critic of the model's own size is trained beside it (PPO with all weights)."""
     has_reference: bool = False
@@ -120,16 +127,22 @@ def setup_of(spec: TrainingJobSpec, *, micro_batch_size: int) -> Setup:
     if isinstance(spec, AlignmentJobSpec):
         fields |= _alignment(spec)
     vocabulary = spec.vocabulary if isinstance(spec, FineTuneJobSpec) else None
+    if spec.deepspeed.zero_plus_plus is not None:
+        fields["partition_size"] = spec.deepspeed.zero_plus_plus.partition_size
     if vocabulary is not None:
         fields["embeddings_only"] = vocabulary.train == VocabularyTraining.EMBEDDINGS
+    # What fits with the fewest fits with all: ZeRO divides by more then.
+    workers = spec.elastic.min_workers if spec.elastic is not None else spec.compute.workers
     return Setup(
-        processes=per_worker * spec.compute.workers,
+        processes=per_worker * workers,
         processes_per_worker=per_worker,
         micro_batch_size=micro_batch_size,
         zero_stage=spec.deepspeed.zero_stage,
         offload=spec.deepspeed.offload,
         precision=spec.training.precision,
         gradient_checkpointing=spec.training.gradient_checkpointing,
+        checkpoint_every_layers=spec.training.checkpoint_every_layers,
+        offload_activations=spec.training.offload_activations,
         adapter=spec.adapter.type,
         rank=spec.adapter.rank,
         train_embeddings=spec.adapter.train_embeddings or vocabulary is not None,
@@ -181,7 +194,8 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         # The layer in use and the one fetched ahead are whole on every GPU.
         gathered = min(weights, 2 * item * (shape.parameters / shape.layers))
         resident = 0.0 if setup.offload == Offload.ALL and setup.on_gpu else weights / setup.processes
-        weights = min(weights, resident + gathered)
+        second_copy = weights / setup.partition_size if setup.partition_size else 0.0
+        weights = min(weights, resident + gathered) + second_copy
     return Estimate(
         weights=weights,
         gradients=item * trained / (setup.processes if setup.zero_stage >= 2 else 1),
@@ -227,7 +241,9 @@ def _sampling(shape: ModelShape, setup: Setup, item: int) -> float:
 def _activations(shape: ModelShape, setup: Setup, item: int) -> float:
     unit = setup.micro_batch_size * setup.max_length * shape.hidden_size * (item / 2)
     if setup.gradient_checkpointing:
-        return unit * (_CHECKPOINT_BYTES * shape.layers + _ACTIVATION_BYTES)
+        recomputed = math.ceil(shape.layers / setup.checkpoint_every_layers)
+        inputs = 0 if setup.offload_activations else _CHECKPOINT_BYTES * recomputed
+        return unit * (inputs + _ACTIVATION_BYTES * (shape.layers - recomputed + 1))
     return unit * _ACTIVATION_BYTES * shape.layers
 
 
@@ -287,9 +303,11 @@ def _smaller_micro_batch(setup: Setup) -> Iterator[Change]:
 
 
 def _checkpointing(setup: Setup) -> Iterator[Change]:
+    changed = replace(setup, gradient_checkpointing=True, checkpoint_every_layers=1)
     if not setup.gradient_checkpointing:
-        changed = replace(setup, gradient_checkpointing=True)
         yield Change({"spec.training.gradientCheckpointing": "true"}, changed)
+    elif setup.checkpoint_every_layers > 1:
+        yield Change({"spec.training.checkpointEveryLayers": "1"}, changed)
 
 
 def _higher_stage(setup: Setup) -> Iterator[Change]:

@@ -71,6 +71,28 @@ def test_a_name_that_pods_and_services_cannot_have_is_refused(kind: str, name: s
 @pytest.mark.parametrize(
     ("kind", "changes", "said"),
     [
+        ("FineTuneJob", {"training": {"gradientCheckpointing": False, "checkpointEveryLayers": 2}}, "it must be true"),
+        ("FineTuneJob", {"training": {"attention": "flash_attention_2", "precision": "fp32"}}, "in 16 bits only"),
+        ("FineTuneJob", {"training": {"attention": "flash_attention_2"}}, "need GPUs: set compute.gpusPerWorker"),
+        ("RewardModel", {"training": {"kernels": "liger"}}, "need GPUs: set compute.gpusPerWorker"),
+        ("RewardModel", {"training": {"offloadActivations": True}}, "need GPUs: set compute.gpusPerWorker"),
+        ("FineTuneJob", {"training": {"compile": True}, "deepspeed": {"zeroStage": 3}}, "needs deepspeed.zeroStage 0"),
+        ("FineTuneJob", {"deepspeed": {"zeroPlusPlus": {"partitionSize": 8}}}, "zeroStage must be 3"),
+        ("FineTuneJob", {"deepspeed": {"zeroStage": 0, "offload": "optimizer"}}, "zeroStage must be 1 to 3"),
+        ("FineTuneJob", {"deepspeed": {"offload": "all"}}, "which only zeroStage 3 spreads"),
+        (
+            "FineTuneJob",
+            {"deepspeed": {"zeroStage": 3, "zeroPlusPlus": {"partitionSize": 8}}, "compute": {"workers": 4}},
+            "partitionSize must divide the training processes",
+        ),
+        (
+            "RewardModel",
+            {"deepspeed": {"zeroStage": 3, "zeroPlusPlus": {"quantizedGradients": True}}},
+            "quantizedWeights and quantizedGradients need GPUs",
+        ),
+        ("AlignmentRun", {"training": {"compile": True}}, "an alignment draws its answers from the weights"),
+        ("FineTuneJob", {"elastic": {"minWorkers": 2}}, "elastic.minWorkers must not be greater than compute.workers"),
+        ("RewardModel", {"elastic": {"minWorkers": 1}, "compute": {"queue": "q"}}, "admits all pods of a job or none"),
         ("AlignmentRun", {"tracking": {"tensorboard": {}, "wandb": WANDB}}, "exactly one of mlflow"),
         ("FineTuneJob", {"tracking": {"mlflow": {"uri": "sqlite:///a"}}}, "uri must start with https:// or http://"),
         ("FineTuneJob", {"tracking": {"wandb": WANDB | {"offline": True}}}, "exactly one of secretName and offline"),

@@ -184,10 +184,15 @@ def output_folder(cluster: Cluster, job: dict[str, Any]) -> Path:
     return (cluster.kubeconfig.parent / "volumes" / job["metadata"]["namespace"] / path).parent
 
 
+def folders_of(cluster: Cluster, name: str) -> list[Path]:
+    """The output folders of the FineTuneJobs of that name, also of one that is not done."""
+    outputs = cluster.kubeconfig.parent / "volumes" / "default" / "alidade-workspace" / "finetunejobs"
+    return list(outputs.glob(f"{name}-*"))
+
+
 def has_checkpoint(cluster: Cluster, name: str) -> bool:
     """Whether a job has something to resume from. Seen on its volume: its status is told only every other second."""
-    outputs = cluster.kubeconfig.parent / "volumes" / "default" / "alidade-workspace" / "finetunejobs"
-    return any(outputs.glob(f"{name}-*/checkpoints/step-*"))
+    return any(any(folder.glob("checkpoints/step-*")) for folder in folders_of(cluster, name))
 
 
 def loss_curve(folder: Path) -> dict[int, float]:

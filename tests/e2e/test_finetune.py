@@ -14,6 +14,7 @@ from tests.e2e.jobs import (
     conditions,
     finetune_job,
     finished,
+    folders_of,
     has_checkpoint,
     loss_curve,
     output_folder,
@@ -72,7 +73,7 @@ def test_a_job_goes_from_apply_to_a_model_that_can_be_asked(trained_on_sums: Clu
     assert (folder / "model" / "config.json").exists(), "a model outlives the resource that made it"
 
 
-def test_a_suspended_job_holds_no_pod_and_goes_on_where_it_was(trained_on_sums: Cluster) -> None:
+def test_a_suspended_job_holds_no_pod_and_goes_on_where_it_was_with_fewer_workers(trained_on_sums: Cluster) -> None:
     cluster = trained_on_sums
     apply(cluster, finetune_job("paused", steps=300, checkpoint={"everySteps": 50}))
     wait_until(lambda: has_checkpoint(cluster, "paused"), "training to be under way", timeout_s=180)
@@ -82,7 +83,9 @@ def test_a_suspended_job_holds_no_pod_and_goes_on_where_it_was(trained_on_sums: 
     paused = read(cluster, "paused")
     assert paused["status"]["phase"] == "Suspended"
 
-    cluster.kubectl("patch", "ftj", "paused", "--type=merge", "-p", '{"spec":{"suspend":false}}')
+    before = loss_curve(folders_of(cluster, "paused")[0])
+    change = '{"spec":{"suspend":false,"compute":{"workers":1}}}'
+    cluster.kubectl("patch", "ftj", "paused", "--type=merge", "-p", change)
     job = finished(cluster, "paused")
     assert job["status"]["attempts"] == 1, "a suspension is not a failed attempt"
     assert "lastFailure" not in job["status"]
@@ -90,3 +93,8 @@ def test_a_suspended_job_holds_no_pod_and_goes_on_where_it_was(trained_on_sums: 
     assert result["outcome"] == "succeeded"
     curve = loss_curve(output_folder(cluster, job))
     assert list(curve) == list(range(1, 301)), "each step once, in order"
+    assert len(before) < 300
+    assert {step: curve[step] for step in before} == before
+    # As any ten steps are to the ten before them: neither weights nor moments begin anew.
+    last, first = list(before.values())[-10:], list(curve.values())[len(before) : len(before) + 10]
+    assert sum(first) < 1.5 * sum(last), (last, first)

@@ -9,6 +9,7 @@ import pytest
 
 from alidade_crds.status import JobStatus
 from alidade_operator.api import FINE_TUNE_JOB
+from alidade_operator.config import GangScheduling
 from alidade_operator.reconcile.plan import TrainingJob
 from alidade_operator.resources.observation import SourceView
 from tests.operator.builders import (
@@ -244,6 +245,18 @@ def test_a_spec_that_cannot_be_read_is_refused_naming_the_field() -> None:
     status, reason, message = condition(plan(TrainingJob.parse(FINE_TUNE_JOB, body), observed()), "Accepted")
     assert (status, reason) == ("False", "InvalidSpec")
     assert message.startswith("spec.training.epochs: ")
+
+
+def test_fewer_workers_go_on_only_where_pods_are_scheduled_one_by_one() -> None:
+    spread = job(compute={"workers": 2}, elastic={"minWorkers": 1})
+    gangs = [pool.model_copy(update={"gang_scheduling": GangScheduling()}) for pool in CONFIG.node_pools]
+    refused = plan(spread, observed(), config=CONFIG.model_copy(update={"node_pools": gangs}))
+    assert condition(refused, "Accepted")[1:] == (
+        "InvalidSpec",
+        f"spec.elastic is set; pool {gangs[0].name} schedules gangs, of which all pods find nodes or none. Leave it "
+        "out, or name another pool.",
+    )
+    assert condition(plan(spread, observed()), "Accepted")[0] == "True"
 
 
 def test_a_refusal_ends_when_its_cause_is_lifted() -> None:

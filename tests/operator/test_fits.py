@@ -130,6 +130,22 @@ def test_logits_grow_with_vocabulary_and_tokens() -> None:
     assert estimate(LLAMA_7B, setup(micro_batch_size=2)).logits == 8 * 32000 * 2 * 1024
 
 
+def test_blocks_between_those_that_are_computed_again_keep_their_activations() -> None:
+    unit = 1024 * 4096  # tokens times width, of one sequence
+    every = estimate(LLAMA_7B, setup(checkpoint_every_layers=4)).activations
+    assert every == unit * (2 * 8 + 34 * 25)  # 8 of 32 blocks keep their input, 24 all, and one is computed again
+    assert estimate(LLAMA_7B, setup(offload_activations=True)).activations == unit * 34
+    remedy = smallest_remedy(LLAMA_7B, setup(checkpoint_every_layers=4, adapter=AdapterType.LORA), limit_bytes=18 * GIB)
+    assert remedy is not None
+    assert remedy.fields == {"spec.training.checkpointEveryLayers": "1"}
+
+
+def test_a_second_copy_of_the_weights_is_shared_by_its_partition() -> None:
+    alone = estimate(LLAMA_7B, setup(zero_stage=3, processes=32, processes_per_worker=8))
+    shared = estimate(LLAMA_7B, setup(zero_stage=3, processes=32, processes_per_worker=8, partition_size=8))
+    assert shared.weights - alone.weights == 2 * LLAMA_7B.parameters / 8
+
+
 def test_offloading_takes_optimizer_states_then_weights_off_the_gpu() -> None:
     optimizer = estimate(LLAMA_7B, setup(zero_stage=2, offload=Offload.OPTIMIZER))
     assert optimizer.optimizer == 0
@@ -261,10 +277,19 @@ def test_the_verdict_names_the_number_its_parts_and_the_way_out() -> None:
 
 
 def test_auto_becomes_the_largest_micro_batch_that_the_gpu_holds() -> None:
-    spec = job(model={"uri": "hf://x/llama-7b"}, compute=GPU, training={"globalBatchSize": 256}).spec
+    known = {"model": {"uri": "hf://x/llama-7b"}, "compute": GPU, "training": {"globalBatchSize": 256}}
+    spec = job(**known, deepspeed={"zeroStage": 3}).spec
     assert spec is not None
     verdict = fit_verdict(spec, source=None, pool=CONFIG.node_pools[1])
     assert (verdict.status, verdict.micro_batch_size) == ("True", 32)
+    assert "with micro batch 32 needs about" in verdict.message
+
+
+def test_auto_is_left_to_the_trainer_where_that_tries() -> None:
+    spec = job(model={"uri": "hf://x/llama-7b"}, compute=GPU, training={"globalBatchSize": 256}).spec
+    assert spec is not None
+    verdict = fit_verdict(spec, source=None, pool=CONFIG.node_pools[1])
+    assert (verdict.status, verdict.micro_batch_size) == ("True", None)
     assert "with micro batch 32 needs about" in verdict.message
 
 

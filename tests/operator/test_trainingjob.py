@@ -114,6 +114,66 @@ def test_pods_that_cannot_run_are_explained() -> None:
     assert [notice.type for notice in made.notices] == ["Warning"]
 
 
+ELASTIC = {"compute": {"workers": 4}, "training": {"globalBatchSize": 8}, "elastic": {"minWorkers": 1}}
+"""Four workers, of which two or one may go on."""
+
+
+def with_room_for(count: int, attempt: int = 1) -> tuple[PodView, ...]:
+    """The pods of four workers, of which so many have found a node."""
+    pods = (pod(attempt), *(pod(attempt, worker=index) for index in range(3)))
+    waiting = {"phase": "Pending", "node": None, "ip": None, "ready_to_report": False, "started_at": None}
+    return tuple(one if index < count else replace(one, **waiting) for index, one in enumerate(pods))
+
+
+def elastic(**status: Any) -> TrainingJob:
+    return replace(job(**ELASTIC), status=launched().status.model_copy(update=status))
+
+
+@pytest.mark.parametrize(("room", "workers"), [(3, 2), (2, 2), (1, 1), (0, None), (4, None)])
+def test_fewer_workers_go_on_where_there_is_no_room_for_all(room: int, workers: int | None) -> None:
+    seen_then = seen(training_job(), pods=with_room_for(room))
+
+    patient = plan(elastic(), seen_then, now=NOW + timedelta(seconds=230))
+    over = plan(elastic(), seen_then, now=NOW + timedelta(seconds=240))  # the attempt was a minute old
+
+    assert deleted(patient) == []
+    assert (patient.look_again_s == pytest.approx(10)) == (workers is not None)
+    assert deleted(over) == (["PyTorchJob/demo-1"] if workers else [])
+    if workers:
+        assert over.status is not None
+        assert over.status.workers == workers
+        assert condition(over, "Launched")[1:] == (
+            "FewerWorkers",
+            f"PyTorchJob demo-1 has no room for all of its 4 workers; {workers} of them go on (spec.elastic). The next "
+            "attempt tries all again.",
+        )
+
+
+def test_the_attempt_of_fewer_workers_is_the_same_attempt_and_the_next_one_tries_all() -> None:
+    relaunched = plan(elastic(workers=2), seen())
+    assert created(relaunched)[-1] == "PyTorchJob/demo-1"
+    specs = relaunched.children[-1].body["spec"]["pytorchReplicaSpecs"]
+    assert specs["Worker"]["replicas"] == 1  # beside the master
+
+    whole = seen(training_job(), pods=with_room_for(2)[:2])
+    running = plan(elastic(workers=2), whole, now=NOW + timedelta(hours=1))
+    assert deleted(running) == []
+    assert condition(running, "Launched")[1] == "Running"
+
+    lost = seen(
+        training_job(state="failed"), pods=(ended_pod(exit_code=75, result=failure("WorkerLost", retryable=True)),)
+    )
+    ended = plan(elastic(workers=2), lost)
+    assert ended.status is not None
+    assert ended.status.workers is None
+
+
+def test_without_elastic_an_attempt_waits_for_all_its_workers() -> None:
+    resource = replace(job(**(ELASTIC | {"elastic": None})), status=launched().status)
+    made = plan(resource, seen(training_job(), pods=with_room_for(3)), now=NOW + timedelta(hours=1))
+    assert deleted(made) == []
+
+
 def test_a_missing_image_is_explained_with_where_to_set_it() -> None:
     waiting = pod(phase="Pending", message="ImagePullBackOff: no such image", image_missing=True, ready_to_report=False)
     made = plan(launched(), seen(training_job(state="waiting"), pods=(waiting,)))

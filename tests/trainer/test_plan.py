@@ -4,7 +4,7 @@ import pytest
 
 from alidade_crds.blocks import Training
 from alidade_trainer.failures import JobFailure
-from alidade_trainer.plan import largest_power_of_two, learning_rate_at, plan_training
+from alidade_trainer.plan import largest_divisor, largest_power_of_two, learning_rate_at, plan_training
 
 
 def test_a_global_batch_is_shared_out_to_processes_and_passes() -> None:
@@ -77,3 +77,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_as_scheduled(schedule: st
     plan = plan_training(training, sequences=10, processes=1, micro_batch_size=1)
 
     assert [learning_rate_at(step, training, plan) for step in (0, 1, 2, 3, 6, 9)] == pytest.approx(rates)
+
+
+def test_the_largest_divisor_is_not_above_the_wish() -> None:
+    assert [largest_divisor(12, wish) for wish in (1, 5, 8, 12, 40)] == [1, 4, 6, 12, 12]

@@ -72,8 +72,8 @@ def test_every_metric_of_the_list_is_exported_and_no_other(progress: Progress, s
     progress.plan(
         total_steps=8, resumed_from_step=None, gpu_meter=GpuMeter(flops_per_token=6e9, peak_tflops=1.2, gpus=1)
     )
-    progress.record_step(replace(step(1), losses={"qa": 2.0, "web": 4.0}))
-    progress.record_step(replace(step(1), losses={"qa": 1.0}, tokens=0, seconds=0.0))
+    progress.record_step(replace(step(1), losses={"qa": 2.0, "web": 4.0}), noise_scale=12.0)
+    progress.record_step(replace(step(1), losses={"qa": 1.0}, tokens=0, seconds=0.0), noise_scale=12.0)
     server.observe_step(step(1))
     progress.record_evaluation(3.0)
     progress.record_checkpoint(1)

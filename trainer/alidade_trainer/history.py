@@ -39,9 +39,8 @@ class History:
 
     def add_step(self, metrics: StepMetrics) -> None:
         """Appends a step."""
-        line = asdict(metrics) | {"tokens_per_second": round(metrics.tokens_per_second, 1)}
-        if not metrics.losses:
-            del line["losses"]
+        known = {name: value for name, value in asdict(metrics).items() if value is not None and value != {}}
+        line = known | {"tokens_per_second": round(metrics.tokens_per_second, 1)}
         self.steps.append(line)
         self._append(line)
 

@@ -15,6 +15,7 @@ from alidade_crds.reasons import FailureReason
 from alidade_trainer.batches import BatchStream, MicroBatch
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.loss import LossTally, summed_loss
+from alidade_trainer.noise import PassNorms, noise_estimates
 from alidade_trainer.peers import Peers
 from alidade_trainer.plan import TrainingPlan, learning_rate_at
 from alidade_trainer.progress import StepMetrics
@@ -53,6 +54,8 @@ class TrainingLoop:
     checkpoint_every_steps: int
     selects_positions: bool
     """Whether the model can leave out logits that no loss needs."""
+    norms: PassNorms
+    """Sees the gradient of each pass."""
     watch: SpikeWatch | None = None
     """Notices loss spikes."""
     tally: LossTally | None = None
@@ -88,9 +91,12 @@ class TrainingLoop:
         learned, tokens = self.peers.sums(
             [sum(batch.learned for batch in batches), sum(batch.tokens for batch in batches)]
         )
-        loss_sum = self._backward(batches, learned)
+        loss_sum, weighted_norms = self._backward(batches, learned)
+        passes = sum(batch.learned > 0 for batch in batches)
         by_dataset = self.tally.sums() if self.tally is not None else []
-        total, stops, *by_dataset = self.peers.sums([loss_sum, float(stop_requested()), *by_dataset])
+        total, weighted, all_passes, stops, *by_dataset = self.peers.sums(
+            [loss_sum, weighted_norms, passes, float(stop_requested()), *by_dataset]
+        )
         loss = total / max(learned, 1)
         if self.watch is None:
             refuse_not_finite(loss, "loss", step + 1)
@@ -100,6 +106,13 @@ class TrainingLoop:
             refuse_not_finite(grad_norm, "norm of the gradient", step + 1)
         else:
             self.watch.see(step + 1, loss, grad_norm)
+        noise = noise_estimates(
+            weighted_norms=weighted,
+            passes=int(all_passes),
+            learned=learned,
+            grad_norm=grad_norm,
+            global_batch_size=self.plan.global_batch_size,
+        )
         metrics = StepMetrics(
             step=step + 1,
             epoch=self.plan.epoch_at(step + 1),
@@ -109,17 +122,20 @@ class TrainingLoop:
             tokens=int(tokens),
             seconds=time.monotonic() - started,
             losses=self.tally.means(by_dataset) if self.tally is not None else {},
+            gradient_variance=noise[0] if noise else None,
+            gradient_signal=noise[1] if noise else None,
         )
         return metrics, stops > 0
 
-    def _backward(self, batches: list[MicroBatch], learned: float) -> float:
-        """Adds up the step's gradients. Returns this process's sum of token losses.
+    def _backward(self, batches: list[MicroBatch], learned: float) -> tuple[float, float]:
+        """Adds up the step's gradients.
 
-        learned: the step's learned tokens over all processes.
+        Returns this process's sum of token losses, and the squared norms of its passes' mean gradients, each times the
+        tokens that it is the mean of. learned: the step's learned tokens over all processes.
         """
         # DeepSpeed averages gradients over the processes; the factor makes of that average the sum it has to be.
         scale = self.peers.count / max(learned, 1)
-        loss_sum = torch.zeros((), dtype=torch.float32, device=self.peers.device)
+        sums = torch.zeros(2, dtype=torch.float32, device=self.peers.device)
         if self.tally is not None:
             self.tally.start()
         for number, batch in enumerate(batches, 1):
@@ -127,8 +143,10 @@ class TrainingLoop:
             tensors = {name: tensor.to(self.peers.device) for name, tensor in batch.tensors.items()}
             loss = self._summed_loss(tensors)
             self.engine.backward(loss * scale, scale_wrt_gas=False)
-            loss_sum += loss.detach()
-        return float(loss_sum)
+            sums[0] += loss.detach()
+            sums[1] += self.norms.squared() / (scale**2 * max(batch.learned, 1))
+        loss_sum, weighted_norms = sums.tolist()
+        return loss_sum, weighted_norms
 
     def _summed_loss(self, tensors: dict[str, Tensor]) -> Tensor:
         """The sum of what a batch teaches, a scalar; the loop divides it by the step's learned tokens."""

@@ -20,21 +20,24 @@ class ModelShape:
     layers: int
     vocab_size: int
     bytes_per_number: int
-    checkpointing: bool
+    recomputed_layers: int
+    """Layers whose activations are computed again in the backward pass."""
+    keeps_inputs: bool = True
+    """Whether the inputs of those stay on the device."""
 
 
 def bytes_per_sequence(shape: ModelShape, tokens: int) -> float:
     """Activations of one sequence of so many tokens at their peak.
 
     A layer keeps 34 bytes per token and unit of width in 16 bits (Korthikanti et al. 2022, equation 1, without the
-    attention matrix, which fused attention never holds); with checkpointing that is one layer's, and of each layer its
-    input alone. Logits are there in the model's format, in fp32, and as their gradient.
+    attention matrix, which fused attention never holds); of those that are computed again it is one layer's, and of
+    each its input alone. Logits are there in the model's format, in fp32, and as their gradient.
     """
     layer = 17.0 * shape.bytes_per_number * tokens * shape.hidden_size
-    if shape.checkpointing:
-        kept = layer + shape.layers * tokens * shape.hidden_size * shape.bytes_per_number
-    else:
-        kept = layer * shape.layers
+    kept = layer * (shape.layers - shape.recomputed_layers)
+    if shape.recomputed_layers:
+        inputs = shape.recomputed_layers * tokens * shape.hidden_size * shape.bytes_per_number
+        kept += layer + (inputs if shape.keeps_inputs else 0.0)
     logits = tokens * shape.vocab_size * (shape.bytes_per_number + 8.0)
     return kept + logits
 
@@ -42,8 +45,12 @@ def bytes_per_sequence(shape: ModelShape, tokens: int) -> float:
 def fitting_sequences(shape: ModelShape, tokens: int, *, free_bytes: float, on_gpu: bool) -> float:
     """Sequences of so many tokens that one pass can and should take."""
     by_memory = SAFETY * free_bytes / bytes_per_sequence(shape, tokens)
-    by_speed = (ENOUGH_TOKENS_GPU if on_gpu else ENOUGH_TOKENS_CPU) / tokens
-    return max(1.0, min(by_memory, by_speed))
+    return max(1.0, min(by_memory, enough_sequences(tokens, on_gpu=on_gpu)))
+
+
+def enough_sequences(tokens: int, *, on_gpu: bool) -> float:
+    """Sequences of so many tokens beyond which a pass gets no faster."""
+    return (ENOUGH_TOKENS_GPU if on_gpu else ENOUGH_TOKENS_CPU) / tokens
 
 
 def state_bytes(*, trainable: int, bytes_per_number: int, stage: int, processes: int) -> float:

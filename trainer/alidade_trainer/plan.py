@@ -43,7 +43,7 @@ def plan_training(training: Training, *, sequences: int, processes: int, micro_b
             f"training.globalBatchSize is {training.global_batch_size}, which is {share} sequences for each of "
             f"{processes} "
             f"processes; training.microBatchSize is {micro_batch_size} and must divide that. Use "
-            f"{_divisor(share, micro_batch_size)}.",
+            f"{largest_divisor(share, micro_batch_size)}.",
         )
     total_steps = max(1, math.ceil(training.epochs * sequences / training.global_batch_size))
     if training.max_steps is not None:
@@ -72,7 +72,7 @@ def share_of_process(training: Training, processes: int) -> int:
     return share
 
 
-def _divisor(share: int, wish: int) -> int:
+def largest_divisor(share: int, wish: int) -> int:
     """The largest divisor of share that is not above the wish."""
     return next(size for size in range(min(wish, share), 0, -1) if share % size == 0)
 

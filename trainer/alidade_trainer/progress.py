@@ -31,6 +31,10 @@ class StepMetrics:
     tokens: int
     """Tokens read in this step, prompts included and padding left out."""
     seconds: float
+    gradient_variance: float | None = None
+    """Estimate of tr(Σ), the variance of one sequence's gradient; None where a step is one pass."""
+    gradient_signal: float | None = None
+    """Estimate of |G|², the squared norm of the true gradient."""
     losses: dict[str, float] = field(default_factory=dict)
     """The loss of each dataset, by its name, where several are mixed; without those that the step has no tokens of."""
 
@@ -81,6 +85,8 @@ class Progress:
     rewinds: int = 0
     last_rewind: str | None = None
     tracking_warning: str | None = None
+    noise_scale: float | None = None
+    """The gradient's, in sequences."""
     _recent: list[StepMetrics] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -99,10 +105,11 @@ class Progress:
             self.resumed_from_step = resumed_from_step
             self.gpu_meter = gpu_meter
 
-    def record_step(self, metrics: StepMetrics) -> None:
-        """Takes up one more step."""
+    def record_step(self, metrics: StepMetrics, noise_scale: float | None = None) -> None:
+        """Takes up one more step, and the gradient noise scale by then."""
         with self._lock:
             self.last = metrics
+            self.noise_scale = noise_scale
             self.tokens_total += metrics.tokens
             self._recent = [*self._recent, metrics][-self.RECENT_STEPS :]
 

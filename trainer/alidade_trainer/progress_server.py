@@ -64,6 +64,7 @@ class ProgressCollector(Collector):
             TrainerMetric.EVAL_LOSS: progress.eval_loss,
             TrainerMetric.LEARNING_RATE: last.learning_rate if last else None,
             TrainerMetric.GRAD_NORM: last.grad_norm if last else None,
+            TrainerMetric.NOISE_SCALE: progress.noise_scale,
             TrainerMetric.TOKENS_PER_SECOND: progress.tokens_per_second,
             TrainerMetric.MFU: progress.share_of_peak,
             TrainerMetric.CHECKPOINT_STEP: progress.checkpoint_step,

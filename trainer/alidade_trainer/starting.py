@@ -27,6 +27,7 @@ from alidade_trainer.data.tokenising import SampledAnswer
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.freezing import freeze
 from alidade_trainer.ghost_sampling import sample_last_answers
+from alidade_trainer.kernels import attention_option, fuse, keep_few_activations
 from alidade_trainer.loss import add_embedding_noise
 from alidade_trainer.peers import Peers
 from alidade_trainer.quantized_bases import keep_as_loaded, loading_options, nf4, refuse_quantized
@@ -146,7 +147,9 @@ def build_model(job: JobDocument, start: StartingPoint) -> nn.Module:
     dtype = torch.bfloat16 if job.training.precision == Precision.BF16 else torch.float32
     torch.manual_seed(job.training.seed)
     if job.model.init is not None:
-        model: PreTrainedModel = init_model(job.model.init, start.tokenizer, dtype=dtype)
+        model: PreTrainedModel = init_model(
+            job.model.init, start.tokenizer, dtype=dtype, **attention_option(job.training)
+        )
     else:
         assert start.model_folder is not None
         trust = job.model.trust_remote_code
@@ -158,8 +161,8 @@ def build_model(job: JobDocument, start: StartingPoint) -> nn.Module:
     ensure_pad_token(start.tokenizer, model)
     if trains_only_embeddings(job):
         train_only_embeddings(model)
-    if job.training.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+    fuse(model, job.training)
+    keep_few_activations(model, job.training)
     if job.training.neftune_alpha is not None:
         add_embedding_noise(model.get_input_embeddings(), job.training.neftune_alpha)
     trained: nn.Module = ready_to_train(model, job)
@@ -168,7 +171,8 @@ def build_model(job: JobDocument, start: StartingPoint) -> nn.Module:
 
 def base_options(job: JobDocument, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
     """Options of `from_pretrained` for the base that the job trains on."""
-    return loading_options(folder, nf4(dtype)) if job.adapter.type == AdapterType.QLORA else {}
+    quantized = loading_options(folder, nf4(dtype)) if job.adapter.type == AdapterType.QLORA else {}
+    return quantized | attention_option(job.training)
 
 
 def ready_to_train(
@@ -183,6 +187,12 @@ def ready_to_train(
         return add_adapter(model, adapter_of(job), task)
     freeze(model, job.training.freeze)
     return model
+
+
+def model_itself(module: nn.Module) -> nn.Module:
+    """The model of transformers in a module that may be wrapped by peft."""
+    base = getattr(module, "get_base_model", None)
+    return base() if base is not None else module
 
 
 def refuse_unknown(job: JobDocument) -> None:

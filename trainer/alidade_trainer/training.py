@@ -18,9 +18,8 @@ from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 from transformers.utils.logging import disable_progress_bar
 
-from alidade_crds.blocks import AdapterType, Precision
+from alidade_crds.blocks import AdapterType
 from alidade_crds.contract import JobDocument, ResultDocument, Stage
-from alidade_crds.reasons import FailureReason
 from alidade_crds.status import ModelInfo
 from alidade_trainer.batches import BatchStream, Collate, Sequences, evaluation_batches
 from alidade_trainer.checkpoints import Checkpoint, CheckpointStore, TrainingState
@@ -28,17 +27,19 @@ from alidade_trainer.context.study import LengthStudy, begin_study
 from alidade_trainer.data.dataset import Collator, epoch_order
 from alidade_trainer.data.sequences import grouped_order
 from alidade_trainer.export import Export, export_model
-from alidade_trainer.failures import JobFailure
 from alidade_trainer.history import METRICS_FILE, History, patience_is_over
 from alidade_trainer.jobs import fingerprint
+from alidade_trainer.kernels import compile_engine, refuse_unavailable
 from alidade_trainer.loop import AfterStep, LoopEnd, TrainingLoop, evaluation_loss
 from alidade_trainer.loss import LossTally, can_select_positions
-from alidade_trainer.memory import ModelShape, fitting_sequences, free_bytes, state_bytes
+from alidade_trainer.microbatch import found_micro_batch
+from alidade_trainer.noise import PassNorms, noise_scale
 from alidade_trainer.peers import Peers
-from alidade_trainer.plan import TrainingPlan, largest_power_of_two, plan_training, share_of_process
+from alidade_trainer.plan import TrainingPlan, largest_divisor, plan_training, share_of_process
 from alidade_trainer.progress import GpuMeter, Progress, State, StepMetrics, mean_losses, peak_memory_bytes
 from alidade_trainer.report import ReportPieces, save_pieces, write_report
-from alidade_trainer.results import another_job, write_result
+from alidade_trainer.results import write_result
+from alidade_trainer.resuming import ENGINE_TAG, checkpoint_to_resume, load_engine
 from alidade_trainer.samples import sample_answers
 from alidade_trainer.spikes import (
     LossSpikeError,
@@ -49,7 +50,7 @@ from alidade_trainer.spikes import (
     read_rewinds,
     write_rewinds,
 )
-from alidade_trainer.starting import StartingPoint, build_model, prepare_start, refuse_unknown
+from alidade_trainer.starting import StartingPoint, build_model, model_itself, prepare_start, refuse_unknown
 from alidade_trainer.surroundings import Surroundings
 from alidade_trainer.vocabulary.report import vocabulary_metrics
 from alidade_trainer.zero import (
@@ -58,11 +59,9 @@ from alidade_trainer.zero import (
     checked_raw_config,
     deepspeed_config,
     start_deepspeed,
-    tensors_only,
     weight_size,
 )
 
-ENGINE_TAG = "engine"
 LOG_LINES = 50
 """Lines about steps in the log of a whole training."""
 LAST_STEPS = 10
@@ -79,6 +78,7 @@ def train(job: JobDocument, around: Surroundings) -> ResultDocument:
     if on_gpu:
         torch.cuda.set_device(peers.device)
     refuse_unknown(job)
+    refuse_unavailable(job, on_gpu=on_gpu, processes=peers.count)
     if job.stage is Stage.ALIGN:
         from alidade_trainer.align.steps import check_steps
 
@@ -124,17 +124,18 @@ def _train(job: JobDocument, around: Surroundings, peers: Peers, parts: StagePar
     start = parts.prepare(job, around, peers)
     _say_data(start, around)
     data_digest = digest_of_data(start)
-    checkpoint = checkpoint_to_resume(store, job, data_digest, peers)
+    checkpoint = checkpoint_to_resume(store, job, data_digest)
     _enter(around, "loading")
     loading = HfDeepSpeedConfig(base_config(job, on_gpu=peers.device.type == "cuda"))  # must live while a model loads
     model = parts.build(job, start)
     plan = _plan(job, start, model, peers, checkpoint)
     engine = build_engine(model, job, deepspeed_config(job, plan=plan, on_gpu=peers.device.type == "cuda"))
     del loading
+    compile_engine(engine, job.training)
     study = begin_study(job, start, model_itself(engine.module), peers)
     done = 0
     if checkpoint is not None:
-        load_engine(engine, checkpoint, job)
+        load_engine(engine, checkpoint, job, peers)
         done = checkpoint.state.step
         around.say(f"Going on from checkpoint {checkpoint.folder.name}.")
     around.progress.plan(
@@ -170,6 +171,7 @@ class TrainingRun:
             read_rewinds(self.around.output) if self.peers.is_first else None
         )
         self._selects = can_select_positions(model_itself(self.engine.module))
+        self._norms = PassNorms(self.engine.module)
         self._collate = Collator(self.start.tokenizer.pad_token_id, packed=self.start.data.packed)
         self._started = time.monotonic()
 
@@ -226,7 +228,7 @@ class TrainingRun:
         self.around.progress.record_rewind(len(self._rewinds), str(rewind))
         if self.peers.is_first:
             write_rewinds(self.around.output, self._rewinds)
-        load_engine(self.engine, checkpoint, self.job)
+        load_engine(self.engine, checkpoint, self.job, self.peers)
         self.done = checkpoint.state.step
         self._take_up_history()
 
@@ -266,6 +268,7 @@ class TrainingRun:
             self.peers,
             self.job.checkpoint.every_steps,
             self._selects,
+            self._norms,
             self._watch(),
             LossTally(names) if len(names := self._dataset_names()) > 1 else None,
         )
@@ -286,7 +289,7 @@ class TrainingRun:
         if self._history is None:
             return
         self._history.add_step(metrics)
-        self.around.progress.record_step(metrics)
+        self.around.progress.record_step(metrics, noise_scale(self._history.steps))
         self.around.observe_step(metrics)
         interval = max(1, self.plan.total_steps // LOG_LINES)
         if metrics.step % interval == 0 or metrics.step in (1, self.plan.total_steps):
@@ -355,6 +358,8 @@ class TrainingRun:
         }
         by_dataset = mean_losses([step.get("losses", {}) for step in last])
         metrics |= {f"train_loss.{name}": loss for name, loss in by_dataset.items()}
+        noise = noise_scale(steps)
+        metrics |= {"gradient_noise_scale": noise} if noise is not None else {}
         metrics |= self.study.metrics() if self.study is not None else {}
         metrics |= vocabulary_metrics(self.start.data.report.get("vocabulary"))
         if self._eval_losses:
@@ -398,12 +403,6 @@ class TrainingRun:
         )
 
 
-def model_itself(module: nn.Module) -> nn.Module:
-    """The model of transformers in a module that may be wrapped by peft."""
-    base = getattr(module, "get_base_model", None)
-    return base() if base is not None else module
-
-
 def digest_of_data(start: StartingPoint) -> str:
     """sha256 of what is trained on: the records' files, answers sampled to them, and the tokenizer that reads them."""
     total = hashlib.sha256()
@@ -432,64 +431,22 @@ def _say_data(start: StartingPoint, around: Surroundings) -> None:
         around.say(f"Warning: {warning}")
 
 
-def checkpoint_to_resume(store: CheckpointStore, job: JobDocument, data_digest: str, peers: Peers) -> Checkpoint | None:
-    """The newest complete checkpoint of this very training. Raises JobFailure when it is another's."""
-    checkpoint = store.newest()
-    if checkpoint is None:
-        return None
-    state = checkpoint.state
-    if state.fingerprint != fingerprint(job) or state.data_digest != data_digest:
-        raise JobFailure(FailureReason.CONFIG_INVALID, another_job(job, state.job, "checkpoints"))
-    if state.processes != peers.count:
-        raise JobFailure(
-            FailureReason.CONFIG_INVALID,
-            f"Checkpoint {checkpoint.folder.name} was written by {state.processes} processes, this attempt has "
-            f"{peers.count}; "
-            "ZeRO's files are cut for their number. Set compute.workers, gpusPerWorker and processesPerWorker back, or "
-            f"delete {job.output}/checkpoints to start again.",
-        )
-    return checkpoint
-
-
 def _plan(
     job: JobDocument, start: StartingPoint, model: nn.Module, peers: Peers, checkpoint: Checkpoint | None
 ) -> TrainingPlan:
-    """The plan; a resumed attempt keeps the micro-batches of the first, so that it rounds alike."""
+    """The plan; an attempt resumed by as many processes keeps the micro-batches of the first, so it rounds alike."""
     wish = job.training.micro_batch_size
-    if checkpoint is not None:
+    if checkpoint is not None and checkpoint.state.processes == peers.count:
         micro_batch_size = checkpoint.state.micro_batch_size
     elif wish == "auto":
-        micro_batch_size = min(peers.gather(fitting_micro_batch(job, start, model, peers)))
-    else:
+        micro_batch_size = min(peers.gather(found_micro_batch(job, start, model, peers)))
+    elif checkpoint is None:
         micro_batch_size = int(wish)
+    else:
+        micro_batch_size = largest_divisor(share_of_process(job.training, peers.count), int(wish))
     return plan_training(
         job.training, sequences=len(start.data.train), processes=peers.count, micro_batch_size=micro_batch_size
     )
-
-
-def fitting_micro_batch(job: JobDocument, start: StartingPoint, model: nn.Module, peers: Peers) -> int:
-    on_gpu = peers.device.type == "cuda"
-    config: Any = model_itself(model).config
-    bytes_per_number = 2 if job.training.precision == Precision.BF16 else 4
-    shape = ModelShape(
-        config.hidden_size,
-        config.num_hidden_layers,
-        config.vocab_size,
-        bytes_per_number,
-        job.training.gradient_checkpointing,
-    )
-    states = state_bytes(
-        trainable=sum(weight_size(weight) for weight in model.parameters() if weight.requires_grad),
-        bytes_per_number=bytes_per_number,
-        stage=job.deepspeed.zero_stage,
-        processes=peers.count,
-    )
-    # On a GPU the weights themselves have still to be moved there, but for those that were quantized on it.
-    waiting = [weight for weight in model.parameters() if on_gpu and weight.device.type == "cpu"]
-    weights = sum(weight.numel() for weight in waiting) * bytes_per_number
-    free = free_bytes(peers.device, local_processes=peers.local_count) - states - weights
-    fitting = fitting_sequences(shape, start.data.train.longest, free_bytes=free, on_gpu=on_gpu)
-    return largest_power_of_two(share_of_process(job.training, peers.count), fitting)
 
 
 def _gpu_meter(job: JobDocument, model: nn.Module, start: StartingPoint, peers: Peers) -> GpuMeter | None:
@@ -501,16 +458,6 @@ def _gpu_meter(job: JobDocument, model: nn.Module, start: StartingPoint, peers: 
     per_weight = 6 if job.adapter.type == AdapterType.NONE else 4
     attention = 2 * per_weight * config.num_hidden_layers * config.hidden_size * start.data.train.longest
     return GpuMeter(per_weight * weights + attention, job.peak_tflops, peers.count)
-
-
-def load_engine(engine: deepspeed.DeepSpeedEngine, checkpoint: Checkpoint, job: JobDocument) -> None:
-    with tensors_only():
-        engine.load_checkpoint(
-            str(checkpoint.folder),
-            tag=ENGINE_TAG,
-            load_module_strict=job.adapter.type == AdapterType.NONE,
-            load_lr_scheduler_states=False,
-        )
 
 
 def step_line(metrics: StepMetrics, plan: TrainingPlan, progress: Progress) -> str:

@@ -21,7 +21,7 @@ from deepspeed.utils.tensor_fragment import fragment_address
 from torch import Tensor, distributed, nn
 from torch._C._distributed_c10d import HashStore
 
-from alidade_crds.blocks import Offload, Precision
+from alidade_crds.blocks import Offload, Precision, ZeroPlusPlus
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
 from alidade_trainer.failures import JobFailure
@@ -64,7 +64,18 @@ def base_config(job: JobDocument, *, on_gpu: bool) -> dict[str, Any]:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     if job.deepspeed.offload == Offload.ALL:
         zero["offload_param"] = {"device": "cpu", "pin_memory": on_gpu}
+    zero |= _zero_plus_plus(job.deepspeed.zero_plus_plus)
     return {"train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": is_bf16}, "zero_optimization": zero}
+
+
+def _zero_plus_plus(plus: ZeroPlusPlus | None) -> dict[str, Any]:
+    if plus is None:
+        return {}
+    return {
+        "zero_quantized_weights": plus.quantized_weights,
+        "zero_hpz_partition_size": plus.partition_size or 1,
+        "zero_quantized_gradients": plus.quantized_gradients,
+    }
 
 
 def deepspeed_config(job: JobDocument, *, plan: TrainingPlan, on_gpu: bool) -> dict[str, Any]:

@@ -96,6 +96,17 @@ def name_refusal(job: TrainingJob, longest: int, *, workers: int) -> Refusal | N
     return None
 
 
+def _elastic(candidate: Candidate) -> Refusal | None:
+    pool = candidate.config.pool(candidate.spec.compute.node_pool)
+    if candidate.spec.elastic is None or pool is None or pool.gang_scheduling is None:
+        return None
+    return Refusal(
+        Reason.INVALID_SPEC,
+        f"{candidate.field}.elastic is set; pool {pool.name} schedules gangs, of which all pods find nodes or none. "
+        "Leave it out, or name another pool.",
+    )
+
+
 def _node_pool(candidate: Candidate) -> Refusal | None:
     return node_pool_refusal(candidate.spec.compute, candidate.config, candidate.field)
 
@@ -358,6 +369,7 @@ _CHECKS: tuple[Callable[[Candidate], Refusal | None], ...] = (
     _training_operator,
     _name,
     _node_pool,
+    _elastic,
     _batch_size,
     _uris,
     _workspace,

@@ -95,15 +95,19 @@ def memory_limit(spec: TrainingJobSpec, pool: NodePool) -> float | None:
 
 
 def _setup(spec: TrainingJobSpec, shape: ModelShape, limit: float) -> tuple[Setup, int | None]:
-    """The setup to estimate, and the micro batch chosen for `auto` (None when the spec names one, or none fits)."""
+    """The setup to estimate, and the micro batch chosen for `auto`.
+
+    None when the spec names one, none fits, or the trainer finds one out better: on the CPU a larger one gains nothing,
+    and on GPUs with whole weights of a language model it tries.
+    """
     asked = spec.training.micro_batch_size
     if asked != "auto":
         return setup_of(spec, micro_batch_size=asked), None
     smallest = setup_of(spec, micro_batch_size=1)
-    per_process = max(1, spec.training.global_batch_size // smallest.processes)
+    per_process = max(1, spec.training.global_batch_size // (spec.compute.workers * smallest.processes_per_worker))
     chosen = largest_micro_batch(shape, smallest, limit_bytes=limit, batch_per_process=per_process)
-    # On the CPU a larger micro batch gains nothing that the trainer could not find out better.
-    return replace(smallest, micro_batch_size=chosen or 1), chosen if smallest.on_gpu else None
+    tries = isinstance(spec, FineTuneJobSpec) and smallest.zero_stage < 3
+    return replace(smallest, micro_batch_size=chosen or 1), chosen if smallest.on_gpu and not tries else None
 
 
 def _demand(shape: ModelShape, setup: Setup, pool: NodePool, limit: float) -> str:

@@ -10,6 +10,7 @@ from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import acceptance
 from alidade_operator.reconcile.craft import craft_of
 from alidade_operator.reconcile.draft import Draft, Phase
+from alidade_operator.reconcile.elastic import with_present_workers
 from alidade_operator.reconcile.launching import Launch
 from alidade_operator.reconcile.plan import Apply, Create, Delete, Plan, TrainingJob, seconds_until
 from alidade_operator.reconcile.queueing import queued
@@ -32,7 +33,7 @@ def plan_launch(job: TrainingJob, observed: Observed, config: OperatorConfig, dr
     """The plan for a job of which nothing runs; `attempt` is the newest there has been, 0 for none."""
     if job.spec is None:
         return refuse(draft, acceptance.Refusal(Reason.INVALID_SPEC, job.spec_error), suspended=False)
-    spec = job.spec
+    spec = with_present_workers(job.spec, job.status)
     state_suspension(draft, suspended=spec.suspend)
     craft = craft_of(job)
     found = craft.refusal(job, spec, observed, config)

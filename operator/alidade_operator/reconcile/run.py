@@ -21,7 +21,7 @@ HASH_LENGTH = 8
 _NOT_INPUTS = frozenset(
     {
         "suspend", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished",
-        "output", "checkpoint", "tracking",
+        "output", "checkpoint", "tracking", "elastic",
     }
 )  # fmt: skip
 _NOT_INPUTS_OF_COMPUTE = frozenset({"nodePool", "cpu", "memory", "queue", "priorityClassName", "credentials"})

@@ -11,9 +11,10 @@ from alidade_operator.config import OperatorConfig
 from alidade_operator.reconcile import progress, usage
 from alidade_operator.reconcile.craft import Craft, craft_of
 from alidade_operator.reconcile.draft import Draft, failure_info
+from alidade_operator.reconcile.elastic import fewer_workers, patience_ends, with_present_workers
 from alidade_operator.reconcile.launch import NOTHING_RUNS, plan_launch, state_suspension
 from alidade_operator.reconcile.outcome import AttemptFailure, Undecided, outcome
-from alidade_operator.reconcile.plan import Delete, Notice, Plan, ProgressTarget, TrainingJob
+from alidade_operator.reconcile.plan import Delete, Notice, Plan, ProgressTarget, TrainingJob, seconds_until
 from alidade_operator.reconcile.queueing import queued
 from alidade_operator.resources.observation import Observed, PodView, TrainingJobView
 
@@ -198,6 +199,7 @@ def _failed_attempt(situation: Situation, draft: Draft, current: TrainingJobView
         last_failure=info,
         interruptions=interruptions or None,
         active_seconds=usage.active_seconds(current, now=situation.now),
+        workers=None,
     )
     # A failure under an older spec is no judgement on this one.
     counts = situation.job.is_begun and not failure.interrupted
@@ -210,7 +212,12 @@ def _failed_attempt(situation: Situation, draft: Draft, current: TrainingJobView
         return _fail(draft, Reason.BACKOFF_LIMIT_EXCEEDED, message + failure.message, ended_at=failure.at)
     # Whether and when the next attempt starts is decided as for the first: by what the status says now.
     settled = situation.job.status.model_copy(
-        update={"last_failure": info, "attempts": current.attempt, "interruptions": interruptions or None}
+        update={
+            "last_failure": info,
+            "attempts": current.attempt,
+            "interruptions": interruptions or None,
+            "workers": None,
+        }
     )
     job = replace(situation.job, status=settled)
     return plan_launch(job, situation.observed, situation.config, draft, attempt=current.attempt)
@@ -248,7 +255,7 @@ def _live(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan:
 
 def _suspend(draft: Draft, current: TrainingJobView, used: float) -> Plan:
     draft.deletions.append(_deletion(current))
-    draft.state(active_seconds=used)
+    draft.state(active_seconds=used, workers=None)
     state_suspension(draft, suspended=True)
     draft.conditions.set(ConditionType.LAUNCHED, "False", Reason.SUSPENDED_BY_USER, NOTHING_RUNS)
     return draft.finish("Suspended", "suspend", "spec.suspend is true")
@@ -267,7 +274,13 @@ def _report(situation: Situation, draft: Draft, current: TrainingJobView, pods: 
     if master is not None and master.ip is not None and master.ready_to_report:
         target = ProgressTarget(master.uid, master.ip)
         _state_progress(situation, draft)
-    interruption = _interruption(situation, pods, spec.compute.workers)
+    workers = with_present_workers(spec, situation.job.status).compute.workers
+    fewer, patience_end = fewer_workers(spec, pods, workers=workers), patience_ends(spec, current)
+    if fewer is not None and patience_end is not None:
+        if situation.now >= patience_end:
+            return _go_on_with(fewer, draft, current, workers)
+        draft.look_again_in(seconds_until(patience_end, situation.now))
+    interruption = _interruption(situation, pods, workers)
     if interruption is not None:
         draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.INTERRUPTED, interruption)
         return draft.finish("Running", "report", interruption, progress=target)
@@ -280,6 +293,18 @@ def _report(situation: Situation, draft: Draft, current: TrainingJobView, pods: 
         return draft.finish("Pending", "report", trouble)
     _launched(draft, Reason.JOB_CREATED, current, "was created")
     return draft.finish("Starting", "report", f"{current.name} was created", progress=target)
+
+
+def _go_on_with(fewer: int, draft: Draft, current: TrainingJobView, workers: int) -> Plan:
+    """The attempt makes room for one of fewer workers, which goes on from the newest checkpoint."""
+    message = (
+        f"{current.title} has no room for all of its {workers} workers; {fewer} of them go on (spec.elastic). The next "
+        "attempt tries all again."
+    )
+    draft.deletions.append(_deletion(current))
+    draft.state(workers=fewer)
+    draft.conditions.set(ConditionType.LAUNCHED, "False", Reason.FEWER_WORKERS, message)
+    return draft.finish("Waiting", "shrink", message)
 
 
 def _interruption(situation: Situation, pods: Sequence[PodView], workers: int) -> str | None:

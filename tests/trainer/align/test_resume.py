@@ -78,14 +78,18 @@ def test_a_chain_killed_and_stopped_ends_with_the_metrics_of_one_that_was_not(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [RAFT, PPO], ids=["raft", "ppo"])
-def test_two_processes_under_zero_2_and_3_do_what_one_does(
-    align_job: Callable[..., Path], run_job: Callable[..., Any], iterations: Any, step: dict[str, Any]
+@pytest.mark.parametrize(("step", "killed_at"), [(RAFT, 2), (PPO, 5)], ids=["raft", "ppo"])
+def test_two_processes_under_zero_2_and_3_do_what_one_does_also_when_one_goes_on_with_it(
+    align_job: Callable[..., Path], run_job: Callable[..., Any], iterations: Any, step: dict[str, Any], killed_at: int
 ) -> None:
     alone = iterations(run_job(align_job([step], FREE, output="alone")).output)
     for stage in (2, 3):
         over = {**FREE, "deepspeed": {"zeroStage": stage}}
-        run = run_job(align_job([step], over, output=f"zero{stage}"), processes=2)
+        job = align_job([step], over, output=f"zero{stage}")
+        if stage == 2:
+            run_job(job, processes=2, prepare=kill_at_step(killed_at))
+            assert (job.with_suffix("") / "checkpoints").is_dir()
+        run = run_job(job, processes=1 if stage == 2 else 2)
         assert run.result.outcome == "succeeded", run.result.failure
         rows = iterations(run.output)
         assert rows[:2] == [pytest.approx(row, rel=2e-2, abs=2e-3) for row in alone[:2]]

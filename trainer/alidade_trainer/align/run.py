@@ -34,10 +34,11 @@ from alidade_trainer.plan import TrainingPlan, learning_rate_at
 from alidade_trainer.progress import StepMetrics, peak_memory_bytes
 from alidade_trainer.report import ReportPieces, save_pieces, write_report
 from alidade_trainer.results import write_result
+from alidade_trainer.resuming import ENGINE_TAG, checkpoint_to_resume, load_engine
 from alidade_trainer.samples import SampleAnswer
 from alidade_trainer.starting import StartingPoint, check_digest
 from alidade_trainer.surroundings import Surroundings
-from alidade_trainer.training import ENGINE_TAG, LAST_STEPS, checkpoint_to_resume, digest_of_data, load_engine
+from alidade_trainer.training import LAST_STEPS, digest_of_data
 from alidade_trainer.zero import gathered_state
 
 STATE_FILE = "alignment.json"
@@ -59,7 +60,7 @@ def align(job: JobDocument, around: Surroundings, peers: Peers) -> ResultDocumen
     for warning in start.data.warnings:
         around.say(f"Warning: {warning}")
     data_digest = digest_of_data(start)
-    checkpoint = checkpoint_to_resume(store, job, data_digest, peers)
+    checkpoint = checkpoint_to_resume(store, job, data_digest)
     around.progress.enter("loading")
     around.stop.check()
     judge = peers.agree(lambda: Judge.load(job, around.locations, peers.device))
@@ -185,7 +186,7 @@ class AlignmentRun:
         if resumed is not None:
             assert self.checkpoint is not None
             state = resumed
-            load_engine(parts.policy.engine, self.checkpoint, self.job)
+            load_engine(parts.policy.engine, self.checkpoint, self.job, self.peers)
             parts.algorithm.restore(state.algorithm)
             self.around.say(f"Going on with {name} after iteration {state.iterations}.")
         total = parts.algorithm.iterations

@@ -30,13 +30,15 @@ from alidade_trainer.align.raft import Raft, most_accepted
 from alidade_trainer.align.sampling import PolicySampler, seeds
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.jobs import fingerprint
+from alidade_trainer.kernels import keep_few_activations
+from alidade_trainer.microbatch import fitting_micro_batch
 from alidade_trainer.peers import Peers
 from alidade_trainer.plan import TrainingPlan, share_of_process
 from alidade_trainer.reward.comparisons import prepare_comparisons
 from alidade_trainer.reward.heads import init_head, zero_head
 from alidade_trainer.starting import StartingPoint, build_model
 from alidade_trainer.surroundings import Surroundings
-from alidade_trainer.training import digest_of_data, fitting_micro_batch
+from alidade_trainer.training import digest_of_data
 from alidade_trainer.zero import ADAM_EPSILON, base_config, build_engine, deepspeed_config
 
 SLOTS = 64
@@ -280,8 +282,7 @@ def _network(job: JobDocument, step: AlignStep, start: StartingPoint, around: Su
         if taught is None:
             zero_head(getattr(critic, HEAD))
         critic.config.pad_token_id = start.tokenizer.pad_token_id
-        if job.training.gradient_checkpointing:
-            critic.gradient_checkpointing_enable({"use_reentrant": False})
+        keep_few_activations(critic, job.training)
         network = PolicyNetwork(model, critic=critic)
     without_dropout(network)
     return network

@@ -16,6 +16,7 @@ from alidade_engine.reward.network import RewardNetwork, load_classifier
 from alidade_engine.sources import Locations
 from alidade_trainer.dealing import dealt
 from alidade_trainer.failures import JobFailure
+from alidade_trainer.kernels import fuse, keep_few_activations
 from alidade_trainer.loop import TrainingLoop
 from alidade_trainer.peers import Peers
 from alidade_trainer.quantized_bases import refuse_quantized
@@ -63,8 +64,8 @@ def build_reward_model(job: JobDocument, start: StartingPoint) -> RewardNetwork:
         **base_options(job, start.model_folder, dtype),
     )
     ensure_pad_token(start.tokenizer, model)
-    if job.training.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    fuse(model, job.training)
+    keep_few_activations(model, job.training)
     return RewardNetwork(ready_to_train(model, job, "SEQ_CLS"))
 
 
@@ -116,6 +117,7 @@ class RewardRun(TrainingRun):
             self.peers,
             self.job.checkpoint.every_steps,
             selects_positions=False,
+            norms=self._norms,
             watch=self._watch(),
             loss=loss,
         )
