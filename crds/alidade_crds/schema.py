@@ -10,6 +10,7 @@ _KEPT = (
     "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "required",
 )  # fmt: skip
 _INT64 = 2**31
+_VALIDATIONS = "x-kubernetes-validations"
 
 
 def structural_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def _convert(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any
             result[bound.lower()] = node[f"exclusive{bound}"]
             result[f"exclusive{bound}"] = True
     if node.get("default") is not None:
-        result["default"] = node["default"]
+        result["default"] = _as_stored(node["default"])
     if result.get("type") == "integer":
         result["format"] = "int64" if node.get("maximum", _INT64) >= _INT64 else "int32"
     if result.get("type") == "array":
@@ -44,6 +45,8 @@ def _convert(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any
 
 
 def _object(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    if node.get("properties") == {}:
+        return {}  # as kube-apiserver keeps it: an object without known fields
     if "properties" in node:
         required = node.get("required", [])
         return {
@@ -59,10 +62,29 @@ def _object(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]
 
 
 def _with_default(schema: dict[str, Any], *, required: bool) -> dict[str, Any]:
-    """An optional block defaults to an empty one, so that the defaults inside it are filled in."""
-    if schema.get("type") == "object" and not required and not schema.get("nullable"):
-        return {**schema, "default": schema.get("default", {})}
-    return schema
+    """An optional block defaults to an empty one, so that the defaults inside it are filled in.
+
+    One with rules is written out: kube-apiserver checks them against a default as it stands, before that is filled in.
+    """
+    if schema.get("type") != "object" or required or schema.get("nullable"):
+        return schema
+    return {**schema, "default": schema.get("default") or (_filled(schema) if _VALIDATIONS in schema else {})}
+
+
+def _as_stored(default: Any) -> Any:
+    """A default as kube-apiserver keeps it, 1 for 1.0: another form of the same would be a difference to GitOps."""
+    if isinstance(default, dict):
+        return {name: _as_stored(value) for name, value in default.items()}
+    if isinstance(default, list):
+        return [_as_stored(value) for value in default]
+    return int(default) if isinstance(default, float) and default.is_integer() else default
+
+
+def _filled(schema: dict[str, Any]) -> dict[str, Any]:
+    """What the defaults inside a block make of an empty one."""
+    properties = schema.get("properties", {}).items()
+    defaults = {name: value["default"] for name, value in properties if "default" in value}
+    return {name: _filled(schema["properties"][name]) if value == {} else value for name, value in defaults.items()}
 
 
 def _convert_union(node: dict[str, Any], options: list[dict[str, Any]], definitions: dict[str, Any]) -> dict[str, Any]:

@@ -138,6 +138,7 @@ class ApiClient:
         *,
         body: Any = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
         query: Mapping[str, str] | None = None,
     ) -> Object:
         """The JSON answer; raises ApiError for an error status and UnreachableError without an answer."""
@@ -147,7 +148,7 @@ class ApiClient:
                 path,
                 params=dict(query or {}),
                 data=None if body is None else json.dumps(body).encode(),
-                headers={} if body is None else {"Content-Type": content_type},
+                headers={"Accept": accept} | ({} if body is None else {"Content-Type": content_type}),
             ) as answer:
                 content = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

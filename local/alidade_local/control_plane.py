@@ -14,8 +14,10 @@ from alidade_local.controllers.controller import Controller
 from alidade_local.controllers.deployment import deployment_planner
 from alidade_local.controllers.disruption import DisruptionController
 from alidade_local.controllers.endpoints import EndpointsController
+from alidade_local.controllers.garbage import GarbageCollector
 from alidade_local.controllers.job import job_planner
 from alidade_local.controllers.job_tracking import OrphanReleaser
+from alidade_local.controllers.namespaces import NamespaceLifecycle
 from alidade_local.controllers.plan import PlanActor, Planner
 from alidade_local.controllers.ports import PortChooser
 from alidade_local.controllers.pytorchjob import pytorchjob_planner, rendezvous_ports
@@ -25,6 +27,7 @@ from alidade_local.events import EventRecorder
 from alidade_local.informer import Informers
 from alidade_local.kubelet.kubelet import Kubelet
 from alidade_local.kubelet.settings import KubeletSettings
+from alidade_local.pki import Certificates
 from alidade_local.resources import DEPLOYMENTS, JOBS, PODS, PYTORCH_JOBS, REPLICA_SETS, SERVICES, Resource
 from alidade_local.services.proxy import ServiceProxy
 
@@ -62,12 +65,18 @@ async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def start_control_plane(client: ApiClient, settings: KubeletSettings) -> ControlPlane:
-    """Start everything; returns once the caches have been filled."""
+async def start_control_plane(
+    client: ApiClient, settings: KubeletSettings, asking: Certificates | None = None
+) -> ControlPlane:
+    """Start everything; returns once the caches have been filled.
+
+    asking: of a real API server, the certificates by which it and the kubelet know each other; then what Kubernetes
+    has beside its API server is here, too.
+    """
     informers = Informers(client)
     # Before the kubelet: a pod that is to end gets no connections any more when the kubelet hears of it.
     proxy = ServiceProxy(client, informers)
-    kubelet = Kubelet(client, informers, settings)
+    kubelet = Kubelet(client, informers, settings, asking)
     controllers: list[Controller] = []
     recorders: list[EventRecorder] = []
 
@@ -92,17 +101,24 @@ async def start_control_plane(client: ApiClient, settings: KubeletSettings) -> C
     controllers += [
         scheduler.controller,
         claims.controller,
-        EndpointsController(client, informers).controller,
         OrphanReleaser(client, informers).controller,
         DefaultAccounts(client, informers).controller,
         DisruptionController(client, informers).controller,
         autoscaler.controller,
     ]
+    collector: GarbageCollector | None = None
+    if asking is None:
+        controllers.append(EndpointsController(client, informers).controller)
+    else:  # which takes no endpoints on loopback
+        collector = GarbageCollector(client, informers)
+        controllers.append(NamespaceLifecycle(client, informers).controller)
     recorders += [scheduler.events, claims.events, autoscaler.events]
     informer_task = asyncio.create_task(informers.run(), name="informers")
     await informers.wait_until_synced(except_for=[PYTORCH_JOBS])
     tasks = [asyncio.create_task(recorder.run(), name="events") for recorder in recorders]
     tasks += [asyncio.create_task(controller.run(), name=controller.name) for controller in controllers]
+    if collector is not None:
+        tasks.append(asyncio.create_task(collector.run(), name="garbage collector"))
     proxy_task = asyncio.create_task(proxy.run(), name="service proxy")
     kubelet_task = asyncio.create_task(kubelet.run(), name="kubelet")
     return ControlPlane(kubelet, [kubelet_task, proxy_task, informer_task], tasks)

@@ -10,16 +10,22 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
+from alidade_local.assets import VARIABLE
 from alidade_local.errors import ClusterError
 from alidade_local.kubelet.processes import ProcessIdentity
 from alidade_local.kubelet.settings import KubeletSettings
 from alidade_local.paths import ClusterPaths
+
+if TYPE_CHECKING:  # what takes its time to import is imported where it is used
+    from alidade_local.control_plane import ControlPlane
+    from alidade_local.pki import Certificates
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +37,14 @@ class DaemonSettings:
     port: of the API server on 127.0.0.1; 0 takes the one it had before, or a free one.
     operator: whether the operator is started too.
     first_backoff_s: first pause before a crashing container, or a Job's failed pod, is started again.
+    assets: the folder of a kube-apiserver and an etcd that take the place of the cluster's own API server.
     """
 
     data_dir: Path
     port: int = 0
     operator: bool = True
     first_backoff_s: float = 10.0
+    assets: Path | None = None
 
 
 def require_linux() -> None:
@@ -94,6 +102,60 @@ def _token(paths: ClusterPaths) -> str:
     return paths.token.read_text()
 
 
+def _check_kept(paths: ClusterPaths, assets: Path | None) -> None:
+    """Raise ClusterError when the folder's objects are with the other kind of API server."""
+    if assets is not None and paths.objects.exists():
+        raise ClusterError(
+            f"the objects in {paths.data_dir} are the own API server's, which kube-apiserver cannot read; unset "
+            f"{VARIABLE}, choose another --name, or begin anew with --reset"
+        )
+    if assets is None and paths.etcd.exists():
+        raise ClusterError(
+            f"the objects in {paths.data_dir} are kube-apiserver's; set {VARIABLE} to the folder of its programs, "
+            "choose another --name, or begin anew with --reset"
+        )
+
+
+class ApiServer(Protocol):
+    """Either kind."""
+
+    @property
+    def url(self) -> str: ...
+
+    port: int
+
+    async def stop(self) -> None:
+        """End it; what it has answered is kept."""
+
+    async def failure(self) -> BaseException:
+        """Return when it has ended by itself."""
+
+
+async def _start_api_server(
+    settings: DaemonSettings, kubelet_settings: KubeletSettings, certificates: Certificates, token: str
+) -> ApiServer:
+    paths = ClusterPaths(settings.data_dir)
+    port = choose_port(paths, settings.port)
+    if settings.assets is not None:
+        from alidade_local.kube_apiserver import KubeApiServer
+
+        return await KubeApiServer.start(settings.assets, kubelet_settings, certificates, token=token, port=port)
+    from alidade_local.apiserver.auth import ADMIN_GROUP, UserInfo
+    from alidade_local.apiserver.server import start_api_server
+    from alidade_local.apiserver.settings import ApiServerSettings
+
+    return await start_api_server(
+        ApiServerSettings(
+            data_dir=paths.data_dir,
+            tls_cert=certificates.cert,
+            tls_key=certificates.key,
+            tokens={token: UserInfo("alidade-admin", (ADMIN_GROUP,))},
+            pod_logs=paths.pods,
+            port=port,
+        )
+    )
+
+
 async def serve(settings: DaemonSettings, ready: int | None = None) -> None:
     """Run the cluster until SIGTERM or SIGINT.
 
@@ -115,13 +177,11 @@ async def serve(settings: DaemonSettings, ready: int | None = None) -> None:
 
 async def _serve_locked(settings: DaemonSettings, paths: ClusterPaths, ready: int | None) -> None:
     # Imported here so that a message about a wrong setting does not wait for them.
-    from alidade_local.apiserver.auth import ADMIN_GROUP, UserInfo
-    from alidade_local.apiserver.server import start_api_server
-    from alidade_local.apiserver.settings import ApiServerSettings
     from alidade_local.kubelet.gpus import find_gpus
     from alidade_local.kubelet.kubelet import end_leftover_processes
     from alidade_local.pki import ensure_certificates, write_kubeconfig
 
+    _check_kept(paths, settings.assets)
     stop = _stop_signal()
     gpus = asyncio.create_task(asyncio.to_thread(find_gpus))  # while the rest starts
     kubelet_settings = KubeletSettings(settings.data_dir, first_backoff_s=settings.first_backoff_s)
@@ -129,20 +189,14 @@ async def _serve_locked(settings: DaemonSettings, paths: ClusterPaths, ready: in
     if leftovers:
         log.warning("ended %d processes that an earlier start had left running", leftovers)
     certificates, token = ensure_certificates(paths.data_dir / "pki"), _token(paths)
-    server = await start_api_server(
-        ApiServerSettings(
-            data_dir=paths.data_dir,
-            tls_cert=certificates.cert,
-            tls_key=certificates.key,
-            tokens={token: UserInfo("alidade-admin", (ADMIN_GROUP,))},
-            pod_logs=paths.pods,
-            port=choose_port(paths, settings.port),
-        )
-    )
+    server = await _start_api_server(settings, kubelet_settings, certificates, token)
     try:
         paths.port.write_text(str(server.port))
         write_kubeconfig(paths.kubeconfig, server.url, certificates.ca, token)
-        await _run(settings, paths, replace(kubelet_settings, gpus=await gpus), stop, ready)
+        kubelet_settings = replace(kubelet_settings, gpus=await gpus)
+        # The own API server has the pods' files before it; a real one asks the kubelet, which asks who it is.
+        asking = certificates if settings.assets is not None else None
+        await _run(settings, paths, kubelet_settings, asking, partial(_until_stopped, stop, server), ready)
     finally:
         await server.stop()
 
@@ -151,7 +205,8 @@ async def _run(
     settings: DaemonSettings,
     paths: ClusterPaths,
     kubelet_settings: KubeletSettings,
-    stop: asyncio.Event,
+    asking: Certificates | None,
+    until_stopped: Callable[[ControlPlane], Awaitable[None]],
     ready: int | None,
 ) -> None:
     from alidade_local.bootstrap import set_up_cluster
@@ -160,7 +215,7 @@ async def _run(
     from alidade_local.operator_process import OperatorSupervisor, is_operator_installed
 
     async with ApiClient(KubeConfig.load(paths.kubeconfig)) as client:
-        plane = await start_control_plane(client, kubelet_settings)
+        plane = await start_control_plane(client, kubelet_settings, asking)
         operator: asyncio.Task[None] | None = None
         try:
             await set_up_cluster(client)
@@ -171,7 +226,7 @@ async def _run(
                 log.warning("the operator is not installed beside the local cluster; install alidade-operator")
             _announce(paths, ready)
             log.info("the cluster is up; its kubeconfig is %s", paths.kubeconfig)
-            await _until_stopped(stop, plane.failure())
+            await until_stopped(plane)
         finally:
             # The operator first: what it would do about ending pods is for the next start.
             if operator is not None:
@@ -181,15 +236,17 @@ async def _run(
             log.info("the cluster is down")
 
 
-async def _until_stopped(stop: asyncio.Event, failure: Coroutine[Any, Any, BaseException]) -> None:
-    """Return on the signal to stop; raises what ended a part of the control plane."""
+async def _until_stopped(stop: asyncio.Event, server: ApiServer, plane: ControlPlane) -> None:
+    """Return on the signal to stop; raises what ended a part of the cluster."""
     stopped = asyncio.create_task(stop.wait())
-    failed: asyncio.Task[BaseException] = asyncio.create_task(failure)
-    await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
+    failed = {asyncio.create_task(part.failure()) for part in (server, plane)}
+    await asyncio.wait([stopped, *failed], return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    if failed.done():
-        raise failed.result()
-    failed.cancel()
+    for task in failed:
+        if task.done():
+            log.error("the cluster ends: %s", task.result())
+            raise task.result()
+        task.cancel()
 
 
 def _stop_signal() -> asyncio.Event:

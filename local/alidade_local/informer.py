@@ -22,6 +22,7 @@ FIRST_RECONNECT_S = 0.1
 LAST_RECONNECT_S = 10.0
 # A kind that is not served yet is asked for at least this often.
 LONGEST_WAIT_FOR_KIND_S = 1.0
+_NOT_SERVED_YET = (404, 429)
 # Deleted objects remembered, so that a late answer to an own write does not bring one back.
 REMEMBERED_DELETIONS = 4096
 
@@ -86,11 +87,11 @@ class Informer:
             except UnreachableError as error:
                 log.debug("%s", error)
             except ApiError as error:
-                # A kind that is not served yet answers 404; anything else is worth a line.
+                # A kind that is not served yet answers 404, or 429 while it is made; anything else is worth a line.
                 self._version = ""
-                level = logging.DEBUG if error.status == 404 else logging.WARNING
+                level = logging.DEBUG if error.status in _NOT_SERVED_YET else logging.WARNING
                 log.log(level, "%s: %s", self.resource.plural, error)
-                if error.status == 404:
+                if error.status in _NOT_SERVED_YET:
                     self._delay_s = min(self._delay_s, LONGEST_WAIT_FOR_KIND_S)
             await asyncio.sleep(self._delay_s * random.uniform(0.5, 1.0))
             self._delay_s = min(self._delay_s * 2, LAST_RECONNECT_S)
@@ -170,6 +171,14 @@ class Informers:
         if resource not in self._informers:
             self._informers[resource] = Informer(self._client, resource)
         return self._informers[resource]
+
+    def follow(self, resource: Resource) -> asyncio.Task[None] | None:
+        """Begin with a kind that was not asked for before: the task that follows it until it is cancelled."""
+        if resource in self._informers:
+            return None
+        task = asyncio.create_task(self.of(resource).run(), name=f"informer of {resource.plural}")
+        task.add_done_callback(lambda _: self._informers.pop(resource))
+        return task
 
     async def run(self) -> None:
         """Run all informers asked for so far, until cancelled."""

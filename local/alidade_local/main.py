@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alidade_local import cluster
+from alidade_local.assets import find_assets
 from alidade_local.cluster import ClusterError, ClusterStatus
 from alidade_local.daemon import DaemonSettings
 from alidade_local.paths import DEFAULT_NAME, ClusterPaths
@@ -77,6 +79,7 @@ def _daemon_settings(arguments: argparse.Namespace) -> DaemonSettings:
         port=arguments.port,
         operator=not arguments.no_operator,
         first_backoff_s=arguments.first_backoff_s,
+        assets=find_assets(os.environ),
     )
 
 
@@ -140,7 +143,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     try:
         cluster.run_in_foreground(_daemon_settings(arguments), ready)
     except ClusterError as error:
-        os.write(ready, json.dumps({"error": str(error)}).encode())
+        with contextlib.suppress(OSError):  # nobody waits for it once the cluster has been up
+            os.write(ready, json.dumps({"error": str(error)}).encode())
         return 1
     return 0
 

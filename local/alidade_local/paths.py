@@ -105,6 +105,16 @@ class ClusterPaths:
         return self.data_dir / "token"
 
     @property
+    def objects(self) -> Path:
+        """The objects of the local API server (its `data_dir` is this one's)."""
+        return self.data_dir / "state.db"
+
+    @property
+    def etcd(self) -> Path:
+        """Where a real API server keeps its objects and logs, and both its processes run."""
+        return self.data_dir / "etcd"
+
+    @property
     def pods(self) -> Path:
         return self.data_dir / "pods"
 

@@ -17,28 +17,56 @@ _CLOCK_SKEW = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Certificates:
-    """Files of the authority's certificate, and of the server's certificate and key."""
+    """Files of the authority's certificate, of the server's certificate and key, and of those of a client.
+
+    client: who kube-apiserver is to the kubelet; the API server of this project needs none.
+    """
 
     ca: Path
     cert: Path
     key: Path
+    client_cert: Path
+    client_key: Path
 
 
 def ensure_certificates(folder: Path, hosts: tuple[str, ...] = ("127.0.0.1", "localhost")) -> Certificates:
-    """The server certificate in a folder, made there with its authority when it is absent or about to expire."""
-    files = Certificates(folder / "ca.crt", folder / "server.crt", folder / "server.key")
-    if all(path.exists() for path in (files.ca, files.cert, files.key)) and _still_good(files.cert, hosts):
+    """The certificates in a folder, made there with their authority when one is absent or about to expire."""
+    names = ("ca.crt", "server.crt", "server.key", "client.crt", "client.key")
+    files = Certificates(*(folder / name for name in names))
+    if all((folder / name).exists() for name in names) and _still_good(files.cert, hosts):
         return files
     folder.mkdir(parents=True, exist_ok=True)
-    authority_key, authority = _authority()
-    key, certificate = _server_certificate(authority_key, authority, hosts)
-    files.ca.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-    _write_secret(
-        files.key,
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-    )
-    files.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    authority = _authority()
+    files.ca.write_bytes(authority.certificate.public_bytes(serialization.Encoding.PEM))
+    alternatives = x509.SubjectAlternativeName(_names(hosts))
+    server = _issue(authority, "alidade api server", ExtendedKeyUsageOID.SERVER_AUTH, alternatives)
+    client = _issue(authority, "kube-apiserver-kubelet-client", ExtendedKeyUsageOID.CLIENT_AUTH)
+    _write(server, files.cert, files.key)
+    _write(client, files.client_cert, files.client_key)
     return files
+
+
+def ensure_signing_key(path: Path) -> Path:
+    """The file of a key that signs service accounts' tokens, made when it is absent (kube-apiserver reads SEC 1)."""
+    if not path.exists():
+        _write_secret(path, _pem(ec.generate_private_key(ec.SECP256R1())))
+    return path
+
+
+@dataclass(frozen=True)
+class _Pair:
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+
+
+def _write(pair: _Pair, certificate: Path, key: Path) -> None:
+    _write_secret(key, _pem(pair.key))
+    certificate.write_bytes(pair.certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _still_good(path: Path, hosts: tuple[str, ...]) -> bool:
@@ -85,7 +113,7 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _authority() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+def _authority() -> _Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "alidade local cluster")])
     certificate = (
@@ -95,24 +123,21 @@ def _authority() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    return key, certificate
+    return _Pair(key, certificate)
 
 
-def _server_certificate(
-    authority_key: ec.EllipticCurvePrivateKey, authority: x509.Certificate, hosts: tuple[str, ...]
-) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+def _issue(authority: _Pair, name: str, usage: x509.ObjectIdentifier, *extensions: x509.ExtensionType) -> _Pair:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "alidade api server")])
-    certificate = (
-        _builder(name, authority.subject, key.public_key())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
+    builder = (
+        _builder(subject, authority.certificate.subject, key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(_names(hosts)), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
-        .sign(authority_key, hashes.SHA256())
     )
-    return key, certificate
+    for extension in (x509.ExtendedKeyUsage([usage]), issuer_key, *extensions):
+        builder = builder.add_extension(extension, critical=False)
+    return _Pair(key, builder.sign(authority.key, hashes.SHA256()))
 
 
 def write_kubeconfig(path: Path, server: str, ca_file: Path, token: str) -> None:

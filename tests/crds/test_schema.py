@@ -99,6 +99,16 @@ def schema_defaults(schema: dict[str, Any]) -> Any:
     return found
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_the_default_of_a_block_with_rules_is_written_out_as_kube_apiserver_keeps_it(kind: Kind) -> None:
+    """It checks rules against a default before what is inside is filled in, and has 1 for 1.0."""
+    for path, node in walk(structural_schema(kind.spec)):
+        default = node.get("default")
+        if node.get("x-kubernetes-validations") and isinstance(default, dict):
+            assert default == schema_defaults(node), path
+        assert not isinstance(default, float) or not default.is_integer(), path
+
+
 def test_defaults_of_the_schema_are_the_defaults_of_the_types() -> None:
     from_types = FineTuneJobSpec.model_validate(MINIMAL_JOB).to_dict()
     from_schema = schema_defaults(structural_schema(FineTuneJobSpec))

@@ -40,7 +40,8 @@ def phase(cluster: RunningCluster, name: str) -> str:
 
 
 def container_processes(cluster: RunningCluster) -> list[int]:
-    return marked_processes(f"{cluster.data_dir.resolve()}:/")
+    marker = f"{cluster.data_dir.resolve()}:/"
+    return sorted({*marked_processes(marker)} - {*marked_processes(f"{marker}api/")})
 
 
 def test_a_running_cluster_answers_and_says_so(cluster: RunningCluster) -> None:

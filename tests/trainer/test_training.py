@@ -98,7 +98,7 @@ def _naive_noise(job_path: Path, processes: int) -> list[float]:
         stream = BatchStream(
             data.train,
             Collator(tokenizer.pad_token_id, packed=False),
-            seed=job.training.seed,
+            order=partial(epoch_order, job.training.seed),
             global_batch_size=job.training.global_batch_size,
             micro_batch_size=micro_batch_size,
             rank=rank,

@@ -110,6 +110,13 @@ def check(obj: Json, schema: Schema, old: Json | None) -> list[FieldError]:
     return errors
 
 
+def check_default(value: Any, schema: Schema, path: str) -> list[FieldError]:
+    """Every rule that does not hold for the default of a schema, as it stands."""
+    errors: list[FieldError] = []
+    _check(value, _NO_OLD, schema, path, errors)
+    return errors
+
+
 def _root_view(obj: Json) -> Json:
     """What rules at the root see of metadata: the name only."""
     metadata = {name: obj["metadata"][name] for name in ("name", "generateName") if name in obj["metadata"]}

@@ -34,13 +34,18 @@ def conform(resource: Resource, obj: Json, field_validation: str) -> list[str]:
             raise UnknownFieldsError(resource, f"strict decoding error: {', '.join(texts)}")
         warnings = texts
     check_types(obj, resource)
-    for name in ("labels", "annotations", "finalizers", "ownerReferences", "generateName"):
-        if name in obj["metadata"] and not obj["metadata"][name]:
-            del obj["metadata"][name]
+    for name in empty_metadata(obj["metadata"]):
+        del obj["metadata"][name]
     if not resource.custom:
         drop_empty(obj, resource.schema)
     default_object(resource, obj)
     return warnings
+
+
+def empty_metadata(metadata: Json) -> list[str]:
+    """The members of metadata that say nothing, and so are not kept."""
+    members = ("labels", "annotations", "finalizers", "ownerReferences", "generateName")
+    return [name for name in members if name in metadata and not metadata[name]]
 
 
 def default_object(resource: Resource, obj: Json) -> None:

@@ -2,25 +2,26 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
-# Numbers of kube-apiserver.
-HEADERS_WITHIN_S = 32.0
-IDLE_FOR_S = 90.0
+IDLE_FOR_S = 90.0  # the number of kube-apiserver
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 LONGEST_LINE = 64 * 1024  # selectors can be long; the original allows a megabyte
 
 
 class _Connection(RequestHandler):
     """One client's connection; closed when its first request does not come."""
 
+    patience_s = 0.0
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._patience = asyncio.get_running_loop().call_later(HEADERS_WITHIN_S, self._give_up)
+        self._patience = asyncio.get_running_loop().call_later(self.patience_s, self._give_up)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.heard()
@@ -38,10 +39,14 @@ class _Connection(RequestHandler):
 
 
 class Connections(web.Server):
-    """Makes the connections of one server."""
+    """Makes the connections of one server. headers_within_s: how long the first request's headers may take."""
+
+    def __init__(self, handler: Handler, *, headers_within_s: float) -> None:
+        super().__init__(handler, handler_cancellation=True)
+        self._headers_within_s = headers_within_s
 
     def __call__(self) -> RequestHandler:
-        return _Connection(
+        connection = _Connection(
             self,
             loop=asyncio.get_running_loop(),
             logger=_logger(),
@@ -54,6 +59,8 @@ class Connections(web.Server):
             max_line_size=LONGEST_LINE,
             max_field_size=LONGEST_LINE,
         )
+        connection.patience_s = self._headers_within_s
+        return connection
 
 
 def heard(request: web.BaseRequest) -> None:

@@ -89,7 +89,9 @@ def _version_errors(versions: list[Json]) -> list[FieldError]:
         if schema is None:
             errors.append(required(f"{path}.schema.openAPIV3Schema", "schemas are required"))
         else:
-            errors += structural_errors(schema, f"{path}.schema.openAPIV3Schema")
+            # The original keeps the schema of a sole version, or one that all share, with the definition.
+            where = "spec.validation" if len(versions) == 1 else f"{path}.schema"
+            errors += structural_errors(schema, f"{where}.openAPIV3Schema")
         errors += _column_errors(version, path)
     return errors
 

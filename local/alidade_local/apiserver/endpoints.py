@@ -338,7 +338,7 @@ class Endpoints:
             raise method_not_allowed()
         current = self._objects.get(plain)
         new = scaling.scaled(target.resource, copy_json(current.obj), wanted)
-        outcome = self._objects.replace(plain, current, new, options)
+        outcome = self._objects.replace(target, current, new, options)
         await self._store.committed(outcome.rv)
         return json_response(scaling.scale_of(target.resource, outcome.obj))
 

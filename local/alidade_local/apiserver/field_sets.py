@@ -73,14 +73,12 @@ class FieldSet:
             children[step] = children[step].union(child) if step in children else child
         return FieldSet(self.members | other.members, children)
 
-    def difference(self, other: FieldSet, *, with_descendants: bool = False) -> FieldSet:
-        """Paths of this set that the other lacks; with descendants, a path of the other also takes all below it."""
+    def difference(self, other: FieldSet) -> FieldSet:
+        """Paths of this set that the other lacks."""
         children: dict[str, FieldSet] = {}
         for step, child in self.children.items():
-            if with_descendants and step in other.members:
-                continue
             theirs = other.children.get(step)
-            rest = child if theirs is None else child.difference(theirs, with_descendants=with_descendants)
+            rest = child if theirs is None else child.difference(theirs)
             if rest:
                 children[step] = rest
         return FieldSet(self.members - other.members, children)
@@ -153,6 +151,8 @@ def all_fields(value: Any, schema: Schema) -> FieldSet:
     if is_granular_map(value, schema):
         for name, item in value.items():
             _collect(item, member_schema(schema, name), f"f:{name}", result)
+            if name not in schema.properties and item:  # an entry, not a field: it is there because of who says so
+                result.members.add(f"f:{name}")
     elif is_granular_list(value, schema):
         for item in value:
             step = item_step(item, schema)

@@ -5,11 +5,12 @@ from typing import Any
 
 from alidade_local.apiserver.errors import FieldError, duplicate, forbidden_field, invalid, not_supported, required
 from alidade_local.apiserver.kinds import KindRules
-from alidade_local.apiserver.names import label_errors, label_problem
+from alidade_local.apiserver.names import label_errors, label_problem, port_name_problems
 from alidade_local.quantities import canonical_quantity, parse_quantity
 
 Json = dict[str, Any]
 
+_PROTOCOLS = ("SCTP", "TCP", "UDP")
 _UPDATABLE_POD_SPEC = ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations", "schedulingGates")
 
 
@@ -134,12 +135,7 @@ def _validate_container(
     if not container.get("image"):
         errors.append(required(f"{path}.image"))
     _validate_resources(container.get("resources") or {}, f"{path}.resources", errors)
-    for index, port in enumerate(container.get("ports") or []):
-        number = port.get("containerPort", 0)
-        if not isinstance(number, int) or not 0 < number < 65536:
-            errors.append(
-                invalid(f"{path}.ports[{index}].containerPort", number, "must be between 1 and 65535, inclusive")
-            )
+    _validate_ports(container.get("ports") or [], f"{path}.ports", errors)
     for index, env in enumerate(container.get("env") or []):
         if not env.get("name"):
             errors.append(required(f"{path}.env[{index}].name"))
@@ -153,6 +149,23 @@ def _validate_container(
             errors.append(FieldError(f"{here}.name", "FieldValueNotFound", f'Not found: "{mount.get("name", "")}"'))
         if not mount.get("mountPath"):
             errors.append(required(f"{here}.mountPath"))
+
+
+def _validate_ports(ports: list[Json], path: str, errors: list[FieldError]) -> None:
+    names: set[str] = set()
+    for index, port in enumerate(ports):
+        here, name, number = f"{path}[{index}]", port.get("name") or "", port.get("containerPort", 0)
+        if problems := port_name_problems(name) if name else []:
+            errors.extend(invalid(f"{here}.name", name, problem) for problem in problems)
+        elif name in names:
+            errors.append(duplicate(f"{here}.name", name))
+        names |= {name} if name else set()
+        if number == 0:
+            errors.append(required(f"{here}.containerPort"))
+        elif not isinstance(number, int) or not 0 < number < 65536:
+            errors.append(invalid(f"{here}.containerPort", number, "must be between 1 and 65535, inclusive"))
+        if port.get("protocol", "TCP") not in _PROTOCOLS:
+            errors.append(not_supported(f"{here}.protocol", port["protocol"], _PROTOCOLS))
 
 
 def _validate_resources(resources: Json, path: str, errors: list[FieldError]) -> None:

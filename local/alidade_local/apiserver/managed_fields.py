@@ -118,7 +118,7 @@ def take_over(managers: Managers, comparison: Comparison, writer: ManagerKey) ->
         if key != writer and changed:
             fields = fields.difference(changed)
         if removed:
-            fields = fields.difference(removed, with_descendants=True)
+            fields = fields.difference(removed)
         result[key] = managed if fields == managed.fields else replace(managed, fields=fields)
     return result
 
@@ -129,7 +129,7 @@ def record_update(new: Json, old: Json | None, resource: Resource, options: Writ
         write(new, {})  # whoever reset the managers wants none until somebody applies
         return
     writer = ManagerKey(options.field_manager, "Update", resource.api_version, subresource)
-    before_it = _without_managers(old) if old is not None else ({} if resource.custom else _zero(new))
+    before_it = _without_managers(old) if old is not None else _nothing(new, resource)
     comparison = Comparison(before_it, _without_managers(new), resource.schema)
     managers = take_over(read(new), comparison, writer)
     before = managers.get(writer)
@@ -138,6 +138,16 @@ def record_update(new: Json, old: Json | None, resource: Resource, options: Writ
     if before is None or own != before.fields:
         managers[writer] = Managed(own, timestamps.now())
     write(new, _limited(managers))
+
+
+def before_first_apply(live: Json, resource: Resource) -> Managers:
+    """Who owns a live object of which nobody knows who wrote it, when it is applied for the first time."""
+    fields = tracked(Comparison(_nothing(live, resource), live, resource.schema).changed)
+    return {ManagerKey("before-first-apply", "Update", resource.api_version, ""): Managed(fields, timestamps.now())}
+
+
+def _nothing(obj: Json, resource: Resource) -> Json:
+    return {} if resource.custom else _zero(obj)
 
 
 # Structs that Go's types hold by value: an object without them has them all the same, so nobody makes them.

@@ -50,6 +50,21 @@ def subdomain_problem(name: str) -> str:
     )
 
 
+def port_name_problems(name: str) -> list[str]:
+    """What keeps a name from being that of a port (RFC 6335, section 5.1)."""
+    problems = [
+        (len(name) > 15, "must be no more than 15 characters"),
+        (
+            not re.fullmatch("[-a-z0-9]*", name),
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
+        ),
+        (not re.search("[a-z]", name), "must contain at least one letter (a-z)"),
+        ("--" in name, "must not contain consecutive hyphens"),
+        (name.startswith("-") or name.endswith("-"), "must not begin or end with a hyphen"),
+    ]
+    return [problem for is_so, problem in problems if is_so]
+
+
 def path_segment_problem(name: str) -> str:
     """What keeps a name from being part of a URL path, or nothing (RBAC objects)."""
     if name in (".", ".."):

@@ -35,27 +35,19 @@ def _json_patched(old: Json, patch: Any) -> Any:
     for operation in patch:
         try:
             result = jsonpatch.JsonPatch([_lenient(operation, result)]).apply(result, in_place=True)
-        except NothingToRemoveError:
-            continue
         except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, AttributeError):
             message = "the server rejected our request due to an error in our request"
             raise ApiError(422, "Invalid", message, {}) from None
     return result
 
 
-class NothingToRemoveError(Exception):
-    """What is to be removed is not there."""
-
-
 def _lenient(operation: Any, value: Any) -> Any:
-    """The original removes what is not there without a word, and replaces what is not there by adding it."""
-    if not isinstance(operation, dict) or operation.get("op") not in ("remove", "replace"):
+    """The original replaces what is not there by adding it."""
+    if not isinstance(operation, dict) or operation.get("op") != "replace":
         return operation
     holder, key = jsonpointer.JsonPointer(str(operation.get("path"))).to_last(value)
     if not isinstance(holder, dict) or key in holder:
         return operation
-    if operation["op"] == "remove":
-        raise NothingToRemoveError
     return {**operation, "op": "add"}
 
 

@@ -6,7 +6,6 @@ from aiohttp import web
 
 from alidade_local.apiserver.encoding import copy_json
 from alidade_local.apiserver.errors import ApiError, bad_request, conflict, method_not_allowed, no_such_resource
-from alidade_local.apiserver.logs import LogOptions, PodLog
 from alidade_local.apiserver.options import delete_options, write_options
 from alidade_local.apiserver.paths import ResourcePath
 from alidade_local.apiserver.port_forward import PortForwards
@@ -14,6 +13,7 @@ from alidade_local.apiserver.requests import json_response, read_object
 from alidade_local.apiserver.rest import Objects, Target
 from alidade_local.apiserver.settings import ApiServerSettings
 from alidade_local.budgets import Budget, count, guards, may_go
+from alidade_local.kubelet.logs import LogError, LogOptions, PodLog
 
 Json = dict[str, Any]
 
@@ -111,16 +111,27 @@ class PodEndpoints:
             if not may_go(budget, pod, counts):
                 raise _refused_by(budget, counts)
 
+    def _find(self, target: Target) -> Json | None:
+        stored = self._objects.store.get(target.resource.key, target.namespace, target.name)
+        return stored.obj if stored is not None else None
+
     def _find_scaled(self, kind: str, namespace: str, name: str) -> Json | None:
         keys = {"Deployment": "deployments.apps", "ReplicaSet": "replicasets.apps"}
         stored = self._objects.store.get(keys[kind], namespace, name) if kind in keys else None
         return stored.obj if stored is not None else None
 
     async def _log(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
-        options = LogOptions.parse(request.query)
-        stored = self._objects.get(target)
-        log = PodLog(self._objects, target, stored.obj, options, self._settings)
-        log.check()
+        pod = self._objects.get(target).obj
+        try:
+            log = PodLog(
+                pod,
+                LogOptions.parse(request.query),
+                folder=self._settings.pod_logs,
+                find_pod=lambda: self._find(target),
+            )
+            log.check()
+        except LogError as error:
+            raise bad_request(str(error)) from error
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
         async for chunk in log.chunks():

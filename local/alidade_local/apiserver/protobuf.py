@@ -110,6 +110,15 @@ _message("RoleBinding", "1 metadata ObjectMeta, 2 subjects [Subject], 3 roleRef 
 _message("ClusterRoleBinding", "1 metadata ObjectMeta, 2 subjects [Subject], 3 roleRef RoleRef")
 _message("Subject", "1 kind string, 2 apiGroup string, 3 name string, 4 namespace string")
 _message("RoleRef", "1 apiGroup string, 2 kind string, 3 name string")
+_message("HorizontalPodAutoscaler", "1 metadata ObjectMeta, 2 spec HorizontalPodAutoscalerSpec, 3 status -")
+_message(
+    "HorizontalPodAutoscalerSpec",
+    "1 scaleTargetRef CrossVersionObjectReference, 2 minReplicas int?, 3 maxReplicas int, 4 metrics [MetricSpec]",
+)
+_message("CrossVersionObjectReference", "1 kind string, 2 name string, 3 apiVersion string")
+_message("MetricSpec", "1 type string, 4 resource ResourceMetricSource")
+_message("ResourceMetricSource", "1 name string, 2 target MetricTarget")
+_message("MetricTarget", "1 type string, 2 value Quantity, 3 averageValue Quantity, 4 averageUtilization int?")
 _message("PodDisruptionBudget", "1 metadata ObjectMeta, 2 spec PodDisruptionBudgetSpec, 3 status -")
 _message(
     "PodDisruptionBudgetSpec", "1 minAvailable IntOrString, 2 selector LabelSelector, 3 maxUnavailable IntOrString"

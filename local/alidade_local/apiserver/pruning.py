@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from alidade_local.apiserver.encoding import copy_json
 from alidade_local.apiserver.schema import Schema, object_meta
 
 Json = dict[str, Any]
@@ -18,6 +19,13 @@ def prune(obj: Json, schema: Schema) -> list[str]:
     if isinstance(metadata, dict):
         _prune_members(metadata, _META, "metadata", unknown, keep=())
     return unknown
+
+
+def has_unknown(value: Any, schema: Schema) -> bool:
+    """Whether there are unknown fields in a part of an object."""
+    unknown: list[str] = []
+    _prune(copy_json(value), schema, "", unknown)
+    return bool(unknown)
 
 
 def drop_empty(value: Json, schema: Schema) -> None:

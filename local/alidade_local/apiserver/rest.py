@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from alidade_local.apiserver import managed_fields, server_side_apply, timestamps
-from alidade_local.apiserver.conformance import conform, default_object, violations
+from alidade_local.apiserver.conformance import conform, default_object, empty_metadata, violations
 from alidade_local.apiserver.encoding import copy_json
 from alidade_local.apiserver.errors import (
     ApiError,
@@ -27,6 +27,7 @@ from alidade_local.apiserver.options import DeleteOptions, WriteOptions
 from alidade_local.apiserver.resources import Resource
 from alidade_local.apiserver.storage import Store, Stored
 from alidade_local.apiserver.versions import current_form, stored_form
+from alidade_local.ownership import FOREGROUND, ORPHAN
 
 Json = dict[str, Any]
 
@@ -70,8 +71,6 @@ Change = Callable[[Json], Json]
 
 NAMESPACES_KEY = "namespaces."
 _IMMORTAL_NAMESPACES = ("default", "kube-system", "kube-public")
-FOREGROUND = "foregroundDeletion"
-ORPHAN = "orphan"
 
 
 class Objects:
@@ -100,7 +99,7 @@ class Objects:
         warnings = conform(resource, obj, options.field_validation)
         if resource.has_status:
             _without_status(resource, obj)
-        if not metadata.get("managedFields"):  # of what the server sets from here on the writer owns nothing
+        if not managed_fields.read(obj):  # of what the server sets from here on the writer owns nothing
             managed_fields.record_update(obj, None, resource, options, "")
         self._prepare_new(target, obj)
         errors = metadata_errors(resource, obj) + violations(resource, obj, None)
@@ -241,7 +240,7 @@ class Objects:
             error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
             error = FieldError(error.field, error.reason, error.message.replace("value: 0:", "value: 0x0:"))
             raise invalid_object(target.resource, target.name, [error])
-        return self.replace(target, current, obj, options)
+        return self.replace(target, current, obj, options, anew=_says_nothing(target.resource, metadata))
 
     def patch(self, target: Target, change: Change, options: WriteOptions) -> Outcome:
         """Replace an object by a changed copy of itself."""
@@ -279,8 +278,9 @@ class Objects:
         if metadata.get("resourceVersion") not in (None, str(current.rv)):
             raise conflict(resource, target.name)
         config["metadata"] = {name: value for name, value in metadata.items() if name != "resourceVersion"}
+        anew = _says_nothing(resource, metadata)
         new = server_side_apply.applied(current.obj, config, resource, options, target.subresource)
-        return self.replace(target, current, new, options, applied=True)
+        return self.replace(target, current, new, options, applied=True, anew=anew)
 
     def _apply_new(self, target: Target, config: Json, options: WriteOptions) -> Outcome:
         if target.subresource:
@@ -299,11 +299,19 @@ class Objects:
         return self.create(Target(target.resource, target.namespace, target.name), obj, options)
 
     def replace(
-        self, target: Target, current: Stored, obj: Json, options: WriteOptions, *, applied: bool = False
+        self,
+        target: Target,
+        current: Stored,
+        obj: Json,
+        options: WriteOptions,
+        *,
+        applied: bool = False,
+        anew: bool = False,
     ) -> Outcome:
         """Put a changed object in the place of the current one, as far as the subresource lets it.
 
         applied: the change came by server-side apply, which has recorded its owners itself.
+        anew: store it even if nothing has changed.
         """
         resource, old = target.resource, current.obj
         metadata = obj["metadata"]
@@ -316,7 +324,7 @@ class Objects:
         errors = metadata_errors(resource, new) + _finalizer_errors(new, old) + violations(resource, new, old)
         if errors:
             raise invalid_object(resource, current.name, errors)
-        return self.store_change(target, current, new, options, warnings, applied=applied)
+        return self.store_change(target, current, new, options, warnings, applied=applied, anew=anew)
 
     def store_change(
         self,
@@ -327,6 +335,7 @@ class Objects:
         warnings: list[str],
         *,
         applied: bool = False,
+        anew: bool = False,
     ) -> Outcome:
         """Store a checked object unless nothing changed; a deletion that waited for it happens now."""
         old = current.obj
@@ -334,10 +343,10 @@ class Objects:
         if not applied:
             if "managedFields" not in new["metadata"] and "managedFields" in old["metadata"]:
                 new["metadata"]["managedFields"] = old["metadata"]["managedFields"]
-            if new == old:
+            if new == old and not anew:
                 return Outcome(old, stored=current, rv=current.rv, warnings=warnings)
             managed_fields.record_update(new, old, target.resource, options, target.subresource)
-        if new == old:
+        if new == old and not anew:
             return Outcome(old, stored=current, rv=current.rv, warnings=warnings)
         outcome = self._put(target.resource, new, options, created=False, warnings=warnings)
         if not options.dry_run and outcome.stored is not None and _may_go(new):
@@ -461,6 +470,11 @@ class Objects:
             return Outcome(obj, rv=current.rv)
         stored = self.store.put(resource.key, stored_form(resource, obj))
         return Outcome(stored.obj, stored=stored, rv=stored.rv)
+
+
+def _says_nothing(resource: Resource, metadata: Json) -> bool:
+    """Whether the original stores a custom resource anew: it compares it as it was given, with its `labels: {}`."""
+    return resource.custom and bool(empty_metadata(metadata))
 
 
 def _keep_server_owned(metadata: Json, old: Json) -> None:

@@ -76,11 +76,11 @@ class Schema:
 
     @cached_property
     def is_open(self) -> bool:
-        """Whether any value is accepted unseen: no type, or an object about whose fields nothing is said."""
+        """Whether any value is accepted unseen: no type, or an object of a built-in kind whose fields nobody names."""
         if self.preserves_unknown:
             return True
         if self.type == "object":
-            return not self.properties and self.additional is None and "properties" not in self.raw
+            return not self.properties and self.additional is None and self._definitions is not None
         return not self.type and not self.int_or_string
 
     @cached_property

@@ -85,13 +85,22 @@ class ApiServer:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.settings.tls_cert, self.settings.tls_key)
         context.set_alpn_protocols(["http/1.1"])
-        self._runner = web.ServerRunner(Connections(self._handle, handler_cancellation=True), shutdown_timeout=5.0)
+        self._runner = web.ServerRunner(
+            Connections(self._handle, headers_within_s=self.settings.headers_timeout_s), shutdown_timeout=5.0
+        )
         await self._runner.setup()
         site = web.TCPSite(
             self._runner, self.settings.host, self.settings.port, ssl_context=context, backlog=1024, reuse_address=True
         )
         await site.start()
         self.port = self._runner.addresses[0][1]
+
+    async def failure(self) -> BaseException:
+        """Return when a part of it ended by a mistake of ours."""
+        parts = [*self._tasks, *([self._commits] if self._commits is not None else [])]
+        done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        task = done.pop()
+        return task.exception() or RuntimeError(f"{task.get_name()} ended")
 
     async def stop(self) -> None:
         """End watches, finish what is being answered, commit, close the files."""

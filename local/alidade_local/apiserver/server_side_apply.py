@@ -37,6 +37,8 @@ def applied(live: Json, config: Json, resource: Resource, options: WriteOptions,
     config = _within(config, resource, subresource)
     writer = ManagerKey(options.field_manager, "Apply", resource.api_version, subresource)
     managers = managed_fields.read(live)
+    if not managers and live["metadata"]:
+        managers = managed_fields.before_first_apply(live, resource)
     before = managers.get(writer)
     own = managed_fields.tracked(all_fields(config, resource.schema))
     merged: Json = merge(copy_json(live), config, resource.schema)
@@ -159,15 +161,23 @@ def _remove(value: Any, schema: Schema, given_up: FieldSet, owned: FieldSet) -> 
     """Remove in place what the writer gave up and nobody owns; containers go when they are left empty."""
     if is_granular_map(value, schema):
         for name in list(value):
-            if _removable(value[name], member_schema(schema, name), f"f:{name}", given_up, owned):
+            step, below = f"f:{name}", member_schema(schema, name)
+            is_gone = name not in schema.properties and _is_given_up(step, given_up, owned)
+            if is_gone or _removable(value[name], below, step, given_up, owned):
                 del value[name]
     elif is_granular_list(value, schema):
         items = schema.items or ANYTHING
         kept = []
         for item in value:
-            if not _removable(item, items, item_step(item, schema), given_up, owned):
+            step = item_step(item, schema)
+            if not _is_given_up(step, given_up, owned) and not _removable(item, items, step, given_up, owned):
                 kept.append(item)
         value[:] = kept
+
+
+def _is_given_up(step: str, given_up: FieldSet, owned: FieldSet) -> bool:
+    """Whether an entry of a list or map goes, with whatever others own inside it: that it is there is a field, too."""
+    return step in given_up.members and step not in owned.members
 
 
 def _removable(value: Any, schema: Schema, step: str, given_up: FieldSet, owned: FieldSet) -> bool:
@@ -179,8 +189,6 @@ def _removable(value: Any, schema: Schema, step: str, given_up: FieldSet, owned:
     if step in owned.members or below_owned:
         return False
     if step in given_up.members and not (is_granular_map(value, schema) or is_granular_list(value, schema)):
-        return True
-    if step.startswith("k:") and isinstance(value, dict) and step in given_up.members:
         return True
     return not value
 

@@ -27,6 +27,8 @@ class ApiServerSettings:
     """Port to listen on; 0 takes a free one."""
     max_body_bytes: int = 3 * 1024 * 1024
     """Larger request bodies are refused with 413 (the limit of kube-apiserver)."""
+    headers_timeout_s: float = 32.0
+    """A connection whose first request's headers take longer is closed (the number of kube-apiserver)."""
     request_timeout_s: float = 60.0
     """A request whose body takes longer is answered 504 (the number of kube-apiserver)."""
     max_nesting: int = 100

@@ -1,11 +1,11 @@
 """Whether a CRD's schema is structural: typed everywhere, with keywords of the right shape and rules that compile."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
-from alidade_local.apiserver.defaulting import apply_defaults
-from alidade_local.apiserver.encoding import copy_json
 from alidade_local.apiserver.errors import FieldError, forbidden_field, invalid, not_supported, required
+from alidade_local.apiserver.pruning import has_unknown
 from alidade_local.apiserver.schema import Schema
 from alidade_local.apiserver.validation import validate
 
@@ -45,7 +45,7 @@ def structural_errors(raw: Json, path: str) -> list[FieldError]:
     """What keeps the schema of a version from being structural."""
     errors: list[FieldError] = []
     _check(raw, path, errors, root=True)
-    return errors
+    return errors or list(_default_errors(raw, path))
 
 
 def _check(raw: Any, path: str, errors: list[FieldError], *, root: bool = False) -> None:
@@ -66,8 +66,6 @@ def _check(raw: Any, path: str, errors: list[FieldError], *, root: bool = False)
         _check(extra, f"{path}.additionalProperties", errors)
         if raw.get("properties"):
             errors.append(forbidden_field(f"{path}.additionalProperties", "must not be set together with properties"))
-    if "default" in raw and not errors:
-        _check_default(raw, path, errors)
 
 
 def _check_rules(rules: list[Json], path: str, errors: list[FieldError]) -> None:
@@ -167,9 +165,22 @@ def _check_list(raw: Json, path: str, errors: list[FieldError]) -> None:
                 )
 
 
-def _check_default(raw: Json, path: str, errors: list[FieldError]) -> None:
-    schema = Schema(raw)
-    value = copy_json(raw["default"])
-    apply_defaults(value, schema)
-    for error in validate(value, schema, f"{path}.default"):
-        errors.append(error)
+def _default_errors(raw: Json, path: str) -> Iterator[FieldError]:
+    """What is wrong with defaults as they stand: as in the original, nothing inside them is filled in before."""
+    if raw.get("default") is not None:
+        yield from _errors_of(raw["default"], Schema(raw), f"{path}.default")
+    if isinstance(raw.get("items"), dict):
+        yield from _default_errors(raw["items"], f"{path}.items")
+    for name, below in (raw.get("properties") or {}).items():
+        yield from _default_errors(below, f"{path}.properties[{name}]")
+
+
+def _errors_of(default: Any, schema: Schema, path: str) -> list[FieldError]:
+    if isinstance(default, dict | list) and has_unknown(default, schema):
+        return [invalid(path, default, "must not have unknown fields")]
+    errors = validate(default, schema, path)
+    if errors or not schema.has_rules:
+        return errors
+    from alidade_local.apiserver import cel_rules
+
+    return cel_rules.check_default(default, schema, path)

@@ -137,7 +137,11 @@ def _create_new(work: _Work) -> None:
     else:
         total = sum(replicas_of(replica_set) for replica_set in work.old)
         size = min(work.wanted, max(work.wanted + work.max_surge - total, 0))
-    work.plan.create.append((REPLICA_SETS, build_replica_set(work.deployment, size, _next_revision(work))))
+    made = build_replica_set(work.deployment, size, _next_revision(work))
+    work.plan.create.append((REPLICA_SETS, made))
+    if size:
+        message = f"Scaled up replica set {name_of(made)} from 0 to {size}"
+        work.plan.events.append(normal("ScalingReplicaSet", message))
 
 
 def build_replica_set(deployment: Object, replicas: int, revision: int) -> Object:

@@ -112,8 +112,7 @@ class PlanActor:
             )
             raise
         self._informers.of(resource).absorb(created)
-        reason = self._reason("SuccessfulCreate", resource)
-        self.events.record(self.parent, parent, normal(reason, f"Created {kind}: {name_of(created)}"))
+        self._tell(parent, "SuccessfulCreate", resource, f"Created {kind}: {name_of(created)}")
 
     async def _delete(self, parent: Object, resource: Resource, document: Object) -> None:
         answer = await self._client.delete(resource, key_of(document), uid=uid_of(document))
@@ -121,9 +120,10 @@ class PlanActor:
             self._informers.of(resource).absorb(answer)
         else:
             self._informers.of(resource).forget(document)
-        reason = self._reason("SuccessfulDelete", resource)
-        self.events.record(self.parent, parent, normal(reason, f"Deleted {resource.kind.lower()}: {name_of(document)}"))
+        self._tell(parent, "SuccessfulDelete", resource, f"Deleted {resource.kind.lower()}: {name_of(document)}")
 
-    def _reason(self, what: str, resource: Resource) -> str:
-        """The training operator names the kind in its reasons, the others do not."""
-        return f"{what}{resource.kind}" if self.parent.kind == "PyTorchJob" else what
+    def _tell(self, parent: Object, what: str, resource: Resource, message: str) -> None:
+        """The training operator names the kind in its reasons; a Deployment's plan says itself how it scales."""
+        reason = f"{what}{resource.kind}" if self.parent.kind == "PyTorchJob" else what
+        if self.parent.kind != "Deployment":
+            self.events.record(self.parent, parent, normal(reason, message))

@@ -14,9 +14,11 @@ from alidade_local.kubelet.gpus import GPU_LABELS, GPU_RESOURCE
 from alidade_local.kubelet.node import NODE_NAME, Node, node_capacity, node_document, node_status
 from alidade_local.kubelet.pod import PodRunner
 from alidade_local.kubelet.processes import ProcessIdentity, kill_group, kill_marked
+from alidade_local.kubelet.server import KubeletServer
 from alidade_local.kubelet.settings import KubeletSettings
 from alidade_local.kubelet.volumes import prune_pod_folders, remove_pod_folder
 from alidade_local.objects import Key, Object, is_deleting, key_of, uid_of
+from alidade_local.pki import Certificates
 from alidade_local.resources import NODES, PODS
 
 log = logging.getLogger(__name__)
@@ -42,11 +44,17 @@ def end_leftover_processes(settings: KubeletSettings) -> int:
 
 
 class Kubelet:
-    """Runs the node's pods until it is stopped. Create it before the informers are started."""
+    """Runs the node's pods until it is stopped. Create it before the informers are started.
 
-    def __init__(self, client: ApiClient, informers: Informers, settings: KubeletSettings) -> None:
+    asking: the certificates by which an API server and it know each other, where one asks for logs and ports.
+    """
+
+    def __init__(
+        self, client: ApiClient, informers: Informers, settings: KubeletSettings, asking: Certificates | None = None
+    ) -> None:
         self._client = client
         self._settings = settings
+        self._asking = asking
         self._node = Node(client, informers, settings)
         self._runners: dict[str, PodRunner] = {}
         self._removals: set[asyncio.Task[None]] = set()
@@ -55,16 +63,18 @@ class Kubelet:
     async def run(self) -> None:
         """Register the node and run pods, until cancelled; `stop` ends the pods."""
         helpers = [asyncio.create_task(work) for work in (self._node.events.run(), self._node.memory.run())]
-        try:
-            await self._register()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(lambda: [helper.cancel() for helper in helpers])
+            port = 0
+            if self._asking is not None:
+                server = KubeletServer(self._node.pods, self._settings, self._asking)
+                port = await stack.enter_async_context(server.listening())
+            await self._register(port)
             await self._node.pods.synced.wait()
             known = [uid_of(pod) for pod in self._node.pods.all()]
             await asyncio.to_thread(prune_pod_folders, self._settings.pods_dir, known)
             self._node.pods.listen(self._on_pod)
             await asyncio.Event().wait()
-        finally:
-            for helper in helpers:
-                helper.cancel()
 
     async def stop(self) -> None:
         """End all pods with their grace periods, as a node does that shuts down, and write their last status.
@@ -82,9 +92,9 @@ class Kubelet:
             await asyncio.wait([runner.task for runner in runners], timeout=self._settings.max_shutdown_s + 5.0)
         await self._node.events.flush()
 
-    async def _register(self) -> None:
+    async def _register(self, port: int) -> None:
         gpus = self._settings.gpus
-        document, status = node_document(gpus), node_status(node_capacity(gpus))
+        document, status = node_document(gpus), node_status(node_capacity(gpus), port)
         # What the machine had and has no more goes: a merge patch only takes away what is named.
         labels = {**dict.fromkeys(GPU_LABELS), **document["metadata"]["labels"]}
         amounts = {GPU_RESOURCE: None}

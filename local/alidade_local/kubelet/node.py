@@ -134,8 +134,8 @@ def node_document(gpus: Sequence[Gpu] = ()) -> Object:
     return {"metadata": {"name": NODE_NAME, "labels": labels}, "spec": {}}
 
 
-def node_status(capacity: Mapping[str, str]) -> Object:
-    """The status of a node that is ready."""
+def node_status(capacity: Mapping[str, str], port: int = 0) -> Object:
+    """The status of a node that is ready. port: where its kubelet listens, zero for nowhere."""
     now = format_time(datetime.now(UTC))
     ready = {
         "type": "Ready",
@@ -150,13 +150,14 @@ def node_status(capacity: Mapping[str, str]) -> Object:
         "allocatable": dict(capacity),
         "addresses": [{"type": "InternalIP", "address": HOST_IP}, {"type": "Hostname", "address": NODE_NAME}],
         "conditions": [ready],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         "nodeInfo": {
             "architecture": platform.machine(),
             "bootID": "",
             "containerRuntimeVersion": "process://1",
             "kernelVersion": platform.release(),
             "kubeProxyVersion": "",
-            "kubeletVersion": "v1.32.0-alidade",
+            "kubeletVersion": "v1.34.0-alidade",
             "machineID": "",
             "operatingSystem": "linux",
             "osImage": platform.platform(terse=True),

@@ -242,7 +242,7 @@ async def test_a_deleted_definition_takes_its_objects_along(widgets: Api) -> Non
 async def test_a_schema_that_is_not_structural_is_refused(api: Api, spec: Json, field: str) -> None:
     with pytest.raises(Refused) as refused:
         await api.post(DEFINITIONS, definition(spec))
-    base = "spec.versions[0].schema.openAPIV3Schema.properties[spec]."
+    base = "spec.validation.openAPIV3Schema.properties[spec]."
     assert base + field in [cause[0] for cause in refused.value.causes]
 
 
@@ -251,7 +251,7 @@ async def test_keywords_of_a_schema_have_their_types_at_any_depth(api: Api) -> N
     with pytest.raises(Refused) as refused:
         await api.post(DEFINITIONS, definition({"type": "array", "items": items}))
     field, message = refused.value.causes[0]
-    assert field == "spec.versions[0].schema.openAPIV3Schema.properties[spec].items.required"
+    assert field == "spec.validation.openAPIV3Schema.properties[spec].items.required"
     assert message == 'Invalid value: ["x",false]: has the wrong type for this keyword'
 
 
@@ -273,3 +273,9 @@ async def test_versions_are_offered_by_their_stability(api: Api) -> None:
     await api.post(WIDGETS.replace("v1", "v2"), {**widget("a", size=1), "apiVersion": "test.dev/v2"})
     seen = await api.get(WIDGETS.replace("v1", "v10") + "/a")
     assert (seen["apiVersion"], seen["spec"]["size"]) == ("test.dev/v10", 1)
+
+
+async def test_an_object_of_which_no_field_is_known_has_none(api: Api) -> None:
+    await api.post(DEFINITIONS, definition({**SPEC, "properties": {**SPEC["properties"], "empty": {"type": "object"}}}))
+    kept = await api.post(WIDGETS, {**widget("a", size=1), "spec": {"size": 1, "empty": {"more": 1}}})
+    assert kept["spec"]["empty"] == {}

@@ -59,10 +59,11 @@ _container = st.fixed_dictionaries(
         "resources": _some(limits=_some(cpu=st.sampled_from(["1", "1000m", "0.5"]), memory=st.just("1Gi"))),
     },
 )
+# Not empty: how often the original then writes a custom resource anew is known to be another (docs/reference).
 _metadata = _some(
-    labels=_some(k=_text, l=_text),
-    annotations=_some(k=_text),
-    finalizers=st.lists(st.sampled_from(["a/x", "b/y"]), max_size=2, unique=True),
+    labels=_some(k=_text, l=_text).filter(bool),
+    annotations=_some(k=_text).filter(bool),
+    finalizers=st.lists(st.sampled_from(["a/x", "b/y"]), min_size=1, max_size=2, unique=True),
 )
 
 

@@ -78,8 +78,8 @@ def test_it_answers_as_a_real_one(case: Case, local: Runner, real: Runner) -> No
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=generated.scripts)
 def test_it_accepts_and_stores_as_a_real_one(steps: list[Json], local: Runner, real: Runner) -> None:
-    """New scripts on each run, on both; of a refusal it matters that it is one."""
+    """New scripts on each run, on both; of a refusal it matters that it is one, of warnings nothing."""
     case = Case("by chance", steps)
     for step, mine, other in zip(steps, local.run(case), real.run(case), strict=True):
         assert (mine["code"] < 400) == (other["code"] < 400), (step, mine, other)
-        assert mine == other or mine["code"] >= 400, (step, mine, other)
+        assert mine.get("body") == other.get("body") or mine["code"] >= 400, (step, mine, other)

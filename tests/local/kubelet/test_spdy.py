@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from alidade_local.apiserver import spdy
+from alidade_local.kubelet import spdy
 
 HEADERS = {"streamtype": "data", "port": "8080", "requestid": "0"}
 

@@ -1,20 +1,22 @@
 """Logs of containers, read from the files that the kubelet lets them write."""
 
+from __future__ import annotations
+
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from alidade_local.apiserver.errors import bad_request
-from alidade_local.apiserver.options import flag
-from alidade_local.apiserver.rest import Objects, Target
-from alidade_local.apiserver.settings import ApiServerSettings
-
-Json = dict[str, Any]
+from alidade_local.objects import Object, name_of, uid_of
 
 _CHUNK_BYTES = 64 * 1024
+# Any of the spellings that Go accepts; Python's clients write `True`.
+_TRUE = ("true", "1", "True", "TRUE", "t", "T")
 _POLL_S = 0.2  # a file tells nobody that it grew; five looks a second feel immediate and cost nothing
+
+
+class LogError(Exception):
+    """There is no such log; the message is the original's."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,12 @@ class LogOptions:
     limit_bytes: int | None = None
 
     @staticmethod
-    def parse(query: Mapping[str, str]) -> "LogOptions":
-        """The parameters of a query, or 400."""
+    def parse(query: Mapping[str, str]) -> LogOptions:
+        """The parameters of a query; raises LogError."""
         return LogOptions(
             container=query.get("container", ""),
-            follow=flag(query, "follow"),
-            previous=flag(query, "previous"),
+            follow=query.get("follow", "") in _TRUE,
+            previous=query.get("previous", "") in _TRUE,
             tail_lines=_whole(query, "tailLines"),
             limit_bytes=_whole(query, "limitBytes"),
         )
@@ -44,34 +46,35 @@ def _whole(query: Mapping[str, str], name: str) -> int | None:
     if not text:
         return None
     if not text.isdigit():
-        raise bad_request(f'{name} is "{text}"; it must be a whole number of 0 or more')
+        raise LogError(f'{name} is "{text}"; it must be a whole number of 0 or more')
     return int(text)
 
 
 class PodLog:
-    """The log of one container of one pod."""
+    """The log of one container of one pod.
+
+    folder: of the pods, by uid. find_pod: the pod of that name as it is now, None when there is none.
+    """
 
     def __init__(
-        self, objects: Objects, target: Target, pod: Json, options: LogOptions, settings: ApiServerSettings
+        self, pod: Object, options: LogOptions, *, folder: Path, find_pod: Callable[[], Object | None]
     ) -> None:
-        self._objects = objects
-        self._target = target
         self._pod = pod
-        self._uid: str = pod["metadata"]["uid"]
         self._options = options
-        self._folder = settings.pod_logs
+        self._folder = folder
+        self._find_pod = find_pod
         self._container = options.container
         self._restart = 0
 
     def check(self) -> None:
-        """Find the container and its file, or 400 in the words of the original."""
+        """Find the container and its file; raises LogError in the words of the original."""
         self._choose_container()
         status = self._status(self._pod)
         restarts = int(status.get("restartCount", 0))
         if self._options.previous:
             if restarts == 0:
-                raise bad_request(
-                    f'previous terminated container "{self._container}" in pod "{self._target.name}" not found'
+                raise LogError(
+                    f'previous terminated container "{self._container}" in pod "{name_of(self._pod)}" not found'
                 )
             self._restart = restarts - 1
             return
@@ -79,44 +82,41 @@ class PodLog:
         if not self._path().exists():
             waiting = (status.get("state") or {}).get("waiting") or {}
             reason = waiting.get("reason") or ("ContainerCreating" if status else "PodInitializing")
-            raise bad_request(
-                f'container "{self._container}" in pod "{self._target.name}" is waiting to start: {reason}'
-            )
+            raise LogError(f'container "{self._container}" in pod "{name_of(self._pod)}" is waiting to start: {reason}')
 
     def _choose_container(self) -> None:
         spec = self._pod["spec"]
         main = [item["name"] for item in spec["containers"]]
         init = [item["name"] for item in spec.get("initContainers") or ()]
-        name = self._target.name
+        name = name_of(self._pod)
         if not self._container:
             if len(main) + len(init) > 1:
                 choices = f"choose one of: [{' '.join(main)}]"
                 if init:
                     choices += f" or one of the init containers: [{' '.join(init)}]"
-                raise bad_request(f"a container name must be specified for pod {name}, {choices}")
+                raise LogError(f"a container name must be specified for pod {name}, {choices}")
             self._container = main[0]
         elif self._container not in (*main, *init):
-            raise bad_request(f"container {self._container} is not valid for pod {name}")
+            raise LogError(f"container {self._container} is not valid for pod {name}")
 
-    def _status(self, pod: Json) -> Json:
+    def _status(self, pod: Object) -> Object:
         status = pod.get("status") or {}
         every = (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ()))
-        found: Json = next((item for item in every if item.get("name") == self._container), {})
+        found: Object = next((item for item in every if item.get("name") == self._container), {})
         return found
 
     def _path(self) -> Path:
-        return self._folder / self._uid / self._container / f"{self._restart}.log"
+        return self._folder / uid_of(self._pod) / self._container / f"{self._restart}.log"
 
     def _ended(self) -> bool:
         """Whether nothing will be appended any more."""
-        resource = self._target.resource
-        stored = self._objects.store.get(resource.key, self._target.namespace, self._target.name)
-        if stored is None or stored.uid != self._uid:
+        pod = self._find_pod()
+        if pod is None or uid_of(pod) != uid_of(self._pod):
             return True
-        status = self._status(stored.obj)
+        status = self._status(pod)
         if int(status.get("restartCount", 0)) > self._restart or "terminated" in (status.get("state") or {}):
             return True
-        return (stored.obj.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+        return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes asked for, as they come."""
