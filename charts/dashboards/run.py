@@ -62,6 +62,12 @@ def run() -> Json:
                     unit="none",
                     description="Nats per token; of a reward model, nats per pair.",
                 ),
+                curve(
+                    "Loss of each dataset",
+                    Query(f"max by (name, dataset) ({TrainerMetric.DATASET_LOSS}{{{_ONE}}})", "{{name}} {{dataset}}"),
+                    unit="none",
+                    description="Nats per token, where several datasets are mixed.",
+                ),
                 curve("Gradient norm", Query(_trainer(TrainerMetric.GRAD_NORM), _WHO), unit="none"),
                 curve(
                     "Gradient noise scale",

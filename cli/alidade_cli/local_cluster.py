@@ -11,7 +11,7 @@ from alidade_local.errors import ClusterError
 from alidade_local.main import main
 from alidade_local.paths import DEFAULT_NAME, ClusterPaths
 
-__all__ = ["DEFAULT_NAME", "connect", "kubeconfig", "run"]
+__all__ = ["DEFAULT_NAME", "connect", "kubeconfig", "run", "volumes_of"]
 
 
 def kubeconfig(name: str, data_dir: Path | None = None) -> Path:
@@ -25,6 +25,12 @@ def kubeconfig(name: str, data_dir: Path | None = None) -> Path:
 def connect(namespace: str | None) -> Cluster:
     """The kubeconfig's cluster, else the local one."""
     return Cluster.connect(namespace, fallback=kubeconfig(DEFAULT_NAME))
+
+
+def volumes_of(namespace: str) -> list[Path]:
+    """The folders of the local cluster's claims in a namespace, each named like its claim; none without a cluster."""
+    folder = ClusterPaths.named(DEFAULT_NAME).volumes / namespace
+    return sorted(claim for claim in folder.iterdir() if claim.is_dir()) if folder.is_dir() else []
 
 
 def run(command: str, name: str, data_dir: Path | None, flags: Sequence[str] = ()) -> int:

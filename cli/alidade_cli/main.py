@@ -14,6 +14,7 @@ from alidade_cli.bench_command import bench
 from alidade_cli.chat_command import chat
 from alidade_cli.compare import FORMS, Form, print_results, results_of
 from alidade_cli.completion import complete_target, completion
+from alidade_cli.data_command import data
 from alidade_cli.doctor_command import doctor
 from alidade_cli.errors import INTERRUPTED
 from alidade_cli.jobs import print_logs
@@ -148,6 +149,7 @@ def compare(target: str, namespace: str | None, form: Form) -> None:
 alidade.add_command(bench)
 alidade.add_command(chat)
 alidade.add_command(completion)
+alidade.add_command(data)
 alidade.add_command(doctor)
 
 

@@ -173,21 +173,28 @@ class MixedDataset(Spec):
         return with_digest(self.uri, self.sha256)
 
 
+DATASET_RULES = (
+    (
+        "self.uri.matches('^(hf|s3|gs|https?|pvc|configmap|arena|file)://.+')",
+        "uri must start with hf://, s3://, gs://, https://, http://, pvc://, configmap://, arena:// or file://",
+    ),
+    NO_CLIMBING,
+    OF_THE_WEB,
+    (
+        "self.mix.size() == 0 || self.mix.exists(mixed, mixed.weight > 0.0)",
+        "every weight in mix is 0, so nothing would be mixed in: give one a weight above 0, or remove mix",
+    ),
+)
+
+
 class Dataset(Spec):
     """What is trained on, and how a record becomes tokens."""
 
-    model_config = spec_config(
-        (
-            "self.uri.matches('^(hf|s3|gs|https?|pvc|configmap|arena|file)://.+')",
-            "uri must start with hf://, s3://, gs://, https://, http://, pvc://, configmap://, arena:// or file://",
-        ),
-        NO_CLIMBING,
-        OF_THE_WEB,
-    )
+    model_config = spec_config(*DATASET_RULES)
 
     uri: Uri = Field(
-        description="A file or folder of .json, .jsonl, .parquet or .csv: hf://ORG/NAME[@REVISION], s3://…, gs://…, "
-        "https://HOST/FILE (also an archive of such files: .tar, .tar.gz, .tgz, .zip), pvc://CLAIM/PATH, "
+        description="A file or folder of .json, .jsonl, .parquet, .csv or .arrow: hf://ORG/NAME[@REVISION], s3://…, "
+        "gs://…, https://HOST/FILE (also an archive of such files: .tar, .tar.gz, .tgz, .zip), pvc://CLAIM/PATH, "
         "configmap://NAME/KEY, arena://NAME (the votes in a ModelServe's arena), or file:///PATH (local cluster only)."
     )
     sha256: Digest | None = Field(None, description=_SHA256)

@@ -16,7 +16,6 @@ from alidade_crds.blocks import (
     Adapter,
     Checkpoint,
     Context,
-    Dataset,
     DeepSpeed,
     GhostAttention,
     ModelInit,
@@ -32,6 +31,7 @@ from alidade_crds.modelserve import QuantizationReport
 from alidade_crds.packed import PackedResults
 from alidade_crds.publishing import Publish, Published
 from alidade_crds.status import ModelInfo
+from alidade_crds.text_dataset import TextDataset
 
 JOB_VERSION = "alidade.dev/job/v1"
 PROGRESS_VERSION = "alidade.dev/progress/v1"
@@ -124,7 +124,7 @@ class JobDocument(Spec):
     owner: Owner
     stage: Stage
     model: JobModel
-    dataset: Dataset
+    dataset: TextDataset
     adapter: Adapter = Adapter()
     training: Training = Training()
     deepspeed: DeepSpeed = DeepSpeed()

@@ -23,6 +23,7 @@ from alidade_crds.blocks import (
 )
 from alidade_crds.publishing import Publish
 from alidade_crds.status import JobStatus
+from alidade_crds.text_dataset import TextDataset
 
 
 class Method(StrEnum):
@@ -207,6 +208,7 @@ class FineTuneJobSpec(TrainingJobSpec):
         *VOCABULARY_RULES,
     )
 
+    dataset: TextDataset = Field(description="What is trained on.")
     method: Method = Field(
         Method.SFT, description="pretrain learns every token of plain text, sft the answers of demonstrations."
     )

@@ -90,6 +90,10 @@ class TrainerMetric(Word):
     TOTAL_STEPS = "alidade_trainer_total_steps", "Gauge: optimizer steps in all."
     EPOCH = "alidade_trainer_epoch", "Gauge: passes over the dataset done."
     LOSS = "alidade_trainer_loss", "Gauge: mean training loss since the last report, in nats per token."
+    DATASET_LOSS = (
+        "alidade_trainer_dataset_loss",
+        "Gauge (dataset): mean training loss of each dataset, where several are mixed, in nats per token.",
+    )
     EVAL_LOSS = "alidade_trainer_eval_loss", "Gauge: newest loss on the held-out data, in nats per token."
     LEARNING_RATE = "alidade_trainer_learning_rate", "Gauge: learning rate of the last step."
     GRAD_NORM = "alidade_trainer_grad_norm", "Gauge: norm of the gradient before clipping."

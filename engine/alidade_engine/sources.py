@@ -22,15 +22,20 @@ from alidade_crds.contract import CACHE_ENV, HOSTS_ENV, SCRATCH_ENV, VOLUMES_ENV
 from alidade_crds.hosts import HostPolicy
 from alidade_crds.reasons import FailureReason
 from alidade_crds.uris import WEB, Location, UriError, parse_uri
+from alidade_engine.data.records import COMPRESSIONS, SUFFIXES
 from alidade_engine.digests import file_digest
 from alidade_engine.failures import JobFailure
 from alidade_engine.transfer import MANIFEST, IntegrityError, fetch, upload
 from alidade_engine.web import ARCHIVES, HostRefusedError, fetch_file, is_archive
 
 # What a model folder needs; pickles are never fetched.
-MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt", "*.py"]
+WEIGHTS = "*.safetensors"
+MODEL_FILES = [WEIGHTS, "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt", "*.py"]
 VOCABULARY_FILES = ["tokenizer.json", "*.model"]
-DATA_FILES = ["*.json", "*.jsonl", "*.parquet", "*.csv"]
+DATA_FILES = [
+    *(f"*{suffix}" for suffix in SUFFIXES),
+    *(f"*{kind}{compression}" for kind in (".json", ".jsonl", ".csv") for compression in COMPRESSIONS),
+]
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 _T = TypeVar("_T")
 
@@ -86,15 +91,17 @@ class Locations:
         _check_digest(location, path, field)
         return path
 
-    def resolve_model(self, uri: str, *, field: str = "model.uri") -> Path:
+    def resolve_model(self, uri: str, *, field: str = "model.uri", with_weights: bool = True) -> Path:
         """The folder of a model at an address, fetched when it is remote; the loader tells whether it is whole.
 
+        with_weights: whether those of a hub's repository are fetched, too.
         Raises JobFailure: ModelNotFound when nothing is there, or it cannot be reached.
         """
         location = _parse(uri, field)
         if location.scheme == "hf":
+            patterns = MODEL_FILES if with_weights else [name for name in MODEL_FILES if name != WEIGHTS]
             return self._fetch_hub(
-                location, field, repo_type="model", patterns=MODEL_FILES, not_found=FailureReason.MODEL_NOT_FOUND
+                location, field, repo_type="model", patterns=patterns, not_found=FailureReason.MODEL_NOT_FOUND
             )
         if location.scheme in WEB and not is_archive(location):
             raise JobFailure(

@@ -177,7 +177,7 @@ def training() -> Iterator[str]:
         step = 0
         while not stop.wait(0.3):
             step += 1
-            metrics = StepMetrics(step, 0.1, 2.0, 1e-5, 1.0, tokens=1000, seconds=0.3)
+            metrics = StepMetrics(step, 0.1, 2.0, 1e-5, 1.0, tokens=1000, seconds=0.3, losses={"qa": 1.9, "web": 2.4})
             progress.record_step(metrics, 12.0)
             server.observe_step(metrics)
 

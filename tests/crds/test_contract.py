@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from alidade_crds.blocks import Dataset, ModelInit
+from alidade_crds.blocks import ModelInit
 from alidade_crds.contract import (
     TERMINATION_MESSAGE_LIMIT,
     Failure,
@@ -20,6 +20,7 @@ from alidade_crds.contract import (
     Stage,
 )  # fmt: skip
 from alidade_crds.status import ModelInfo
+from alidade_crds.text_dataset import TextDataset
 
 OWNER = Owner(kind="FineTuneJob", namespace="default", name="kbqa", uid="1")
 INIT = ModelInit(hidden_size=64, layers=2, heads=4, vocab_size=400)
@@ -27,7 +28,7 @@ JOB = JobDocument(
     owner=OWNER,
     stage=Stage.SFT,
     model=JobModel(init=INIT),
-    dataset=Dataset(uri="configmap://data/train.json"),
+    dataset=TextDataset(uri="configmap://data/train.json"),
     output="pvc://alidade-workspace/finetunejobs/kbqa-1",
 )
 MODEL = ModelInfo(uri="pvc://w/model", digest="sha256:0", parameters=1, trainable_parameters=1)

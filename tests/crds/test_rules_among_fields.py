@@ -55,6 +55,13 @@ def test_files_of_the_web_are_let_in_with_their_digest() -> None:
     assert errors("FineTuneJob", {"model": model, "dataset": data}) == []
 
 
+def test_what_is_learned_of_a_dataset_can_be_chosen() -> None:
+    near = {"method": "near", "similarity": 0.9}
+    chosen = {"deduplication": near, "filters": {"minTokens": 4, "languages": ["en"]}, "packing": False}
+    mixed = {"lengthGrouping": True, "mix": [DATA | {"weight": 0}, DATA | {"weight": 0.5}]}
+    assert errors("FineTuneJob", JOB | {"dataset": DATA | chosen | mixed}) == []
+
+
 @pytest.mark.parametrize("kind", SPECS)
 @pytest.mark.parametrize("name", ["7b", "a.b", "-a", "a-", "A"])
 def test_a_name_that_pods_and_services_cannot_have_is_refused(kind: str, name: str) -> None:
@@ -131,6 +138,14 @@ def test_a_name_that_pods_and_services_cannot_have_is_refused(kind: str, name: s
         ("RewardModel", {"compute": {"gpusPerWorker": 3}}, "globalBatchSize must be a multiple"),
         ("AlignmentRun", {"compute": {"workers": 3}}, "globalBatchSize must be a multiple"),
         ("AlignmentRun", {"rewardModels": [{"name": "r", "template": {"dataset": DATA} | THREE}]}, "multiple"),
+        ("FineTuneJob", {"dataset": DATA | {"mix": [DATA | {"weight": 0}] * 2}}, "every weight in mix is 0"),
+        ("RewardModel", {"dataset": DATA | {"mix": [DATA | {"weight": 0}]}}, "every weight in mix is 0"),
+        ("FineTuneJob", {"dataset": DATA | {"lengthGrouping": True}}, "set packing: false"),
+        ("FineTuneJob", {"dataset": DATA | {"filters": {}}}, "at least one of minTokens, maxTokens, languages"),
+        ("FineTuneJob", {"dataset": DATA | {"filters": {"minTokens": 9, "maxTokens": 8}}}, "must not be above maxT"),
+        ("FineTuneJob", {"dataset": DATA | {"filters": {"minTokens": 2000}}}, "must not be above maxLength"),
+        ("FineTuneJob", {"dataset": DATA | {"filters": {"languages": ["English"]}}}, "languages"),
+        ("FineTuneJob", {"dataset": DATA | {"deduplication": {"method": "exact", "similarity": 1}}}, "of method near"),
         ("FineTuneJob", {"vocabulary": LEARNED, "model": INIT}, "model.init trains a tokenizer of its own"),
         ("FineTuneJob", {"vocabulary": LEARNED | {"train": "embeddings"}, "adapter": {"type": "lora"}}, "must be none"),
         ("FineTuneJob", {"vocabulary": {"extendWith": {"trainOnDataset": True}}}, "trainOnDataset needs size"),

@@ -24,6 +24,7 @@ ELSEWHERE = {
     r"alidade chat (ar|ftj)/": ("tests/e2e/test_alignment.py", 'alidade("chat", "ar/whole"'),
     r"(printf .* \| )?alidade chat kbqa": ("tests/e2e/test_asking.py", '"chat", "asked"'),
     r"alidade compare ": ("tests/cli/test_compare.py", '["compare", *arguments]'),
+    r"alidade data show ": ("tests/cli/test_data_command.py", '["data", "show", *words]'),
     r"alidade doctor": ("tests/cli/test_doctor.py", '["doctor", *options]'),
     r"alidade bench serve kbqa": ("tests/cli/test_bench_serve.py", "--rates"),
     r"alidade-serve ": ("tests/serving/running.py", "alidade_serving"),

@@ -1,9 +1,13 @@
 """Which process reads which sequences."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from alidade_trainer.batches import BatchStream, evaluation_batches
 from alidade_trainer.data.dataset import Collator, epoch_order
@@ -19,15 +23,24 @@ def sequences(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def stream(count: int, batch: int, micro: int, *, rank: int = 0, processes: int = 1) -> BatchStream:
+def stream(
+    count: int,
+    batch: int,
+    micro: int,
+    *,
+    rank: int = 0,
+    processes: int = 1,
+    passed_over: Callable[[int], int] = lambda _step: 0,
+) -> BatchStream:
     return BatchStream(
         sequences(count),
         Collator(99, packed=False),
-        seed=5,
+        order=partial(epoch_order, 5),
         global_batch_size=batch,
         micro_batch_size=micro,
         rank=rank,
         processes=processes,
+        passed_over=passed_over,
     )
 
 
@@ -46,6 +59,35 @@ def test_processes_share_a_step_without_overlap_and_with_equal_work(micro: int, 
     read = [int(row[0]) for share in shares for batch in share for row in batch.tensors["input_ids"]]
     assert sorted(read) == sorted(stream(16, 8, 8).indices(1))
     assert {len(share) for share in shares} == {8 // micro // processes}
+
+
+@given(
+    count=st.integers(1, 60),
+    batch=st.sampled_from([4, 8]),
+    world=st.sampled_from([(1, 4), (1, 1), (2, 2), (4, 1), (2, 1)]),
+    start=st.integers(0, 40),
+    passed=st.integers(0, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_number_of_processes_reads_the_same_from_any_step_on(
+    count: int, batch: int, world: tuple[int, int], start: int, passed: int
+) -> None:
+    """A run that goes on with other processes from a step reads what the run before would have read."""
+    processes, micro = world
+    whole = stream(count, batch, batch, passed_over=lambda _step: passed)
+    for step in (start, start + 1):
+        read = [
+            int(row[0])
+            for rank in range(processes)
+            for micro_batch in stream(
+                count, batch, micro, rank=rank, processes=processes, passed_over=lambda _step: passed
+            ).step(step)
+            for row in micro_batch.tensors["input_ids"]
+        ]
+        assert sorted(read) == sorted(whole.indices(step))
+    row = [index for step in range(start + 2) for index in stream(count, batch, batch).indices(step)]
+    expected = [int(index) for epoch in range(-(-len(row) // count)) for index in epoch_order(5, epoch, count)]
+    assert row == expected[: len(row)]
 
 
 def test_neighbours_in_length_share_a_batch_so_that_little_is_padding() -> None:

@@ -1,5 +1,6 @@
 """metrics.jsonl: no step missing, none twice, whatever happened between."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,20 @@ from alidade_trainer.progress import StepMetrics
 
 def step(number: int) -> StepMetrics:
     return StepMetrics(number, number / 10, 5.0 - number, 1e-3, 1.0, tokens=100, seconds=0.5)
+
+
+def test_losses_of_datasets_stand_in_the_line_and_are_told_each(tmp_path: Path) -> None:
+    told: list[dict[str, float]] = []
+    history = History(tmp_path / "metrics.jsonl", up_to_step=0, track=lambda _step, values: told.append(dict(values)))
+    history.add_step(step(1))
+    history.add_step(replace(step(2), losses={"qa": 2.0, "web": 4.0}))
+    history.close()
+    plain, mixed = read_lines(tmp_path / "metrics.jsonl")
+    assert "losses" not in plain
+    assert mixed["losses"] == {"qa": 2.0, "web": 4.0}
+    assert set(told[1]) - set(told[0]) == {"loss/qa", "loss/web"}
+    assert told[1]["loss/web"] == 4.0
+    assert all(isinstance(value, float | int) for values in told for value in values.values())
 
 
 def test_steps_after_the_checkpoint_are_removed_when_training_goes_on_from_it(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alidade_trainer.loss import IGNORED, add_embedding_noise, can_select_positions, summed_loss
+from alidade_trainer.loss import IGNORED, LossTally, add_embedding_noise, can_select_positions, summed_loss
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,30 @@ def test_the_loss_is_the_sum_of_minus_log_probabilities_of_learned_tokens(
         for row, at, token in ((0, 1, 5), (0, 2, 6), (1, 0, 8))
     )
     assert float(loss) == pytest.approx(by_hand, abs=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("selects", [True, False])
+def test_the_loss_of_each_dataset_is_that_of_its_tokens_alone(model: LlamaForCausalLM, selects: bool) -> None:
+    ids = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
+    labels = torch.tensor([[IGNORED, IGNORED, 5, 6], [IGNORED, 8, IGNORED, IGNORED]])
+    datasets = torch.tensor([[0, 0, 0, 2], [2, 2, 2, 2]])
+    tally = LossTally(["a", "b", "c"])
+
+    batch = {"input_ids": ids, "labels": labels}
+    for _ in range(2):  # a step of two equal batches
+        both = summed_loss(model, batch | {"datasets": datasets}, selects_positions=selects, tally=tally)
+
+    def alone(wanted: int) -> float:
+        own = torch.where(datasets == wanted, labels, IGNORED)
+        return float(summed_loss(model, batch | {"labels": own}, selects_positions=selects))
+
+    assert float(both) == pytest.approx(alone(0) + alone(2), rel=1e-6)
+    expected = pytest.approx({"a": alone(0), "c": alone(2) / 2}, rel=1e-6)  # b has no token
+    assert tally.means(tally.sums()) == expected
+    assert tally.means([2 * value for value in tally.sums()]) == expected  # two processes that saw the same
+    tally.start()
+    assert tally.sums() == [0.0] * 6
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -71,7 +72,8 @@ def test_every_metric_of_the_list_is_exported_and_no_other(progress: Progress, s
     progress.plan(
         total_steps=8, resumed_from_step=None, gpu_meter=GpuMeter(flops_per_token=6e9, peak_tflops=1.2, gpus=1)
     )
-    progress.record_step(step(1), noise_scale=12.0)
+    progress.record_step(replace(step(1), losses={"qa": 2.0, "web": 4.0}), noise_scale=12.0)
+    progress.record_step(replace(step(1), losses={"qa": 1.0}, tokens=0, seconds=0.0), noise_scale=12.0)
     server.observe_step(step(1))
     progress.record_evaluation(3.0)
     progress.record_checkpoint(1)
@@ -84,6 +86,8 @@ def test_every_metric_of_the_list_is_exported_and_no_other(progress: Progress, s
     assert {name for name in families if not name.endswith("_created")} == wanted
     assert families["alidade_trainer_mfu_ratio"].samples[0].value == pytest.approx(200 * 6e9 / 1.2e12)
     assert families["alidade_trainer_tokens"].samples[0].value == 100
+    losses = {one.labels["dataset"]: one.value for one in families["alidade_trainer_dataset_loss"].samples}
+    assert losses == {"qa": 1.5, "web": 4.0}
     reward = families["alidade_trainer_alignment"].samples[0]
     assert (reward.labels, reward.value) == ({"step": "1-raft", "metric": "reward"}, 0.5)
     memory = {sample.labels["kind"]: sample.value for sample in families["alidade_trainer_memory_bytes"].samples}

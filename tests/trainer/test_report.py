@@ -87,6 +87,15 @@ def test_the_page_is_well_formed_loads_nothing_and_escapes_what_it_shows() -> No
         assert shown in page
 
 
+def test_losses_of_mixed_datasets_have_charts_of_three_lines() -> None:
+    names = ["a & b", "c", "d", "e"]
+    steps = [step | {"losses": {name: 1.0 for name in names[: 4 if step["step"] % 2 else 3]}} for step in STEPS]
+    page = report_page(lineage=LINEAGE, pieces=PIECES, lines=steps)
+    assert page.count("Loss of each dataset") == 2
+    assert "a &amp; b" in page
+    assert "Loss of each dataset" not in report_page(lineage=LINEAGE, pieces=PIECES, lines=STEPS)
+
+
 def test_a_report_of_an_unfinished_folder_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match=r"lineage\.json is missing"):
         write_report(tmp_path)

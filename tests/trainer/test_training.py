@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from alidade_engine.digests import model_digest
 from alidade_engine.models import load_model, load_tokenizer
 from alidade_engine.sources import Locations
 from alidade_trainer.batches import BatchStream
-from alidade_trainer.data.dataset import Collator, prepare
+from alidade_trainer.data.dataset import Collator, epoch_order, prepare
 from alidade_trainer.jobs import read_job
 from alidade_trainer.loss import summed_loss
 from alidade_trainer.plan import learning_rate_at, plan_training
@@ -23,6 +24,7 @@ from tests.trainer.event_files import curves
 
 RunJob = Callable[..., Run]
 MakeJob = Callable[..., Path]
+Documented = Callable[[dict[str, float]], None]
 
 # peft asks transformers by a name that is about to change.
 quiet_peft = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -46,7 +48,7 @@ def _naive_losses(job_path: Path, steps: int) -> list[float]:
     stream = BatchStream(
         data.train,
         Collator(tokenizer.pad_token_id, packed=False),
-        seed=job.training.seed,
+        order=partial(epoch_order, job.training.seed),
         global_batch_size=job.training.global_batch_size,
         micro_batch_size=1,
         rank=0,
@@ -96,7 +98,7 @@ def _naive_noise(job_path: Path, processes: int) -> list[float]:
         stream = BatchStream(
             data.train,
             Collator(tokenizer.pad_token_id, packed=False),
-            seed=job.training.seed,
+            order=partial(epoch_order, job.training.seed),
             global_batch_size=job.training.global_batch_size,
             micro_batch_size=micro_batch_size,
             rank=rank,
@@ -218,8 +220,10 @@ def test_noise_on_embeddings_is_added_in_training_and_not_in_evaluation(make_job
     ],
 )
 def test_a_run_that_is_killed_and_resumed_has_the_loss_curve_of_one_that_is_not(
-    make_job: MakeJob, run_job: RunJob, over: dict[str, Any], processes: int
+    make_job: MakeJob, run_job: RunJob, workplace: Path, documented: Documented, over: dict[str, Any], processes: int
 ) -> None:
+    mix = [{"uri": f"file://{workplace}/heldout.jsonl", "weight": 0.2}]
+    over = over | {"dataset": {"mix": mix, "lengthGrouping": True}}
     whole = run_job(make_job(over, output="whole"), processes=processes)
     job = make_job(over | {"tracking": {"tensorboard": {}}}, output="killed")
 
@@ -232,6 +236,12 @@ def test_a_run_that_is_killed_and_resumed_has_the_loss_curve_of_one_that_is_not(
     assert -9 in second.exit_codes
     assert third.result.outcome == "succeeded"
     assert third.lines == whole.lines  # to the last bit
+    by_dataset = [line["losses"] for line in whole.lines if "loss" in line]
+    assert {name for losses in by_dataset for name in losses} == {"train", "heldout"}
+    assert whole.result.metrics["train_loss.train"] == pytest.approx(
+        sum(losses["train"] for losses in by_dataset) / len(by_dataset)
+    )
+    documented(whole.result.metrics)
     assert third.result.model.digest == whole.result.model.digest  # type: ignore[union-attr]
     told = curves(third.output / "tensorboard")
     for name, key in (("train/loss", "loss"), ("train/tokens", "tokens"), ("eval/loss", "eval_loss")):

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alidade_trainer.data.dataset import epoch_order
 from alidade_trainer.loss import IGNORED, count_learned
 
 Item = Mapping[str, Any]
@@ -54,18 +53,21 @@ class BatchStream:
         sequences: Sequences,
         collate: Collate,
         *,
-        seed: int,
+        order: Callable[[int, int], NDArray[np.int64]],
         global_batch_size: int,
         micro_batch_size: int,
         rank: int,
         processes: int,
         passed_over: Callable[[int], int] = lambda _step: 0,
     ) -> None:
-        """passed_over: steps' worth of sequences that are left out before a step."""
+        """order: the order of the sequences in an epoch, of the epoch and the number of sequences alone.
+
+        passed_over: steps' worth of sequences that are left out before a step.
+        """
         self._passed_over = passed_over
         self._sequences = sequences
         self._collate = collate
-        self._seed = seed
+        self._epoch_order = order
         self._global_batch_size = global_batch_size
         self._micro_batch_size = micro_batch_size
         self._rank = rank
@@ -86,7 +88,7 @@ class BatchStream:
 
     def _at(self, epoch: int, place: int) -> int:
         if self._order_epoch != epoch:
-            self._order = epoch_order(self._seed, epoch, len(self._sequences))
+            self._order = self._epoch_order(epoch, len(self._sequences))
             self._order_epoch = epoch
         return int(self._order[place])
 

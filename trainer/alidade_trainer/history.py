@@ -39,7 +39,7 @@ class History:
 
     def add_step(self, metrics: StepMetrics) -> None:
         """Appends a step."""
-        known = {name: value for name, value in asdict(metrics).items() if value is not None}
+        known = {name: value for name, value in asdict(metrics).items() if value is not None and value != {}}
         line = known | {"tokens_per_second": round(metrics.tokens_per_second, 1)}
         self.steps.append(line)
         self._append(line)
@@ -90,10 +90,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def values_of(line: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a line by name, as trackers show them; those of an iteration under the name of its step."""
+    """The numbers of a line by name, as trackers show them; an iteration's under its step, a dataset's under `loss`."""
     if "iteration" in line:
         return {f"{line['align_step']}/{name}": value for name, value in line["metrics"].items()}
-    return {name: value for name, value in line.items() if name not in ("step", "seconds")}
+    values = {name: value for name, value in line.items() if name not in ("step", "seconds", "losses")}
+    return values | {f"loss/{name}": value for name, value in line.get("losses", {}).items()}
 
 
 def patience_is_over(eval_losses: list[float], patience: int) -> bool:

@@ -14,7 +14,7 @@ from alidade_crds.blocks import Training
 from alidade_crds.reasons import FailureReason
 from alidade_trainer.batches import BatchStream, MicroBatch
 from alidade_trainer.failures import JobFailure
-from alidade_trainer.loss import summed_loss
+from alidade_trainer.loss import LossTally, summed_loss
 from alidade_trainer.noise import PassNorms, noise_estimates
 from alidade_trainer.peers import Peers
 from alidade_trainer.plan import TrainingPlan, learning_rate_at
@@ -58,6 +58,8 @@ class TrainingLoop:
     """Sees the gradient of each pass."""
     watch: SpikeWatch | None = None
     """Notices loss spikes."""
+    tally: LossTally | None = None
+    """Counts the loss of each dataset, where there are several."""
 
     def run(self, start: int, after: AfterStep, stop_requested: Callable[[], bool]) -> LoopEnd:
         """Trains from so many steps done to the end. A checkpoint is written at the end, too, unless start was the end.
@@ -91,8 +93,9 @@ class TrainingLoop:
         )
         loss_sum, weighted_norms = self._backward(batches, learned)
         passes = sum(batch.learned > 0 for batch in batches)
-        total, weighted, all_passes, stops = self.peers.sums(
-            [loss_sum, weighted_norms, passes, float(stop_requested())]
+        by_dataset = self.tally.sums() if self.tally is not None else []
+        total, weighted, all_passes, stops, *by_dataset = self.peers.sums(
+            [loss_sum, weighted_norms, passes, float(stop_requested()), *by_dataset]
         )
         loss = total / max(learned, 1)
         if self.watch is None:
@@ -118,6 +121,7 @@ class TrainingLoop:
             grad_norm=grad_norm,
             tokens=int(tokens),
             seconds=time.monotonic() - started,
+            losses=self.tally.means(by_dataset) if self.tally is not None else {},
             gradient_variance=noise[0] if noise else None,
             gradient_signal=noise[1] if noise else None,
         )
@@ -132,6 +136,8 @@ class TrainingLoop:
         # DeepSpeed averages gradients over the processes; the factor makes of that average the sum it has to be.
         scale = self.peers.count / max(learned, 1)
         sums = torch.zeros(2, dtype=torch.float32, device=self.peers.device)
+        if self.tally is not None:
+            self.tally.start()
         for number, batch in enumerate(batches, 1):
             self.engine.set_gradient_accumulation_boundary(number == len(batches))
             tensors = {name: tensor.to(self.peers.device) for name, tensor in batch.tensors.items()}
@@ -144,7 +150,7 @@ class TrainingLoop:
 
     def _summed_loss(self, tensors: dict[str, Tensor]) -> Tensor:
         """The sum of what a batch teaches, a scalar; the loop divides it by the step's learned tokens."""
-        return summed_loss(self.engine, tensors, selects_positions=self.selects_positions)
+        return summed_loss(self.engine, tensors, selects_positions=self.selects_positions, tally=self.tally)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

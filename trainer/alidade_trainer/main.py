@@ -21,6 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from alidade_trainer.quantizing.job import run_job
 
         return run_job(os.environ)
+    if arguments.command == "show":
+        from alidade_trainer.data.preview import show
+
+        return show(sys.stdin.read())
     if arguments.command == "merge":
         return _merge(arguments.base, arguments.adapter, arguments.output)
     return _report(arguments.output)
@@ -31,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="train as the job document named by ALIDADE_JOB says")
     commands.add_parser("quantize", help="quantize as the document named by ALIDADE_JOB says")
+    commands.add_parser("show", help="print records of a dataset as JSON, as the request on stdin says")
     merge = commands.add_parser("merge", help="write a model with a LoRA adapter merged into its base")
     merge.add_argument("--base", type=Path, required=True, help="folder of the base model")
     merge.add_argument("--adapter", type=Path, required=True, help="folder of the adapter")

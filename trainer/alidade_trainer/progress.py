@@ -3,9 +3,11 @@
 import resource
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 from alidade_crds.contract import ProgressDocument
@@ -33,6 +35,8 @@ class StepMetrics:
     """Estimate of tr(Σ), the variance of one sequence's gradient; None where a step is one pass."""
     gradient_signal: float | None = None
     """Estimate of |G|², the squared norm of the true gradient."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """The loss of each dataset, by its name, where several are mixed; without those that the step has no tokens of."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -172,6 +176,11 @@ class Progress:
         """Mean loss over the last steps; None before the first."""
         return sum(metrics.loss for metrics in self._recent) / len(self._recent) if self._recent else None
 
+    def dataset_losses(self) -> dict[str, float]:
+        """Mean loss of each dataset over the last steps."""
+        with self._lock:
+            return mean_losses([metrics.losses for metrics in self._recent])
+
     @property
     def share_of_peak(self) -> float | None:
         """Model FLOPs utilisation, when a GPU's peak is known."""
@@ -210,6 +219,12 @@ class Progress:
             return None
         seconds_per_step = sum(metrics.seconds for metrics in self._recent) / len(self._recent)
         return max(0, self.total_steps - self._recent[-1].step) * seconds_per_step
+
+
+def mean_losses(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each dataset's losses over the steps that have tokens of it."""
+    names = sorted({name for losses in steps for name in losses})
+    return {name: fmean(losses[name] for losses in steps if name in losses) for name in names}
 
 
 def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int:

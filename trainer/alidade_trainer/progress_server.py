@@ -35,6 +35,10 @@ class ProgressCollector(Collector):
         if gpu is not None:
             memory.add_metric(["gpu_peak"], gpu)
         yield memory
+        losses = GaugeMetricFamily(TrainerMetric.DATASET_LOSS, TrainerMetric.DATASET_LOSS.meaning, labels=["dataset"])
+        for name, loss in self._progress.dataset_losses().items():
+            losses.add_metric([name], loss)
+        yield losses
         yield from self._alignment()
 
     def _alignment(self) -> Iterator[Metric]:

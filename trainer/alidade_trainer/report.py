@@ -146,12 +146,25 @@ def _charts(steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> I
         Line("validation", held_out, "other", dots=True),
     ]
     yield "Loss, nats per token", line_chart(losses, x_name="step", y_name="loss")
+    yield from _losses_of_datasets(steps)
     rates = [Line("learning rate", of("learning_rate"))]
     yield "Learning rate", line_chart(rates, x_name="step", y_name="learning rate")
     speeds = [Line("each step", of("tokens_per_second"), "raw"), Line("smoothed", smoothed(of("tokens_per_second")))]
     yield "Tokens per second", line_chart(speeds, x_name="step", y_name="tokens per second")
     norms = [Line("each step", of("grad_norm"), "raw"), Line("smoothed", smoothed(of("grad_norm")))]
     yield "Norm of the gradient before clipping", line_chart(norms, x_name="step", y_name="norm")
+
+
+def _losses_of_datasets(steps: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
+    """A chart for every three of the datasets that are mixed: a chart tells three lines apart."""
+    names = sorted({name for step in steps for name in step.get("losses", {})})
+    styles = ("main", "other", "third")
+    for first in range(0, len(names), len(styles)):
+        lines = [
+            Line(name, smoothed([(one["step"], one["losses"][name]) for one in steps if name in one["losses"]]), style)
+            for name, style in zip(names[first : first + len(styles)], styles, strict=False)
+        ]
+        yield "Loss of each dataset, smoothed", line_chart(lines, x_name="step", y_name="loss")
 
 
 def _histogram(histogram: Mapping[str, Any] | None) -> Iterable[tuple[str, str]]:
@@ -250,7 +263,8 @@ def _data_rows(report: Mapping[str, Any]) -> dict[str, str]:
             f"{ghost['kept']:,} of {ghost['sampled']:,} sampled answers, {ghost['mean_answer']:.1f} tokens on average"
         )
     for source in report["sources"]:
-        rows[source["uri"]] = f"{source['kept']:,} of {source['records']:,} records ({source['shape']})"
+        learned = source["kept"] - source.get("removed", 0)
+        rows[source["uri"]] = f"{learned:,} of {source['records']:,} records ({source['shape']})"
     return rows
 
 

@@ -8,25 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alidade_crds.blocks import AdapterType, Precision
 from alidade_crds.contract import JobDocument, Stage
 from alidade_crds.reasons import FailureReason
 from alidade_engine.digests import model_digest
 from alidade_engine.models import (
-    check_sizes,
     check_weights,
     ensure_pad_token,
     init_model,
-    load_config,
     load_model,
     load_tokenizer,
-    train_tokenizer,
 )
 from alidade_engine.sources import Locations
-from alidade_trainer.context.scaling import scaled_config
-from alidade_trainer.data.dataset import PreparedData, prepare, training_texts
+from alidade_trainer.data.dataset import PreparedData, prepare
 from alidade_trainer.data.tokenising import SampledAnswer
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.freezing import freeze
@@ -35,6 +31,7 @@ from alidade_trainer.kernels import attention_option, fuse, keep_few_activations
 from alidade_trainer.loss import add_embedding_noise
 from alidade_trainer.peers import Peers
 from alidade_trainer.quantized_bases import keep_as_loaded, loading_options, nf4, refuse_quantized
+from alidade_trainer.start_tokenizer import start_config, start_tokenizer
 from alidade_trainer.surroundings import Surroundings
 from alidade_trainer.vocabulary.embeddings import (
     adapter_of,
@@ -42,7 +39,6 @@ from alidade_trainer.vocabulary.embeddings import (
     train_only_embeddings,
     trains_only_embeddings,
 )
-from alidade_trainer.vocabulary.extension import extend_tokenizer
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -93,12 +89,6 @@ def _base_folder(job: JobDocument, locations: Locations) -> Path | None:
     return folder
 
 
-def start_config(job: JobDocument, folder: Path) -> PretrainedConfig:
-    """The configuration of the model that is trained: the folder's, with a longer context where the job asks for it."""
-    config = load_config(folder, trust_remote_code=job.model.trust_remote_code)
-    return config if job.context is None else scaled_config(config, job.context)
-
-
 def _make_start(
     job: JobDocument,
     folder: Path | None,
@@ -107,33 +97,22 @@ def _make_start(
     peers: Peers,
     sampled: Mapping[int, SampledAnswer | None] | None,
 ) -> StartingPoint:
-    context_length: int | None
-    model_type = None
-    if job.model.init is not None:
-        context_length = job.model.init.context_length
-        tokenizer: PreTrainedTokenizerBase = train_tokenizer(
-            training_texts(job, locations), job.model.init.vocab_size, model_max_length=context_length
-        )
-    else:
-        assert folder is not None
-        config = start_config(job, folder)
-        context_length = getattr(config, "max_position_embeddings", None)
-        model_type = config.model_type
-        tokenizer = load_tokenizer(folder, trust_remote_code=job.model.trust_remote_code)
-        check_sizes(tokenizer, config, folder)
-    ensure_pad_token(tokenizer)
-    extension = None
-    if job.vocabulary is not None:
-        source = job.vocabulary.extend_with
-        tokenizer, extension = extend_tokenizer(tokenizer, source, lambda: training_texts(job, locations), locations)
-    if job.context is not None:
-        tokenizer.model_max_length = job.context.length
-    data = prepare(job, tokenizer, locations, context_length=context_length, model_type=model_type, sampled=sampled)
+    ready = start_tokenizer(job, folder, locations)
+    tokenizer = ready.tokenizer
+    data = prepare(
+        job,
+        tokenizer,
+        locations,
+        context_length=ready.context_length,
+        model_type=ready.model_type,
+        sampled=sampled,
+        folder=shared,
+    )
+    extension = ready.extension
     if extension is not None:
         data.report["warnings"] += extension.pop("warnings")
         data.report["vocabulary"] = extension
     if peers.local_count > 1:
-        shared.mkdir(parents=True)
         tokenizer.save_pretrained(shared / "tokenizer")
         data.save(shared)
         (shared / "model.json").write_text(json.dumps(None if folder is None else str(folder)))

@@ -11,7 +11,9 @@ from datetime import timedelta
 from typing import Any
 
 import deepspeed
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 from transformers.utils.logging import disable_progress_bar
@@ -22,18 +24,27 @@ from alidade_crds.status import ModelInfo
 from alidade_trainer.batches import BatchStream, Collate, Sequences, evaluation_batches
 from alidade_trainer.checkpoints import Checkpoint, CheckpointStore, TrainingState
 from alidade_trainer.context.study import LengthStudy, begin_study
-from alidade_trainer.data.dataset import Collator
+from alidade_trainer.data.dataset import Collator, epoch_order
+from alidade_trainer.data.sequences import grouped_order
 from alidade_trainer.export import Export, export_model
 from alidade_trainer.history import METRICS_FILE, History, patience_is_over
 from alidade_trainer.jobs import fingerprint
 from alidade_trainer.kernels import compile_engine, refuse_unavailable
 from alidade_trainer.loop import AfterStep, LoopEnd, TrainingLoop, evaluation_loss
-from alidade_trainer.loss import can_select_positions
+from alidade_trainer.loss import LossTally, can_select_positions
 from alidade_trainer.microbatch import found_micro_batch
 from alidade_trainer.noise import PassNorms, noise_scale
 from alidade_trainer.peers import Peers
 from alidade_trainer.plan import TrainingPlan, largest_divisor, plan_training, share_of_process
-from alidade_trainer.progress import GpuMeter, Progress, State, StepMetrics, flops_per_token, peak_memory_bytes
+from alidade_trainer.progress import (
+    GpuMeter,
+    Progress,
+    State,
+    StepMetrics,
+    flops_per_token,
+    mean_losses,
+    peak_memory_bytes,
+)
 from alidade_trainer.report import ReportPieces, save_pieces, write_report
 from alidade_trainer.results import write_result
 from alidade_trainer.resuming import ENGINE_TAG, checkpoint_to_resume, load_engine
@@ -241,13 +252,20 @@ class TrainingRun:
         return BatchStream(
             sequences,
             collate,
-            seed=self.job.training.seed,
             global_batch_size=self.plan.global_batch_size,
             micro_batch_size=self.plan.micro_batch_size,
             rank=self.peers.rank,
             processes=self.peers.count,
             passed_over=lambda step: passed_over(self._rewinds, step),
+            order=self._order,
         )
+
+    def _order(self, epoch: int, count: int) -> NDArray[np.int64]:
+        """The order of an epoch's sequences: of the job's seed alone, whatever processes there are."""
+        seed = self.job.training.seed
+        if not self.job.dataset.length_grouping or self.start.data.packed:
+            return epoch_order(seed, epoch, count)
+        return grouped_order(seed, epoch, self.start.data.train.sequence_lengths, self.plan.global_batch_size)
 
     def _loop(self) -> TrainingLoop:
         return TrainingLoop(
@@ -260,7 +278,14 @@ class TrainingRun:
             self._selects,
             self._norms,
             self._watch(),
+            LossTally(names) if len(names := self._dataset_names()) > 1 else None,
         )
+
+    def _dataset_names(self) -> list[str]:
+        """Of the datasets that are told apart in the metrics, in the order of their numbers."""
+        if self.start.data.train.datasets is None:
+            return []
+        return [source["name"] for source in self.start.data.report["sources"] if source["name"]]
 
     @property
     def _patience(self) -> int | None:
@@ -339,6 +364,8 @@ class TrainingRun:
             "tokens_per_second": round(sum(step["tokens"] for step in steps) / seconds, 1),
             "peak_memory_bytes": float(peak_memory_bytes()),
         }
+        by_dataset = mean_losses([step.get("losses", {}) for step in last])
+        metrics |= {f"train_loss.{name}": loss for name, loss in by_dataset.items()}
         noise = noise_scale(steps)
         metrics |= {"gradient_noise_scale": noise} if noise is not None else {}
         metrics |= self.study.metrics() if self.study is not None else {}

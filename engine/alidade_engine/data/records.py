@@ -1,26 +1,40 @@
-"""Records out of .json, .jsonl, .parquet and .csv files, each with the place it stands at."""
+"""Records out of .json, .jsonl, .parquet, .csv and .arrow files, each with the place it stands at.
 
+Files are read record by record, however large they are.
+"""
+
+import codecs
 import csv
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import ijson
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 
 from alidade_crds.reasons import FailureReason
 from alidade_engine.failures import JobFailure
 
-SUFFIXES = (".json", ".jsonl", ".parquet", ".csv")
+SUFFIXES = (".json", ".jsonl", ".parquet", ".csv", ".arrow")
+COMPRESSIONS = (".gz", ".zst")
+"""What may follow .json, .jsonl and .csv; the other kinds are compressed within."""
 # By these names a folder's files tell that they are held out; they are not trained on when other files are there.
 HELD_OUT_NAMES = ("test", "valid", "validation", "dev", "eval", "heldout")
 # A field of a CSV file may be a whole document; the library's limit is 128 KiB.
 _CSV_FIELD_LIMIT = 64 * 1024 * 1024
-_PARQUET_BATCH = 1024
+_ROWS_AT_ONCE = 1024
+_READ_WHOLE = 16 * 1024 * 1024
+"""Bytes up to which a .json file is parsed at once, which is faster and says the line of a mistake."""
+# What datasets' save_to_disk writes beside its .arrow files.
+_SAVED_STATE, _SAVED_NAMES = "state.json", ("state.json", "dataset_info.json", "dataset_dict.json")
 _BEYOND = (RecursionError, ValueError)
 """What JSON raises that is right and that no program reads."""
+_DEEPEST = 500  # of what is read record by record; Python's own parser ends at 1,000 or so
 _BEYOND_WORDS = "nests too deeply, or has a number of thousands of digits."
 
 
@@ -65,9 +79,11 @@ def find_files(path: Path) -> DataFiles:
     file.
     """
     if path.is_file():
-        if path.suffix.lower() not in SUFFIXES:
+        if kind_of_file(path) is None:
             raise JobFailure(
-                FailureReason.DATA_MALFORMED, f"{path.name} is not one of the kinds read: {', '.join(SUFFIXES)}."
+                FailureReason.DATA_MALFORMED,
+                f"{path.name} is not one of the kinds read: {', '.join(SUFFIXES)}, and .json, .jsonl and .csv with "
+                f"{' or '.join(COMPRESSIONS)} behind.",
             )
         return DataFiles(path, [path], [])
     if not path.is_dir():
@@ -77,8 +93,9 @@ def find_files(path: Path) -> DataFiles:
         item
         for item in path.rglob("*")
         if item.is_file()
-        and item.suffix.lower() in SUFFIXES
+        and kind_of_file(item) is not None
         and not any(part.startswith(".") for part in item.relative_to(path).parts)
+        and _is_listed(item)
     )
     if not files:
         found = ", ".join(sorted(item.name for item in path.iterdir())[:8]) or "nothing"
@@ -92,10 +109,28 @@ def find_files(path: Path) -> DataFiles:
     return DataFiles(path, [file for file in files if file not in held_out], held_out)
 
 
+def kind_of_file(path: Path) -> str | None:
+    """Which of SUFFIXES a file's name says it is, whether it is compressed or not; None for another."""
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    if len(suffixes) == 2 and suffixes[1] in COMPRESSIONS and suffixes[0] in (".json", ".jsonl", ".csv"):
+        return suffixes[0]
+    return suffixes[-1] if suffixes and suffixes[-1] in SUFFIXES else None
+
+
+def _is_listed(file: Path) -> bool:
+    """Whether a file is data, if its folder was written by datasets' save_to_disk; map() leaves caches there, too."""
+    state = file.parent / _SAVED_STATE
+    if file.name in _SAVED_NAMES and (state.is_file() or file.name == "dataset_dict.json"):
+        return False
+    if file.suffix.lower() != ".arrow" or not state.is_file():
+        return True
+    listed = json.loads(state.read_bytes()).get("_data_files", [])
+    return file.name in {entry["filename"] for entry in listed}
+
+
 def _is_held_out(relative: Path) -> bool:
-    names = [part.lower() for part in relative.with_suffix("").parts]
     beginnings = tuple(word + sign for word in HELD_OUT_NAMES for sign in "-_.")
-    return any(name in HELD_OUT_NAMES or name.startswith(beginnings) for name in names)
+    return any(part in HELD_OUT_NAMES or part.startswith(beginnings) for part in map(str.lower, relative.parts))
 
 
 def read_files(files: DataFiles) -> Iterator[Record]:
@@ -115,23 +150,53 @@ def read_files(files: DataFiles) -> Iterator[Record]:
 
 
 def _read_file(file: Path, name: str) -> Iterator[Record]:
-    readers = {".json": _read_json, ".jsonl": _read_lines, ".parquet": _read_parquet, ".csv": _read_csv}
+    readers = {
+        ".json": _read_json,
+        ".jsonl": _read_lines,
+        ".parquet": _read_parquet,
+        ".csv": _read_csv,
+        ".arrow": _read_arrow,
+    }
+    kind = kind_of_file(file)
+    assert kind is not None, "other files are not found"
     try:
-        yield from readers[file.suffix.lower()](file, name)
+        yield from readers[kind](file, name)
     except UnicodeDecodeError as error:
         raise _malformed(f"{name} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
     except OSError as error:
         raise JobFailure(FailureReason.DATA_NOT_FOUND, f"{name} cannot be read: {error.strerror or error}.") from error
 
 
+def _open(file: Path) -> IO[bytes]:
+    """The bytes of a file, decompressed where its name says that it is compressed."""
+    opened: IO[bytes] = pyarrow.input_stream(str(file), compression="detect")
+    return opened
+
+
+def _open_json(file: Path) -> IO[bytes]:
+    """As `_open`, behind the byte order mark, which JSON has no place for."""
+    opened = _open(file)
+    if opened.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+        return opened
+    opened.close()
+    return _open(file)
+
+
+def _open_text(file: Path, newline: str | None = None) -> IO[str]:
+    return io.TextIOWrapper(_open(file), encoding="utf-8-sig", newline=newline)
+
+
 def _read_json(file: Path, name: str) -> Iterator[Record]:
     """LMFlow's {"type", "instances"}, a list of records, or, under this name too, JSON lines."""
-    with file.open(encoding="utf-8-sig") as opened:
-        if _is_json_lines(opened):
-            opened.seek(0)
-            yield from _parse_lines(opened, name)
-            return
-        opened.seek(0)
+    with _open_text(file) as opened:
+        has_lines = _is_json_line(_first_line(opened))
+    if has_lines:
+        yield from _read_lines(file, name)
+        return
+    if _is_large(file):
+        yield from _stream_json(file, name)
+        return
+    with _open_text(file) as opened:
         text = opened.read()
     if not text.strip():
         return
@@ -148,20 +213,73 @@ def _read_json(file: Path, name: str) -> Iterator[Record]:
         raise _malformed(
             f'{name} holds {kind_of(value)}; it should hold a list of records, or {{"type": …, "instances": […]}}.'
         )
-    for number, item in enumerate(value, 1):
+    yield from _records(value, name, declared)
+
+
+def _is_large(file: Path) -> bool:
+    """Whether a file is better read bit by bit; what is compressed may be of any size."""
+    return file.suffix.lower() in COMPRESSIONS or file.stat().st_size > _READ_WHOLE
+
+
+def _stream_json(file: Path, name: str) -> Iterator[Record]:
+    """As `_read_json`, holding one record at a time.
+
+    The file is read twice: `type` may stand at its end, and the library takes memory by the square of the depth.
+    """
+    try:
+        prefix, declared = _outline(file, name)
+        with _open_json(file) as opened:
+            yield from _records(ijson.items(opened, prefix, use_float=True), name, declared)
+    except ijson.JSONError as error:
+        raise _malformed(f"{name} is not JSON: {str(error).strip().splitlines()[0]}.") from error
+
+
+def _outline(file: Path, name: str) -> tuple[str, str | None]:
+    """Where the records of a large .json file are, in ijson's words, and the type that it declares.
+
+    Only what stands beside the records is built.
+    """
+    found: dict[str, Any] = {}
+    with _open_json(file) as opened:
+        events = ijson.basic_parse(opened, use_float=True)
+        first, value = next(events)
+        if first not in ("start_array", "start_map"):
+            raise _malformed(f"{name} holds {kind_of(value)}; it should hold a list of records.")
+        depth, key = 1, ""
+        for event, value in events:
+            if depth == 1 and event == "map_key":
+                key = value
+            elif depth == 1 and not event.startswith("end_"):
+                found[key] = {"start_array": [], "start_map": {}}.get(event, value)
+            depth += event.startswith("start_") - event.startswith("end_")
+            if depth > _DEEPEST:
+                raise _malformed(f"{name} {_BEYOND_WORDS}")
+    if first == "start_array":
+        return "item", None
+    declared, _ = _unwrap(found, name)
+    return ("instances.item" if "instances" in found else "data.item"), declared
+
+
+def _records(values: Iterator[Any] | list[Any], name: str, declared: str | None) -> Iterator[Record]:
+    for number, item in enumerate(values, 1):
         position = Position(name, "instance", number)
         yield Record(_as_object(item, position), position, declared)
 
 
-def _is_json_lines(opened: IO[str]) -> bool:
-    """Whether the first line is a whole JSON object, and not one that holds all records."""
-    first = opened.readline()
-    while first and not first.strip():
-        first = opened.readline()
-    if not first.lstrip("\ufeff").startswith("{"):
+def _first_line(opened: IO[str]) -> str:
+    """The first line with something in it, or its beginning: a dump without line breaks is one line."""
+    line = "\n"
+    while line and not line.strip():
+        line = opened.readline(_READ_WHOLE)
+    return line
+
+
+def _is_json_line(line: str) -> bool:
+    """Whether a line is a whole JSON object, and not one that holds all records."""
+    if not line.lstrip("\ufeff").startswith("{"):
         return False
     try:
-        value = json.loads(first)
+        value = json.loads(line)
     except (json.JSONDecodeError, *_BEYOND):
         return False
     return not (set(value) <= {"type", "instances"} or set(value) == {"data"})
@@ -184,39 +302,54 @@ def _unwrap(value: dict[str, Any], name: str) -> tuple[str | None, Any]:
 
 
 def _read_lines(file: Path, name: str) -> Iterator[Record]:
-    with file.open(encoding="utf-8-sig") as opened:
-        yield from _parse_lines(opened, name)
-
-
-def _parse_lines(opened: IO[str], name: str) -> Iterator[Record]:
-    for number, line in enumerate(opened, 1):
-        if not line.strip():
-            continue
-        position = Position(name, "line", number)
-        try:
-            value = json.loads(line.rstrip())
-        except json.JSONDecodeError as error:
-            raise _malformed(f"{position}, column {error.colno}: not JSON: {error.msg}.") from error
-        except _BEYOND as error:
-            raise _malformed(f"{position} {_BEYOND_WORDS}") from error
-        yield Record(_as_object(value, position), position)
+    with _open_text(file) as opened:
+        for number, line in enumerate(opened, 1):
+            if not line.strip():
+                continue
+            position = Position(name, "line", number)
+            try:
+                value = json.loads(line.rstrip())
+            except json.JSONDecodeError as error:
+                raise _malformed(f"{position}, column {error.colno}: not JSON: {error.msg}.") from error
+            except _BEYOND as error:
+                raise _malformed(f"{position} {_BEYOND_WORDS}") from error
+            yield Record(_as_object(value, position), position)
 
 
 def _read_parquet(file: Path, name: str) -> Iterator[Record]:
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
-            number = 0
-            for batch in opened.iter_batches(batch_size=_PARQUET_BATCH):
-                for value in batch.to_pylist():
-                    number += 1
-                    yield Record(value, Position(name, "row", number))
+            yield from _rows(opened.iter_batches(batch_size=_ROWS_AT_ONCE), name)
     except pyarrow.ArrowException as error:
         raise _malformed(f"{name} is not a whole Parquet file: {str(error).splitlines()[0]}") from error
 
 
+def _read_arrow(file: Path, name: str) -> Iterator[Record]:
+    """The stream that the library datasets writes, or Arrow's file format; mapped, not read."""
+    try:
+        with pyarrow.memory_map(str(file)) as opened:
+            try:
+                batches = pyarrow.ipc.open_stream(opened)
+            except pyarrow.ArrowInvalid:
+                whole = pyarrow.ipc.open_file(opened)
+                batches = (whole.get_batch(number) for number in range(whole.num_record_batches))
+            yield from _rows(batches, name)
+    except pyarrow.ArrowException as error:
+        raise _malformed(f"{name} is not a whole Arrow file: {str(error).splitlines()[0]}") from error
+
+
+def _rows(batches: Iterator[Any], name: str) -> Iterator[Record]:
+    number = 0
+    for batch in batches:
+        for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
+            for value in batch.slice(start, _ROWS_AT_ONCE).to_pylist():
+                number += 1
+                yield Record(value, Position(name, "row", number))
+
+
 def _read_csv(file: Path, name: str) -> Iterator[Record]:
     csv.field_size_limit(_CSV_FIELD_LIMIT)
-    with file.open(encoding="utf-8-sig", newline="") as opened:
+    with _open_text(file, newline="") as opened:
         reader = csv.DictReader(opened, strict=True)
         try:
             for number, value in enumerate(reader, 1):

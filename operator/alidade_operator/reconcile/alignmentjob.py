@@ -8,6 +8,7 @@ from alidade_crds.blocks import Model, Output
 from alidade_crds.contract import JobAlignment, JobReward
 from alidade_crds.reasons import ConditionType
 from alidade_crds.status import Condition, JobStatus, ModelInfo
+from alidade_crds.text_dataset import TextDataset
 from alidade_operator.api import ALIGNMENT_RUN
 from alidade_operator.config import OperatorConfig
 from alidade_operator.jobspecs import AlignmentJobSpec
@@ -55,7 +56,7 @@ def alignment_spec(
     assert dataset is not None, "a rule of the schema: without dpo there are prompts"
     return AlignmentJobSpec(
         model=model,
-        dataset=dataset,
+        dataset=TextDataset.of(dataset),
         adapter=spec.adapter,
         training=spec.training,
         deepspeed=spec.deepspeed,

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from alidade_crds.contract import JobDocument, JobModel, Owner, ResultDocument
 from alidade_crds.jobs import JobBlocks, TrainingJobSpec
 from alidade_crds.status import Progress
+from alidade_crds.text_dataset import TextDataset
 from alidade_operator.api import EVALUATION, MODEL_SERVE, JsonObject, Kind
 from alidade_operator.config import NodePool, OperatorConfig
 from alidade_operator.jobspecs import particulars
@@ -105,7 +106,7 @@ class Training:
             model=JobModel(
                 uri=uri, digest=digest, init=spec.model.init, trust_remote_code=spec.model.trust_remote_code
             ),
-            dataset=spec.dataset,
+            dataset=TextDataset.of(spec.dataset),
             adapter=spec.adapter,
             training=training,
             deepspeed=spec.deepspeed,

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 
+from alidade_crds.blocks import Dataset
 from alidade_crds.contract import EvaluationDocument, JobDocument, QuantizationDocument
 from alidade_crds.uris import REMOTE, Location, parse_uri
 from alidade_operator.api import CONFIG_MAP, JsonObject
@@ -74,7 +75,7 @@ def _uris(document: Document) -> Iterator[str | None]:
         return
     if document.vocabulary is not None:
         yield document.vocabulary.extend_with.uri
-    datasets = [document.dataset]
+    datasets: list[Dataset] = [document.dataset]
     if document.alignment is not None:
         yield from (reward.uri for reward in document.alignment.rewards)
         datasets += [step.dpo.dataset for step in document.alignment.steps if step.dpo is not None]

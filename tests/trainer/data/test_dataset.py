@@ -241,7 +241,7 @@ def test_held_out_data_of_its_own_is_checked_against_the_training_data(
     prepared = prepare(job("train.json", validation={"uri": "pvc://data/dev.json"}), tokenizer, locations)
     assert len(texts(prepared.validation, tokenizer)) == 4
     assert len(prepared.train.members) == 10
-    assert prepared.warnings == ["2 of 4 held-out samples are also in the training data."]
+    assert prepared.warnings == ["2 of 4 held-out records are also in the training data."]
     with pytest.raises(JobFailure, match=r"dataset.validation.uri is pvc://data/no.json, which does not exist"):
         prepare(job("train.json", validation={"uri": "pvc://data/no.json"}), tokenizer, locations)
 

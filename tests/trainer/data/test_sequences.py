@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -15,16 +17,16 @@ from alidade_trainer.data.sequences import (
     SampleBuilder,
     Samples,
     TokenDataset,
-    concatenate,
     epoch_order,
+    grouped_order,
 )
 
 PAD = 0
 
 
-def build(count: int = 12, seed: int = 0) -> Samples:
+def build(count: int = 12, seed: int = 0, folder: Path | None = None) -> Samples:
     random = np.random.default_rng(seed)
-    builder = SampleBuilder()
+    builder = SampleBuilder(folder)
     for _ in range(count):
         length = int(random.integers(2, 12))
         builder.add(random.integers(1, 50, length).tolist(), (random.random(length) < 0.6).tolist())
@@ -142,21 +144,41 @@ def test_counts_are_those_of_the_items() -> None:
 def test_stored_sequences_are_read_back_as_they_were(tmp_path: Path) -> None:
     for packing in (True, False):
         data = TokenDataset.of(build(), np.arange(12), max_length=24, packing=packing)
-        data.save(tmp_path / str(packing))
-        loaded = TokenDataset.load(tmp_path / str(packing))
+        folder = tmp_path / str(packing)
+        data.samples.save(folder)
+        data.save(folder / "train")
+        loaded = TokenDataset.load(folder / "train", Samples.load(folder))
         assert (len(loaded), loaded.packed) == (len(data), packing)
         for row in range(len(data)):
             for name, values in data[row].items():
                 np.testing.assert_array_equal(loaded[row][name], values)
 
 
-def test_parts_are_put_together_in_order() -> None:
-    one, other = build(5, seed=1), build(3, seed=2)
-    both = concatenate([one, other])
-    assert both.lengths.tolist() == [*one.lengths, *other.lengths]
-    start = both.offsets[5]
-    np.testing.assert_array_equal(both.tokens[start:], other.tokens)
-    np.testing.assert_array_equal(both.learned[start:], other.learned)
+def test_samples_in_files_are_those_in_memory_and_are_saved_where_they_lie(tmp_path: Path) -> None:
+    in_memory, in_files = build(), build(folder=tmp_path)
+    assert isinstance(in_files.tokens, np.memmap)
+    written = (tmp_path / "tokens.int32").stat().st_mtime_ns
+    in_files.save(tmp_path)
+    assert (tmp_path / "tokens.int32").stat().st_mtime_ns == written
+    for samples in (in_files, Samples.load(tmp_path)):
+        for name in ("tokens", "learned", "offsets"):
+            np.testing.assert_array_equal(getattr(samples, name), getattr(in_memory, name))
+    assert len(SampleBuilder(tmp_path / "none").build()) == 0  # an empty file cannot be mapped
+
+
+def test_tokens_know_their_dataset_and_padding_is_of_the_first() -> None:
+    samples = build(3)
+    datasets = np.array([1, 0, 2], dtype=np.uint8)
+    data = TokenDataset.of(samples, np.arange(3), max_length=64, packing=True, datasets=datasets)
+    (item,) = [data[row] for row in range(len(data))]
+    expected = [int(datasets[member]) for member in data.members for _ in range(samples.lengths[member])]
+    assert item["datasets"].tolist() == expected
+    short = TokenDataset.of(samples, np.arange(3), max_length=64, packing=False, datasets=datasets)
+    batch = Collator(PAD, packed=False)([short[0], short[1], short[2]])
+    for row, number in enumerate(datasets):
+        length = int(samples.lengths[row])
+        assert batch["datasets"][row, :length].tolist() == [number] * length
+        assert batch["datasets"][row, length:].sum() == 0
 
 
 def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
@@ -167,3 +189,29 @@ def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
     assert order.tolist() != epoch_order(4, 1, 100).tolist()
     # Pinned: a job resumed under another release of numpy must go on in the same order.
     assert epoch_order(0, 0, 8).tolist() == [2, 4, 3, 6, 5, 0, 1, 7]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=400), st.integers(1, 9), st.integers(0, 3))
+@settings(max_examples=50, deadline=None)
+def test_grouping_by_length_keeps_every_sequence_once_and_depends_on_nothing_else(
+    lengths: list[int], batch: int, epoch: int
+) -> None:
+    sizes = np.array(lengths)
+    order = grouped_order(7, epoch, sizes, batch)
+    assert sorted(order.tolist()) == list(range(len(lengths)))
+    assert order.tolist() == grouped_order(7, epoch, sizes, batch).tolist()
+    # Of sequences that are sorted together, each step that lies within the epoch reads neighbours.
+    first = -epoch * len(lengths) % batch
+    if len(lengths) - first <= 50 * batch:
+        ordered = np.sort(sizes[epoch_order(7, epoch, len(lengths))[first:]])
+        starts = range(0, len(ordered) - batch + 1, batch)
+        spans = sorted(int(np.ptp(sizes[order[first + start : first + start + batch]])) for start in starts)
+        assert spans == sorted(int(np.ptp(ordered[start : start + batch])) for start in starts)
+
+
+def test_grouped_batches_come_in_another_order_in_each_epoch() -> None:
+    lengths = np.arange(64)
+    first, second = (grouped_order(0, epoch, lengths, 8) for epoch in (0, 1))
+    starts = [[int(order[start]) for start in range(0, 64, 8)] for order in (first, second)]
+    assert starts[0] != sorted(starts[0])
+    assert starts[0] != starts[1]

@@ -16,10 +16,12 @@ from alidade_engine.data.formats import Conversation, Example, Messages, Prefere
 from alidade_engine.data.records import Position
 from alidade_engine.sources import Locations
 from alidade_engine.templates import RenderError, render_batch, render_prompts, resolve_template
-from alidade_trainer.data.dataset import PreparedData, hold_out, refuse_nothing
+from alidade_trainer.data.dataset import PreparedData, refuse_nothing
+from alidade_trainer.data.encoding import TOO_LONG
 from alidade_trainer.data.report import SourceReport, data_report
+from alidade_trainer.data.selection import hold_out
 from alidade_trainer.data.sequences import SampleBuilder, TokenDataset
-from alidade_trainer.data.tokenising import TOO_LONG, OpenedSource
+from alidade_trainer.data.tokenising import OpenedSource
 from alidade_trainer.failures import JobFailure
 
 SAFETY_TAG = "safety"

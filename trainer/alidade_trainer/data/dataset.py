@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from alidade_crds.blocks import Dataset, Validation
 from alidade_crds.contract import JobDocument, Stage
 from alidade_crds.reasons import FailureReason
+from alidade_crds.text_dataset import DeduplicationMethod, TextDataset
 from alidade_engine.data.formats import Conversation, Preference, Prompt, Text
 from alidade_engine.sources import Locations
 from alidade_engine.templates import resolve_template
+from alidade_trainer.data.encoding import TOO_LONG, Rules
+from alidade_trainer.data.languages import languages_known
+from alidade_trainer.data.likeness import PERMUTATIONS
 from alidade_trainer.data.packing import PACKABLE
 from alidade_trainer.data.report import GhostReport, SourceReport, data_report
-from alidade_trainer.data.sequences import Collator, Samples, TokenDataset, concatenate, epoch_order
-from alidade_trainer.data.tokenising import (
-    TOO_LONG,
-    OpenedSource,
-    Rules,
-    SampledAnswer,
-    TokenisedSource,
-    fault_of_sample,
-    tokenise,
-)
+from alidade_trainer.data.selection import Sources, find_repetitions, select
+from alidade_trainer.data.sequences import Collator, SampleBuilder, Samples, TokenDataset, epoch_order
+from alidade_trainer.data.tokenising import OpenedSource, SampledAnswer, fault_of_sample, tokenise
 from alidade_trainer.failures import JobFailure
 
 
@@ -53,6 +50,7 @@ class PreparedData:
 
     def save(self, folder: Path) -> None:
         """Writes everything into a folder, which other processes of this machine `load` instead of tokenising again."""
+        self.train.samples.save(folder)
         self.train.save(folder / "train")
         if self.validation is not None:
             self.validation.save(folder / "validation")
@@ -64,9 +62,10 @@ class PreparedData:
         """What `save` wrote."""
         meta = json.loads((folder / "data.json").read_text())
         validation = folder / "validation"
+        samples = Samples.load(folder)
         return cls(
-            TokenDataset.load(folder / "train"),
-            TokenDataset.load(validation) if validation.is_dir() else None,
+            TokenDataset.load(folder / "train", samples),
+            TokenDataset.load(validation, samples) if validation.is_dir() else None,
             meta["report"],
             meta["template"],
             meta["packed"],
@@ -82,66 +81,143 @@ def prepare(
     context_length: int | None = None,
     model_type: str | None = None,
     sampled: Mapping[int, SampledAnswer | None] | None = None,
+    folder: Path | None = None,
+    limit: int | None = None,
 ) -> PreparedData:
     """The job's data as sequences of tokens: a function of the arguments and the files alone.
 
     stage: sft or pretrain; default: the job's. context_length: longest sequence of the model, in tokens; a greater
     dataset.maxLength is lowered to it, with a warning. model_type: transformers' name of the model's family; one whose
     samples would see one another is not packed, with a warning. sampled: by number of the example, the last answers
-    that ghost attention trains on (see `tokenise`). The template is set as the tokenizer's chat_template.
-    Raises JobFailure: DataNotFound, DataMalformed, DataEmpty, DataTooLong, TemplateFailed.
+    that ghost attention trains on (see `tokenise`). folder: where tokens are kept and read from as they are needed;
+    default: in memory. limit: examples of each address that are read; default: all. The template is set as the
+    tokenizer's chat_template.
+    Raises JobFailure: ConfigInvalid, DataNotFound, DataMalformed, DataEmpty, DataTooLong, TemplateFailed.
     """
     stage = stage or job.stage
     data = job.dataset
     warnings: list[str] = []
-    max_length = data.max_length
+    max_length, packing = _room(data, context_length, model_type, warnings)
+    template = resolve_template(tokenizer, data.template)
+    near = data.deduplication is not None and data.deduplication.method == DeduplicationMethod.NEAR
+    _refuse_unknown_languages(data)
+    rules = Rules(stage, max_length, template, data.filters, with_signatures=near)
+    builder = SampleBuilder(folder)
+    sources = _tokenised(data, tokenizer, locations, rules, builder, sampled, limit)
+    signatures = builder.signatures.done().reshape(-1, PERMUTATIONS)
+    repetitions = find_repetitions(sources, data.deduplication, signatures)
+    selection = select(sources, repetitions, mix=data.mix, validation=data.validation, seed=job.training.seed)
+    samples = builder.build()
+    origins = _origins(sources, len(samples)) if data.mix else None
+    train = TokenDataset.of(samples, selection.train, max_length=max_length, packing=packing, datasets=origins)
+    validation = (
+        TokenDataset.of(samples, selection.validation, max_length=max_length, packing=packing)
+        if len(selection.validation)
+        else None
+    )
+    used = template if stage is Stage.SFT else None
+    if used is not None:
+        tokenizer.chat_template = used
+    report = data_report(
+        stage,
+        template=used,
+        max_length=max_length,
+        packing=packing,
+        sources=[source.report for source in sources.all],
+        train=train,
+        validation=validation,
+        warnings=[*warnings, *selection.warnings],
+        ghost_attention=_ghost_report(sampled, rules) if sampled else None,
+    )
+    return PreparedData(train, validation, report, used, packing)
+
+
+def _room(
+    data: TextDataset, context_length: int | None, model_type: str | None, warnings: list[str]
+) -> tuple[int, bool]:
+    """Tokens of the longest sequence, and whether samples share one: what the model allows of what is asked."""
+    max_length, packing = data.max_length, data.packing
     if context_length is not None and context_length < max_length:
         warnings.append(
             f"dataset.maxLength is {max_length}, the model's context {context_length} tokens; {context_length} is used."
         )
         max_length = context_length
-    packing = data.packing
     if packing and model_type is not None and model_type not in PACKABLE:
         warnings.append(
             f"dataset.packing is true, and samples that share a sequence would see one another in a model of type "
             f"{model_type}; each has a padded sequence of its own."
         )
         packing = False
-    template = resolve_template(tokenizer, data.template)
-    rules = Rules(stage, max_length, template)
-    main = tokenise(OpenedSource(locations, data.address, data.format), tokenizer, rules, sampled)
-    refuse_nothing(main.report)
-    mixed = [
-        tokenise(
-            OpenedSource(locations, mix.address, mix.format, field=f"dataset.mix[{number}].uri", mixed=True),
-            tokenizer,
-            rules,
+    return max_length, packing
+
+
+def _refuse_unknown_languages(data: TextDataset) -> None:
+    wanted = data.filters.languages if data.filters is not None else []
+    unknown = [language for language in wanted if language not in languages_known()]
+    if unknown:
+        raise JobFailure(
+            FailureReason.CONFIG_INVALID,
+            f"dataset.filters.languages has {', '.join(unknown)}; languages that can be told are "
+            f"{', '.join(sorted(languages_known()))}.",
         )
-        for number, mix in enumerate(data.mix)
-    ]
-    for number, (source, mix) in enumerate(zip(mixed, data.mix, strict=True)):
-        if mix.weight:
-            refuse_nothing(source.report, field=f"dataset.mix[{number}].uri")
-    held_out = _held_out_source(data, tokenizer, locations, rules)
-    train, validation, samples = _select(job, main, mixed, held_out, warnings)
-    sources = [main.report, *(source.report for source in mixed), *([held_out.report] if held_out else [])]
-    sequences = TokenDataset.of(samples, train, max_length=max_length, packing=packing)
-    checks = TokenDataset.of(samples, validation, max_length=max_length, packing=packing) if len(validation) else None
-    if stage is Stage.SFT:
-        tokenizer.chat_template = template
-    used = template if stage is Stage.SFT else None
-    report = data_report(
-        stage,
-        template=used,
-        max_length=max_length,
-        packing=packing,
-        sources=sources,
-        train=sequences,
-        validation=checks,
-        warnings=warnings,
-        ghost_attention=_ghost_report(sampled, rules) if sampled else None,
+
+
+def _tokenised(
+    data: TextDataset,
+    tokenizer: PreTrainedTokenizerBase,
+    locations: Locations,
+    rules: Rules,
+    builder: SampleBuilder,
+    sampled: Mapping[int, SampledAnswer | None] | None,
+    limit: int | None,
+) -> Sources:
+    """All datasets of the job as samples. Raises JobFailure also for one from which nothing is left."""
+    main = tokenise(
+        OpenedSource(locations, data.address, data.format), tokenizer, rules, builder, sampled=sampled, limit=limit
     )
-    return PreparedData(sequences, checks, report, used, packing)
+    refuse_nothing(main.report)
+    mixed = []
+    for number, mix in enumerate(data.mix):
+        field = f"dataset.mix[{number}].uri"
+        opened = OpenedSource(locations, mix.address, mix.format, field=field, mixed=True)
+        mixed.append(tokenise(opened, tokenizer, rules, builder, limit=limit))
+        if mix.weight:
+            refuse_nothing(mixed[-1].report, field=field)
+    held_out = None
+    if data.validation is not None and data.validation.address is not None:
+        field = "dataset.validation.uri"
+        opened = OpenedSource(locations, data.validation.address, data.format, field=field)
+        # Filters say what is learned; what is measured stays what it is.
+        held_out = tokenise(opened, tokenizer, replace(rules, filters=None), builder, limit=limit)
+        refuse_nothing(held_out.report, field=field)
+    sources = Sources(main, mixed, held_out)
+    names = dataset_names([source.report.uri for source in sources.trained])
+    for name, source in zip(names, sources.trained, strict=True):
+        source.report.name = name
+    return sources
+
+
+def dataset_names(uris: list[str]) -> list[str]:
+    """Short names for addresses, which metrics use: the last part of each, and a number where two are alike.
+
+    `pvc://data/qa/train.jsonl` is `train`, `hf://org/name@main` is `name`.
+    """
+    lasts = [uri.partition("#")[0].rstrip("/").rpartition("/")[2].partition("@")[0] for uri in uris]
+    names = [last.partition(".")[0] or last for last in lasts]
+    seen: Counter[str] = Counter()
+    numbered = []
+    for name in names:
+        seen[name] += 1
+        numbered.append(name if names.count(name) == 1 else f"{name}-{seen[name]}")
+    return numbered
+
+
+def _origins(sources: Sources, samples: int) -> NDArray[np.uint8]:
+    """(samples,) the number of the dataset that each is from."""
+    origins = np.zeros(samples, dtype=np.uint8)
+    for number, source in enumerate(sources.trained):
+        origins[source.samples.start : source.samples.stop] = number
+    return origins
 
 
 def training_texts(job: JobDocument, locations: Locations) -> Iterator[str]:
@@ -154,17 +230,6 @@ def training_texts(job: JobDocument, locations: Locations) -> Iterator[str]:
         elif isinstance(example, Preference):
             yield from (turn["content"] for turn in example.prompt)
             yield from example.answers
-
-
-def _held_out_source(
-    data: Dataset, tokenizer: PreTrainedTokenizerBase, locations: Locations, rules: Rules
-) -> TokenisedSource | None:
-    if data.validation is None or data.validation.address is None:
-        return None
-    field = "dataset.validation.uri"
-    source = tokenise(OpenedSource(locations, data.validation.address, data.format, field=field), tokenizer, rules)
-    refuse_nothing(source.report, field=field)
-    return source
 
 
 def refuse_nothing(report: SourceReport, *, field: str = "dataset.uri") -> None:
@@ -185,35 +250,6 @@ def refuse_nothing(report: SourceReport, *, field: str = "dataset.uri") -> None:
     )
 
 
-def _select(
-    job: JobDocument,
-    main: TokenisedSource,
-    mixed: list[TokenisedSource],
-    held_out: TokenisedSource | None,
-    warnings: list[str],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Samples]:
-    """Indices of training and of held-out samples, and the samples of all sources together."""
-    seed = job.training.seed
-    parts = [main, *mixed, *([held_out] if held_out else [])]
-    starts = np.cumsum([0, *(len(part.samples) for part in parts)])
-    train = np.arange(len(main.samples), dtype=np.int64)
-    validation = np.empty(0, dtype=np.int64)
-    if held_out is not None:
-        validation = np.arange(len(held_out.samples), dtype=np.int64) + starts[-2]
-        both = int(np.isin(held_out.keys, main.keys).sum())
-        if both:
-            warnings.append(f"{both} of {len(held_out.keys)} held-out samples are also in the training data.")
-    elif job.dataset.validation is not None:
-        chosen = hold_out(main.keys, job.dataset.validation, seed)
-        train, validation = train[~chosen], train[chosen]
-    drawn = [train]
-    for number, (source, mix) in enumerate(zip(mixed, job.dataset.mix, strict=True), 1):
-        wanted = round(mix.weight * len(train))
-        drawn.append(draw_samples(len(source.samples), wanted, seed, number) + starts[number])
-    train = np.concatenate(drawn)
-    return train[epoch_order(seed, 0, len(train))], validation, concatenate(part.samples for part in parts)
-
-
 def _ghost_report(sampled: Mapping[int, SampledAnswer | None], rules: Rules) -> GhostReport:
     total = hashlib.sha256()
     kept: list[int] = []
@@ -224,39 +260,6 @@ def _ghost_report(sampled: Mapping[int, SampledAnswer | None], rules: Rules) -> 
             kept.append(len(answer.answer_ids))
     mean = sum(kept) / len(kept) if kept else 0.0
     return GhostReport(f"sha256:{total.hexdigest()}", sampled=len(sampled), kept=len(kept), mean_answer=mean)
-
-
-def hold_out(keys: NDArray[np.uint64], validation: Validation, seed: int) -> NDArray[np.bool_]:
-    """(samples,) bool, which are held out: whole records, and with a record all its repetitions.
-
-    Each record's place in the draw is a hash of its key and the seed, so it does not depend on the file's order.
-    """
-    assert validation.fraction is not None
-    records = np.unique(keys)
-    if len(records) < 2:
-        raise JobFailure(
-            FailureReason.DATA_EMPTY,
-            f"dataset.validation.fraction needs two different records to hold one out; the dataset has {len(records)}.",
-        )
-    count = min(max(1, round(validation.fraction * len(records))), len(records) - 1)
-    mixed = _scramble(records ^ np.uint64(_scramble(np.array([seed + 1], dtype=np.uint64))[0]))
-    chosen = records[np.argsort(mixed, kind="stable")[:count]]
-    return np.isin(keys, chosen)
-
-
-def _scramble(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finalizer (Steele et al. 2014): a bijection that leaves no pattern of its input."""
-    mixed = values.copy()
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return mixed ^ (mixed >> np.uint64(31))
-
-
-def draw_samples(available: int, wanted: int, seed: int, number: int) -> NDArray[np.int64]:
-    """`wanted` of the available samples at random; each is taken once before any is taken again."""
-    turns = -(-wanted // available) if wanted else 0
-    rounds = [epoch_order(seed, 1_000_000 * number + turn, available) for turn in range(turns)]
-    return np.concatenate([np.empty(0, dtype=np.int64), *rounds])[:wanted]
 
 
 __all__ = ["Collator", "PreparedData", "TokenDataset", "epoch_order", "prepare", "training_texts"]

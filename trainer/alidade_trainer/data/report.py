@@ -30,8 +30,9 @@ class SourceReport:
     """One address of records.
 
     shape: the kind of its first example; files: sha256 of each; digest: of all of them.
-    records: examples read; kept: those with tokens to learn that are short enough; duplicates: kept ones that repeat
-    another.
+    name: in metrics. records: examples read; kept: those with tokens to learn that are short enough and pass the
+    filters; duplicates: kept ones that are equal to another; removed: kept ones that are not learned, since
+    dataset.deduplication leaves out what repeats an earlier record.
     """
 
     uri: str
@@ -41,6 +42,8 @@ class SourceReport:
     records: int = 0
     kept: int = 0
     duplicates: int = 0
+    removed: int = 0
+    name: str = ""
     dropped: dict[str, Dropped] = field(default_factory=dict)
     held_out_files: list[str] = field(default_factory=list)
 
@@ -55,7 +58,9 @@ class SourceReport:
             f"{', …' if item.count > len(item.examples) else ''})."
             for reason, item in sorted(self.dropped.items())
         ]
-        if self.duplicates:
+        if self.removed:
+            said.append(f"{self.uri}: {self.removed} of {self.kept} records are left out: they repeat an earlier one.")
+        elif self.duplicates:
             said.append(f"{self.uri}: {self.duplicates} of {self.kept} records repeat another.")
         if self.held_out_files:
             said.append(

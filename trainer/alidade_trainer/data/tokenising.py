@@ -1,6 +1,8 @@
 """Examples of one address as samples of tokens, each checked, counted and named when it is left out."""
 
 import hashlib
+from array import array
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,16 +21,19 @@ from alidade_engine.data.formats import Conversation, Example, Messages, Prefere
 from alidade_engine.data.records import DataFiles, Position, Record, find_files, read_files
 from alidade_engine.digests import file_digest
 from alidade_engine.sources import Locations
-from alidade_engine.templates import RenderError, check_agreement, encode_texts, render_batch
+from alidade_engine.templates import RenderError, check_agreement
+from alidade_trainer.data.encoding import Encoded, Encoder, Learnable, Rules, encoding, key_of, too_long, words_of
+from alidade_trainer.data.likeness import signature
 from alidade_trainer.data.report import SourceReport
-from alidade_trainer.data.sequences import SampleBuilder, Samples
+from alidade_trainer.data.sequences import SampleBuilder
 from alidade_trainer.failures import JobFailure
+from alidade_trainer.topology import count_cores
 
 _BATCH = 512  # records tokenised at once: enough for the tokenizer's threads, little memory
+_WORTH_PROCESSES = 16 * 1024 * 1024
+"""Bytes of input per further process. Measured: 10 s of work on one core, of which a process takes 1 s to start."""
+_MOST_PROCESSES = 32  # one process reads for them all
 
-NO_ANSWER = "no turn of the assistant with text in it"
-NO_TEXT = "no text"
-TOO_LONG = "longer than maxLength"
 CUT_OFF = "a sampled answer that does not end within ghostAttention.maxNewTokens or the model's context"
 EMPTY_SAMPLE = "a sampled answer without text"
 NOT_ASKED = "no turn of the user that ghostAttention's instruction could stand before"
@@ -36,20 +41,16 @@ NOT_ASKED = "no turn of the user that ghostAttention's instruction could stand b
 
 @dataclass(frozen=True)
 class TokenisedSource:
-    """Samples of one address; keys: (samples,) uint64, equal for samples of equal records."""
+    """What came of one address; the samples themselves are in the builder, with the signatures of the records.
 
-    samples: Samples
+    samples: their indices there. record_of: (samples,) the record that each is from, counted among those kept.
+    keys: (records,) uint64, equal for equal records.
+    """
+
+    samples: range
+    record_of: NDArray[np.int64]
     keys: NDArray[np.uint64]
     report: SourceReport
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How records become samples: stage, longest sample in tokens, and the Jinja source of the template."""
-
-    stage: Stage
-    max_length: int
-    template: str
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,11 @@ class OpenedSource:
         path: Path = locations.resolve_data(uri, field=field)
         with self._named():
             self._files: DataFiles = find_files(path)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files together."""
+        return sum(file.stat().st_size for file in self._files.files)
 
     def examples(self) -> Iterator[tuple[Example, Position]]:
         """Examples with their places. Raises JobFailure as `read_files` and `read_examples` do, naming the field."""
@@ -125,19 +131,29 @@ def tokenise(
     source: OpenedSource,
     tokenizer: PreTrainedTokenizerBase,
     rules: Rules,
+    builder: SampleBuilder,
+    *,
     sampled: Mapping[int, SampledAnswer | None] | None = None,
+    limit: int | None = None,
+    processes: int | None = None,
 ) -> TokenisedSource:
-    """All samples of an address.
+    """Adds all samples of an address to the builder.
 
     sampled: by number of the example, from 0, what is learned in its place: the sampled answer alone; None where there
-    is nothing to sample an answer for.
+    is nothing to sample an answer for. limit: examples that are read; default: all. processes: that tokenise; default:
+    as many as there are cores and the input is worth. The result is the same whatever their number.
     Raises JobFailure: DataMalformed for records that the stage cannot learn from, TemplateFailed naming the record that
     the template cannot render.
     """
-    work = _Work(source, tokenizer, rules, sampled or {})
-    examples = source.examples()
-    while batch := list(islice(examples, _BATCH)):
-        work.take(batch)
+    work = _Work(source, tokenizer, rules, builder, sampled or {})
+    if processes is None:
+        processes = min(count_cores(), _MOST_PROCESSES, source.size_bytes // _WORTH_PROCESSES)
+    if sampled:
+        processes = 1  # sampled answers are added as they are read, in order with the others only then
+    with encoding(Encoder(tokenizer, rules), processes=processes) as encode:
+        taken = work.batches(islice(source.examples(), limit))
+        for encoded in encode(taken):
+            work.add(encoded)
     return work.finish()
 
 
@@ -146,22 +162,21 @@ def fault_of_sample(answer: SampledAnswer | None, rules: Rules) -> str:
     if answer is None:
         return NOT_ASKED
     if len(answer.prompt_ids) + max(1, len(answer.answer_ids)) > rules.max_length:
-        return _too_long(rules)
+        return too_long(rules)
     if not answer.finished:
         return CUT_OFF
     return "" if answer.text.strip() else EMPTY_SAMPLE
 
 
-def _too_long(rules: Rules) -> str:
-    return f"{TOO_LONG}, {rules.max_length} tokens"
-
-
 class _Work:
+    """Takes an address from examples to samples. Batches are read ahead of those that come back encoded."""
+
     def __init__(
         self,
         source: OpenedSource,
         tokenizer: PreTrainedTokenizerBase,
         rules: Rules,
+        builder: SampleBuilder,
         sampled: Mapping[int, SampledAnswer | None],
     ) -> None:
         self._tokenizer = tokenizer
@@ -169,49 +184,77 @@ class _Work:
         self._sampled = sampled
         self._field = source.field
         self._mixed = source.mixed
-        self._builder = SampleBuilder()
-        self._keys: list[int] = []
-        self._seen: set[int] = set()
+        self._builder = builder
+        self._first = len(builder)
+        self._record_of = array("q")
+        self._keys = array("Q")
+        self._waiting: deque[list[tuple[Learnable, Position]]] = deque()
         self._agreed = False
+        self._read = 0
         self.report = source.report()
 
-    def take(self, batch: list[tuple[Example, Position]]) -> None:
-        texts: list[str] = []
-        chats: list[tuple[Messages, Position]] = []
-        for example, position in batch:
-            number = self.report.records
-            self.report.records += 1
-            if number in self._sampled:
-                self._add_sampled(self._sampled[number], example, position)
-            else:
-                self._sort(example, position, texts, chats)
-        for ids in encode_texts(self._tokenizer, texts):
-            self._add_text(ids)
-        self._add_chats(chats)
+    def batches(self, examples: Iterator[tuple[Example, Position]]) -> Iterator[list[Learnable]]:
+        """What is to be encoded, batch by batch; examples whose answer was sampled are added at once."""
+        while batch := list(islice(examples, _BATCH)):
+            kept: list[tuple[Learnable, Position]] = []
+            for example, position in batch:
+                number = self._read
+                self._read += 1
+                self.report.shape = self.report.shape or type(example).__name__.lower()
+                if number in self._sampled:
+                    self._add_sampled(self._sampled[number], example, position)
+                else:
+                    kept.append((self._usable(example, position), position))
+            self._waiting.append(kept)
+            yield [example for example, _ in kept]
+
+    def add(self, encoded: Encoded) -> None:
+        """The samples of the batch that has waited longest."""
+        batch = self._waiting.popleft()
+        if encoded.unrendered is not None:
+            place, message = encoded.unrendered
+            raise _unrendered(batch[place][1], message)
+        self.report.records += len(batch)
+        for place, fault in encoded.faults.items():
+            self.report.drop(fault, batch[place][1])
+        kept = np.array([place not in encoded.faults for place in range(len(batch))], dtype=np.bool_)
+        numbers = np.cumsum(kept, dtype=np.int64) + len(self._keys) - 1
+        self._builder.add_all(encoded.tokens, encoded.learned, encoded.lengths)
+        self._record_of.frombytes(numbers[encoded.places].tobytes())
+        self._keys.frombytes(encoded.keys[kept].tobytes())
+        if self._rules.with_signatures:
+            self._builder.signatures.extend(encoded.signatures[kept])
 
     def finish(self) -> TokenisedSource:
-        return TokenisedSource(self._builder.build(), np.array(self._keys, dtype=np.uint64), self.report)
+        """All that was added."""
+        keys = np.array(self._keys, dtype=np.uint64)
+        self.report.kept = len(keys)
+        self.report.duplicates = len(keys) - len(np.unique(keys))
+        return TokenisedSource(
+            range(self._first, len(self._builder)),
+            np.array(self._record_of, dtype=np.int64),
+            keys,
+            self.report,
+        )
 
-    def _sort(
-        self,
-        example: Example,
-        position: Position,
-        texts: list[str],
-        chats: list[tuple[Messages, Position]],
-    ) -> None:
-        self.report.shape = self.report.shape or type(example).__name__.lower()
+    def _usable(self, example: Example, position: Position) -> Learnable:
+        """The example, if the stage learns from its kind; else raises JobFailure."""
         if isinstance(example, Text) and (self._rules.stage is Stage.PRETRAIN or self._mixed):
-            if example.text.strip():
-                texts.append(example.text)
-            else:
-                self.report.drop(NO_TEXT, position)
-        elif isinstance(example, Conversation | Prompt) and self._rules.stage is Stage.SFT:
-            if any(turn["role"] == "assistant" and turn["content"].strip() for turn in example.messages):
-                chats.append((example.messages, position))
-            else:
-                self.report.drop(NO_ANSWER, position)
-        else:
-            raise self._unusable(example, position)
+            return example
+        if isinstance(example, Conversation | Prompt) and self._rules.stage is Stage.SFT:
+            self._check_agreement(example.messages, position)
+            return example
+        raise self._unusable(example, position)
+
+    def _check_agreement(self, messages: Messages, position: Position) -> None:
+        """Looks at the first conversation that has an answer: is it asked for as it is trained on?"""
+        if self._agreed or not any(turn["role"] == "assistant" and turn["content"].strip() for turn in messages):
+            return
+        try:
+            check_agreement(self._tokenizer, messages, self._rules.template)
+        except RenderError as error:
+            raise _unrendered(position, error.message) from error
+        self._agreed = True
 
     def _unusable(self, example: Example, position: Position) -> JobFailure:
         names = {Text: "plain text", Preference: "preferences", Conversation: "prompts with answers", Prompt: "prompts"}
@@ -227,57 +270,22 @@ class _Work:
         need = advice.get((self._rules.stage, kind), 'pretrain learns from plain text ({"text": …})')
         return JobFailure(FailureReason.DATA_MALFORMED, f"{self._field}: {position} holds {names[kind]}; {need}.")
 
-    def _add_text(self, ids: list[int]) -> None:
-        """Plain text is never too long: it is learned in blocks, which lose nothing but what stands before each."""
-        key = self._key(ids)
-        for start in range(0, len(ids), self._rules.max_length):
-            block = ids[start : start + self._rules.max_length]
-            if len(block) > 1:  # a single token has nothing to be predicted from
-                self._builder.add(block, [True] * len(block))
-                self._keys.append(key)
-        self._keep(key)
-
-    def _add_chats(self, chats: list[tuple[Messages, Position]]) -> None:
-        try:
-            if chats and not self._agreed:
-                check_agreement(self._tokenizer, chats[0][0], self._rules.template)
-                self._agreed = True
-            rendered = render_batch(self._tokenizer, [messages for messages, _ in chats], self._rules.template)
-        except RenderError as error:
-            raise JobFailure(
-                FailureReason.TEMPLATE_FAILED,
-                f"dataset.template cannot render {chats[error.index][1]}: {error.message.rstrip('.')}.",
-            ) from error
-        for (_, position), item in zip(chats, rendered, strict=True):
-            if len(item.input_ids) > self._rules.max_length:
-                self.report.drop(_too_long(self._rules), position)
-            elif not any(item.answer_mask[1:]):
-                self.report.drop(NO_ANSWER, position)
-            else:
-                key = self._key(item.input_ids)
-                self._builder.add(item.input_ids, item.answer_mask)
-                self._keys.append(key)
-                self._keep(key)
-
     def _add_sampled(self, answer: SampledAnswer | None, example: Example, position: Position) -> None:
         """A conversation whose last answer was sampled; the answers before it are read and not learned."""
-        self.report.shape = self.report.shape or type(example).__name__.lower()
+        self.report.records += 1
         fault = fault_of_sample(answer, self._rules)
         if answer is None or fault:
             self.report.drop(fault, position)
-        else:
-            ids = [*answer.prompt_ids, *answer.answer_ids]
-            key = self._key(ids)
-            self._builder.add(ids, [False] * len(answer.prompt_ids) + [True] * len(answer.answer_ids))
-            self._keys.append(key)
-            self._keep(key)
+            return
+        ids = [*answer.prompt_ids, *answer.answer_ids]
+        self._builder.add(ids, [False] * len(answer.prompt_ids) + [True] * len(answer.answer_ids))
+        self._record_of.append(len(self._keys))
+        self._keys.append(key_of(ids))
+        if self._rules.with_signatures and isinstance(example, Conversation | Prompt):
+            self._builder.signatures.extend(np.array(signature(words_of(example))))
 
-    def _keep(self, key: int) -> None:
-        self.report.kept += 1
-        self.report.duplicates += key in self._seen
-        self._seen.add(key)
 
-    @staticmethod
-    def _key(ids: list[int]) -> int:
-        digest = hashlib.blake2b(np.asarray(ids, dtype=np.int32).tobytes(), digest_size=8).digest()
-        return int.from_bytes(digest, "big")
+def _unrendered(position: Position, message: str) -> JobFailure:
+    return JobFailure(
+        FailureReason.TEMPLATE_FAILED, f"dataset.template cannot render {position}: {message.rstrip('.')}."
+    )

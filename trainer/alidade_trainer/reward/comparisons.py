@@ -21,10 +21,12 @@ from alidade_engine.data.records import Position
 from alidade_engine.padding import padded
 from alidade_engine.sources import Locations
 from alidade_engine.templates import RenderError, render_batch, resolve_template
-from alidade_trainer.data.dataset import PreparedData, draw_samples, hold_out, refuse_nothing
+from alidade_trainer.data.dataset import PreparedData, refuse_nothing
+from alidade_trainer.data.encoding import TOO_LONG
 from alidade_trainer.data.report import SourceReport, data_report
+from alidade_trainer.data.selection import draw_samples, hold_out
 from alidade_trainer.data.sequences import SampleBuilder, TokenDataset
-from alidade_trainer.data.tokenising import TOO_LONG, OpenedSource
+from alidade_trainer.data.tokenising import OpenedSource
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.reward.ranking import pair_strength, ranked_pairs
 
