@@ -70,6 +70,16 @@ def test_a_launched_job_changes_nothing_until_something_happens() -> None:
     assert plan(launched(), seen(training_job(state="waiting"))) == Plan()
 
 
+def test_a_document_that_is_deleted_before_a_pod_has_read_it_is_made_again() -> None:
+    pods = (pod(phase="Pending", started_at=None, ip=None, ready_to_report=False),)
+    waiting = observed(jobs=(training_job(state="waiting"),), pods=pods)
+    first, again = plan(job(), observed()), plan(launched(), waiting)
+    assert again.children == first.children[:1]
+    assert created(again) == ["ConfigMap/demo-job"]
+    assert created(plan(launched(), replace(waiting, document_foreign=True))) == []
+    assert created(plan(launched(), observed(jobs=(training_job(),), pods=(pod(),)))) == [], "it has been read"
+
+
 def test_a_running_job_is_asked_for_progress_and_says_that_it_runs() -> None:
     made = plan(launched(), seen(training_job(), pods=(pod(),)))
     assert condition(made, "Launched") == ("True", "Running", "PyTorchJob demo-1 is running.")

@@ -53,6 +53,24 @@ def plan_launch(job: TrainingJob, observed: Observed, config: OperatorConfig, dr
     return _when_due(Launch(job, spec, observed, config, pool, attempt, verdict.micro_batch_size), draft)
 
 
+def missing_document(job: TrainingJob, observed: Observed, config: OperatorConfig, *, attempt: int) -> Apply | None:
+    """What gives the pods of an attempt, of which none has started, the document that somebody took from them."""
+    pool = config.pool(job.spec.compute.node_pool) if job.spec is not None else None
+    if job.spec is None or pool is None or observed.document_exists or observed.document_foreign:
+        return None
+    spec, craft = with_present_workers(job.spec, job.status), craft_of(job)
+    if craft.refusal(job, spec, observed, config) is not None:
+        return None
+    verdict = craft.verdict(spec, observed, pool)
+    return _document(Launch(job, spec, observed, config, pool, attempt, verdict.micro_batch_size))
+
+
+def _document(launch: Launch) -> Apply:
+    craft = craft_of(launch.job)
+    name = document_name(launch.job.base)
+    return Apply(CONFIG_MAP, document_config_map(craft.document(launch), name, craft.component))
+
+
 def state_suspension(draft: Draft, *, suspended: bool) -> None:
     """States whether the user has suspended the job."""
     if suspended:
@@ -167,8 +185,7 @@ def _unless_in_the_way(launch: Launch, draft: Draft, number: int, *, why: str) -
         return _prepared(draft, runtime, f"{workload.kind} {attempt.job_name}")
     if launch.attempt == 0 or not launch.observed.document_exists:
         # Every attempt is told the same; a document that exists is only written over before anything has run.
-        config_map = document_config_map(document, document_name(launch.job.base), craft.component)
-        draft.children.append(Apply(CONFIG_MAP, config_map))
+        draft.children.append(_document(launch))
     draft.children.append(Create(workload, craft.body(launch, attempt, document)))
     # The newest failed one stays for its logs.
     draft.deletions += [

@@ -12,7 +12,7 @@ from alidade_operator.reconcile import progress, usage
 from alidade_operator.reconcile.craft import Craft, craft_of
 from alidade_operator.reconcile.draft import Draft, failure_info
 from alidade_operator.reconcile.elastic import fewer_workers, patience_ends, with_present_workers
-from alidade_operator.reconcile.launch import NOTHING_RUNS, plan_launch, state_suspension
+from alidade_operator.reconcile.launch import NOTHING_RUNS, missing_document, plan_launch, state_suspension
 from alidade_operator.reconcile.outcome import AttemptFailure, Undecided, outcome
 from alidade_operator.reconcile.plan import Delete, Notice, Plan, ProgressTarget, TrainingJob, seconds_until
 from alidade_operator.reconcile.queueing import queued
@@ -250,6 +250,9 @@ def _live(situation: Situation, draft: Draft, current: TrainingJobView) -> Plan:
             )
             return _fail(draft, Reason.DEADLINE_EXCEEDED, message, ended_at=draft.now)
         draft.look_again_in(limit - used)
+    if not any(pod.started_at is not None for pod in pods):
+        document = missing_document(situation.job, situation.observed, situation.config, attempt=current.attempt)
+        draft.children += [document] if document is not None else []
     return _report(situation, draft, current, pods)
 
 
