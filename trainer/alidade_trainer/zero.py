@@ -3,6 +3,7 @@
 ZeRO: Rajbhandari et al. 2020 (stages 1 to 3), Ren et al. 2021 (offload).
 """
 
+import copyreg
 import importlib
 import logging
 import os
@@ -43,6 +44,8 @@ ADAM_EPSILON = 1e-8
 COMPILER_SWITCH = "TORCHDYNAMO_DISABLE"
 NEVER = 10**9
 """Steps between two of DeepSpeed's own reports."""
+# Python before 3.11.4 writes an enumeration's member as a call of getattr, which no reader can allow.
+copyreg.pickle(ZeroStageEnum, lambda stage: (ZeroStageEnum, (stage.value,)))
 _OF_CHECKPOINTS: list[Any] = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
 """Classes of which DeepSpeed's checkpoints hold instances; none does more than keep numbers."""
 PEER_TIMEOUT = timedelta(minutes=30)
