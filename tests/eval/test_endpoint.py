@@ -150,7 +150,11 @@ def test_what_stays_unanswered_is_kept_with_its_reason() -> None:
 
 
 def test_an_endpoint_that_answers_none_of_the_first_questions_ends_the_evaluation() -> None:
-    script = Script(lambda _n, _b: BUSY)
+    def busy(_number: int, _body: Json) -> Reply:
+        time.sleep(0.1)  # a server that refuses at once is asked more before the count is taken
+        return BUSY
+
+    script = Script(busy)
     with (
         serving(script) as url,
         pytest.raises(

@@ -203,7 +203,12 @@ def test_suspension_is_left_out_without_a_queue() -> None:
 
 
 def test_the_job_document_says_what_the_spec_says() -> None:
-    blocks = {**CASES["a node of GPUs"], "method": "sft", "training": {"epochs": 2, "globalBatchSize": 512}}
+    blocks = {
+        **CASES["a node of GPUs"],
+        "method": "sft",
+        "training": {"epochs": 2, "globalBatchSize": 512},
+        "deepspeed": {"zeroStage": 3},
+    }
     config_map, _ = rendered(blocks)
     document = JobDocument.model_validate_json(config_map["data"]["job.json"])
     spec = job(**blocks).spec
