@@ -466,7 +466,7 @@ def _gpu_meter(job: JobDocument, model: nn.Module, start: StartingPoint, peers: 
         weights=weights,
         layers=config.num_hidden_layers,
         width=config.hidden_size,
-        length=start.data.train.longest,
+        length=start.data.train.attended,
         with_adapter=job.adapter.type != AdapterType.NONE,
     )
     return GpuMeter(flops, job.peak_tflops, peers.count)

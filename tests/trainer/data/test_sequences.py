@@ -137,6 +137,9 @@ def test_counts_are_those_of_the_items() -> None:
     assert data.tokens == sum(len(item["input_ids"]) for item in items)
     assert data.learned_tokens == sum(int((item["labels"] != NO_LOSS).sum()) for item in items)
     assert data.longest == max(len(item["input_ids"]) for item in items)
+    starts = [np.flatnonzero(item["position_ids"] == 0) for item in items]
+    of_samples = [np.diff([*start, len(item["input_ids"])]) for start, item in zip(starts, items, strict=True)]
+    assert data.attended == pytest.approx(sum((of**2).sum() for of in of_samples) / data.tokens)
     with pytest.raises(IndexError):
         data[len(data)]
 

@@ -217,6 +217,12 @@ class TokenDataset(torch.utils.data.Dataset[dict[str, NDArray[np.int64]]]):
         """Tokens of the longest sequence."""
         return int(self.sequence_lengths.max())
 
+    @property
+    def attended(self) -> float:
+        """Tokens of the sample that a token is in, in the mean over all tokens: no other ones does it attend to."""
+        lengths = self.samples.lengths[self.members].astype(np.float64)
+        return float((lengths**2).sum() / lengths.sum())
+
     def save(self, folder: Path) -> None:
         """Writes which samples the sequences are of; the samples themselves are saved apart."""
         folder.mkdir(parents=True, exist_ok=True)
