@@ -2,7 +2,7 @@
 
     python bench/sft.py [--repeats 3] [--steps 12]
 
-The same Llama of 9 million weights, the same tokenised samples of 10 to 550 tokens, the same batch of 32 samples or 8
+The same Llama of 9 million weights, the same tokenised samples of 23 to 415 tokens, the same batch of 32 samples or 8
 packed rows of 512 tokens, AdamW, fp32, one thread, no checkpoint, no evaluation; with all weights and with LoRA of rank
 16 on all linear layers; each sample in a row of its own and packed. What differs otherwise is as each has it by
 default. The bare loop pads each micro-batch to its longest sample, lets transformers take the loss, clips the gradient
