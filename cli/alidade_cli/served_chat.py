@@ -1,7 +1,6 @@
 """`alidade chat` with a served model: at the terminal, line by line from a pipe, or one question after the other."""
 
 import sys
-import unicodedata
 from contextlib import closing
 
 import click
@@ -9,6 +8,7 @@ import click
 from alidade_cli.asking import Asking, Conversation, NotAnsweredError, model_of
 from alidade_cli.doors import Door
 from alidade_cli.errors import INTERRUPTED
+from alidade_crds.printing import printable
 
 
 def chat(
@@ -49,7 +49,7 @@ def _talk(door: Door, conversation: Conversation) -> None:
         except KeyboardInterrupt:
             click.echo()
         except NotAnsweredError as error:
-            click.echo(f"Error: {_plain(error.message)}", err=True)
+            click.echo(f"Error: {printable(error.message)}", err=True)
 
 
 def _edit_lines() -> None:
@@ -82,7 +82,7 @@ def _answer(conversation: Conversation, question: str) -> None:
             for part in parts:
                 has_begun = True
                 # Not click's echo, which takes colours out: a file or a pipe gets what the model has written.
-                print(_plain(part) if sys.stdout.isatty() else part, end="", flush=True)
+                print(printable(part) if sys.stdout.isatty() else part, end="", flush=True)
     except NotAnsweredError:
         if has_begun:
             click.echo()
@@ -97,11 +97,6 @@ def _answer(conversation: Conversation, question: str) -> None:
             if limit is None
             else f"Cut off at {limit} tokens; --max-new-tokens takes more."
         )
-
-
-def _plain(text: str) -> str:
-    """The text without control characters, by which a model could write anywhere on the screen."""
-    return "".join(one if one in "\n\t" or unicodedata.category(one) != "Cc" else "\ufffd" for one in text)
 
 
 def _note(text: str) -> None:

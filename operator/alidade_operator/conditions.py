@@ -1,10 +1,10 @@
 """Conditions of a resource: replaced one by one, dated only when their status flips."""
 
-import unicodedata
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
 
+from alidade_crds.printing import printable
 from alidade_crds.reasons import FINAL, ConditionType, Reason
 from alidade_crds.status import Condition
 
@@ -14,11 +14,6 @@ Truth = Literal["True", "False", "Unknown"]
 _FINAL = frozenset(str(reason) for reason in FINAL)
 _AT_REST = frozenset({"Succeeded", "Suspended", "Serving", "Idle", "Stopped"})
 """Phases in which a resource is as its spec asks."""
-
-
-def printable(text: str) -> str:
-    """The text without control characters, by which a pod's last words could write anywhere on a reader's screen."""
-    return "".join(one if one in "\n\t" or unicodedata.category(one) != "Cc" else "\ufffd" for one in text)
 
 
 class Conditions:

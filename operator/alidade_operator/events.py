@@ -4,8 +4,8 @@ import hashlib
 from datetime import datetime
 
 from alidade_crds import API_VERSION
+from alidade_crds.printing import printable
 from alidade_operator.api import EVENT, FIELD_MANAGER, JsonObject, Kind
-from alidade_operator.conditions import printable
 from alidade_operator.reconcile.plan import Notice
 
 # The API server refuses longer ones.

@@ -4,9 +4,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from alidade_crds.printing import printable
 from alidade_crds.reasons import ConditionType, Reason
 from alidade_crds.status import Condition, FailureInfo, JobStatus, ResourceStatus
-from alidade_operator.conditions import Conditions, printable
+from alidade_operator.conditions import Conditions
 from alidade_operator.reconcile.plan import Child, Decision, Delete, Notice, Plan, ProgressTarget, seconds_until
 
 Phase = Literal[
