@@ -15,7 +15,7 @@ from alidade_operator.reconcile.launching import Launch
 from alidade_operator.reconcile.plan import Apply, Create, Delete, Plan, TrainingJob, seconds_until
 from alidade_operator.reconcile.queueing import queued
 from alidade_operator.resources.attempt import Attempt
-from alidade_operator.resources.jobdocument import document_config_map, document_name
+from alidade_operator.resources.jobdocument import Document, document_config_map, document_name
 from alidade_operator.resources.observation import Observed
 from alidade_operator.resources.trainjob import digest_of
 
@@ -62,13 +62,14 @@ def missing_document(job: TrainingJob, observed: Observed, config: OperatorConfi
     if craft.refusal(job, spec, observed, config) is not None:
         return None
     verdict = craft.verdict(spec, observed, pool)
-    return _document(Launch(job, spec, observed, config, pool, attempt, verdict.micro_batch_size))
+    launch = Launch(job, spec, observed, config, pool, attempt, verdict.micro_batch_size)
+    return _told(launch, craft.document(launch))
 
 
-def _document(launch: Launch) -> Apply:
-    craft = craft_of(launch.job)
+def _told(launch: Launch, document: Document) -> Apply:
+    """The ConfigMap that tells the attempt's pods the document."""
     name = document_name(launch.job.base)
-    return Apply(CONFIG_MAP, document_config_map(craft.document(launch), name, craft.component))
+    return Apply(CONFIG_MAP, document_config_map(document, name, craft_of(launch.job).component))
 
 
 def state_suspension(draft: Draft, *, suspended: bool) -> None:
@@ -185,7 +186,7 @@ def _unless_in_the_way(launch: Launch, draft: Draft, number: int, *, why: str) -
         return _prepared(draft, runtime, f"{workload.kind} {attempt.job_name}")
     if launch.attempt == 0 or not launch.observed.document_exists:
         # Every attempt is told the same; a document that exists is only written over before anything has run.
-        draft.children.append(_document(launch))
+        draft.children.append(_told(launch, document))
     draft.children.append(Create(workload, craft.body(launch, attempt, document)))
     # The newest failed one stays for its logs.
     draft.deletions += [
