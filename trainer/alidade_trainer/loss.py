@@ -34,7 +34,7 @@ class LossTally:
         """Counts tokens, each with its loss, 0 where it is not learned, and the number of its dataset."""
         values = torch.stack([losses.detach().flatten().double(), learned.flatten().double()])
         sums = values.new_zeros(self._sums.shape).index_add_(1, datasets.flatten(), values)
-        self._sums += sums.cpu()
+        self._sums = self._sums.to(sums.device) + sums  # read once a step: to read it waits for the device
 
     def sums(self) -> list[float]:
         """Of each dataset the loss, then of each the learned tokens; those of several processes can be added."""
