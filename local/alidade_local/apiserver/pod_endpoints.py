@@ -132,12 +132,7 @@ class PodEndpoints:
             log.check()
         except LogError as error:
             raise bad_request(str(error)) from error
-        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        await response.prepare(request)
-        async for chunk in log.chunks():
-            await response.write(chunk)
-        await response.write_eof()
-        return response
+        return await log.answer(request)
 
 
 def _refused_by(budget: Json, counts: Budget) -> ApiError:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from aiohttp import web
+
 from alidade_local.objects import Object, name_of, uid_of
 
 _CHUNK_BYTES = 64 * 1024
@@ -117,6 +119,15 @@ class PodLog:
         if int(status.get("restartCount", 0)) > self._restart or "terminated" in (status.get("state") or {}):
             return True
         return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The answer to a request for the log, sent as it comes."""
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        async for chunk in self.chunks():
+            await response.write(chunk)
+        await response.write_eof()
+        return response
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes asked for, as they come."""

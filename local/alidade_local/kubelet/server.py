@@ -77,12 +77,7 @@ class KubeletServer:
             log.check()
         except LogError as error:
             raise web.HTTPBadRequest(text=str(error)) from error
-        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        await response.prepare(request)
-        async for chunk in log.chunks():
-            await response.write(chunk)
-        await response.write_eof()
-        return response
+        return await log.answer(request)
 
     async def _forward_ports(self, request: web.Request) -> web.StreamResponse:
         address = (self._find(request).get("status") or {}).get("podIP")
