@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-from alidade_trainer.align.answers import answer_batch
+from alidade_trainer.align.answers import answer_batch, narrow_batch
 from alidade_trainer.align.network import FrozenReference, PolicyNetwork, without_dropout
 from alidade_trainer.align.prompts import drawn_prompts
 from alidade_trainer.dealing import dealt
@@ -61,6 +61,22 @@ def test_log_probabilities_of_a_padded_batch_are_those_of_each_row_alone(
     for row, (prompt, answer) in enumerate(ROWS):
         assert found[row, : len(answer)].tolist() == pytest.approx(naive(model, prompt, answer, temperature), abs=1e-4)
     assert batch.answer_mask.sum(1).tolist() == [2, 4, 1]
+
+
+def test_a_narrow_batch_gives_whole_answers_the_same_and_is_no_wider_than_its_longest_row(
+    model: LlamaForCausalLM,
+) -> None:
+    rows = [*ROWS, ([], [7, 8, 9])]
+    batch = narrow_batch(rows, 0, CPU)
+    with torch.no_grad():
+        found = (PolicyNetwork(model)(**batch.arguments)["logprobs"] * batch.answer_mask).sum(1)
+        # Of an answer without a prompt, nothing stands before the first token.
+        expected = [sum(naive(model, prompt, answer, 1.0)) for prompt, answer in [*ROWS, ([7], [8, 9])]]
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)
+    assert batch.input_ids.size(1) == 6  # of [5, 6, 7, 8] and [9, 10]
+    assert batch.places.tolist() == [1, 2, 3, 4, 5]
+    apart = narrow_batch([([5] * 9, [6]), ([7], [8])], 0, CPU)
+    assert apart.places.tolist() == [1, 9]  # no logits between
 
 
 def test_entropy_and_values_are_of_the_state_before_each_token(model: LlamaForCausalLM) -> None:

@@ -1,4 +1,4 @@
-"""Prompts with answers as batches: prompts padded on the left, answers on the right, so that answers begin together."""
+"""Prompts with answers as batches, whose rows begin together, or whose answers do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,39 +6,41 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alidade_engine.padding import positions_of
+from alidade_engine.padding import padded, positions_of
 
 
 @dataclass(frozen=True)
 class AnswerBatch:
-    """input_ids, attention_mask, position_ids: (rows, prompt width + answer width). answer_mask: (rows, answer width)
-    bool, the answer's tokens, with the one that ends it."""
+    """input_ids, attention_mask, position_ids: (rows, time). places: (width,) of (time,), in order, where answers' tokens
+    are looked at. answer_mask: (rows, width) bool, in which rows they are some, with the one that ends an answer."""
 
     input_ids: Tensor
     attention_mask: Tensor
     position_ids: Tensor
+    places: Tensor
     answer_mask: Tensor
 
     @property
     def answer_width(self) -> int:
-        """Tokens of the longest answer."""
+        """Places that are looked at."""
         return self.answer_mask.size(1)
 
     @property
-    def arguments(self) -> dict[str, Tensor | int]:
+    def arguments(self) -> dict[str, Tensor]:
         """What networks are called with."""
         return {
             "input_ids": self.input_ids,
             "attention_mask": self.attention_mask,
             "position_ids": self.position_ids,
-            "answer_width": self.answer_width,
+            "places": self.places,
         }
 
 
 def answer_batch(
     rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_token_id: int, device: torch.device
 ) -> AnswerBatch:
-    """A batch of (prompt ids, answer ids)."""
+    """A batch of (prompt ids, answer ids): prompts padded on the left and answers on the right, so that answers begin
+    together and a place is the same token of each."""
     left = max(len(prompt) for prompt, _ in rows)
     right = max(1, max(len(answer) for _, answer in rows))
     input_ids = torch.full((len(rows), left + right), pad_token_id)
@@ -51,5 +53,25 @@ def answer_batch(
         input_ids.to(device),
         attention_mask.to(device),
         positions_of(attention_mask).to(device),
+        torch.arange(left, left + right, device=device),
         attention_mask[:, left:].bool().to(device),
+    )
+
+
+def narrow_batch(
+    rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_token_id: int, device: torch.device
+) -> AnswerBatch:
+    """A batch of (prompt ids, answer ids): no wider than the longest row, where `answer_batch` is as wide as the longest
+    prompt and the longest answer together. For sums over whole answers."""
+    batch = padded([[*prompt, *answer] for prompt, answer in rows], pad_token_id)
+    # Nothing stands before a row's first token to tell it by.
+    begins = torch.tensor([max(1, len(prompt)) for prompt, _ in rows]).unsqueeze(1)
+    is_answer = batch["attention_mask"].bool() & (torch.arange(batch["input_ids"].size(1)) >= begins)
+    places = is_answer.any(0).nonzero().squeeze(1)
+    return AnswerBatch(
+        batch["input_ids"].to(device),
+        batch["attention_mask"].to(device),
+        positions_of(batch["attention_mask"]).to(device),
+        places.to(device),
+        is_answer[:, places].to(device),
     )

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from alidade_crds.alignmentrun import DpoStep
 from alidade_crds.reasons import FailureReason
-from alidade_trainer.align.answers import answer_batch
+from alidade_trainer.align.answers import narrow_batch
 from alidade_trainer.align.iterations import Iteration, IterationResult
-from alidade_trainer.align.losses import dpo_loss
+from alidade_trainer.align.losses import DpoLoss, dpo_loss
 from alidade_trainer.align.policy import Policy, Row
 from alidade_trainer.align.prompts import drawn_prompts
 from alidade_trainer.dealing import Group, dealt
@@ -23,6 +23,7 @@ from alidade_trainer.loop import step_seed
 from alidade_trainer.progress import StepMetrics
 from alidade_trainer.reward.comparisons import Comparison
 
+MEASURES = ("dpoLoss", "accuracy", "margin", "chosenReward", "rejectedReward")
 PARTS = 10
 """Iterations that a step is cut into: so often it is evaluated, and there it can be resumed."""
 
@@ -102,7 +103,7 @@ class Dpo:
             iteration.enter("scoring")
             self.reference = self._reference()
         iteration.enter("training")
-        sums = {"loss": 0.0, "accuracy": 0.0, "margin": 0.0, "chosenReward": 0.0, "rejectedReward": 0.0}
+        sums = torch.zeros(len(MEASURES), device=self.policy.peers.device)
         count = 0
         first, last = list(pairwise(self._bounds))[iteration.number]
         for step in range(first, last):
@@ -110,9 +111,8 @@ class Dpo:
             places = drawn_prompts(len(self.pairs), size, step, self.seed)
             self._step(places, iteration, step, sums)
             count += size
-        totals = self.policy.peers.sums(list(sums.values()))
-        metrics = {name: value / count for name, value in zip(sums, totals, strict=True)}
-        return IterationResult({"dpoLoss": metrics.pop("loss"), **metrics})
+        totals = self.policy.peers.sums(sums.tolist())
+        return IterationResult({name: total / count for name, total in zip(MEASURES, totals, strict=True)})
 
     def _reference(self) -> list[tuple[float, float]]:
         """Log-probabilities of all pairs under the policy before any training, so that no second model is held."""
@@ -138,12 +138,13 @@ class Dpo:
     def _logprobs(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         """(pairs,) each: of the chosen and of the rejected answers, in one pass."""
         rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-        batch = answer_batch(rows, self.policy.pad_token_id, self.policy.peers.device)
+        batch = narrow_batch(rows, self.policy.pad_token_id, self.policy.peers.device)
         sums = (self.policy.statistics(batch)["logprobs"] * batch.answer_mask).sum(-1)
         chosen, rejected = sums.chunk(2)
         return chosen, rejected
 
-    def _step(self, places: list[int], iteration: Iteration, step: int, sums: dict[str, float]) -> None:
+    def _step(self, places: list[int], iteration: Iteration, step: int, sums: Tensor) -> None:
+        """sums: of MEASURES, on the device, to which those of this process's pairs are added."""
         started = time.monotonic()
         chosen_pairs = [self.pairs[place] for place in places]
         torch.manual_seed(step_seed(self.seed, iteration.optimizer_steps, self.policy.peers.rank))
@@ -154,15 +155,7 @@ class Dpo:
             reference = torch.tensor([self.reference[places[one]] for one in group.places], device=chosen.device)
             found = dpo_loss(chosen, rejected, reference[:, 0], reference[:, 1], beta=self.spec.beta)
             if not group.is_filler:
-                margins = (found.chosen_reward - found.rejected_reward).detach()
-                for name, values in (
-                    ("loss", found.loss),
-                    ("accuracy", (margins > 0).float()),
-                    ("margin", margins),
-                    ("chosenReward", found.chosen_reward),
-                    ("rejectedReward", found.rejected_reward),
-                ):
-                    sums[name] += float(values.detach().sum())
+                sums.add_(_measures(found))
             return found.loss.sum()
 
         loss, grad_norm = self.policy.update(
@@ -183,3 +176,10 @@ class Dpo:
                 seconds=time.monotonic() - started,
             )
         )
+
+
+def _measures(found: DpoLoss) -> Tensor:
+    """(measures,) sums over pairs, in the order of MEASURES."""
+    margins = found.chosen_reward - found.rejected_reward
+    values = (found.loss, (margins > 0).float(), margins, found.chosen_reward, found.rejected_reward)
+    return torch.stack(values).detach().sum(1)

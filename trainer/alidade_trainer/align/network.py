@@ -19,17 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Rows:
-    """input_ids, attention_mask, position_ids: (rows, time), the answers in the last answer_width places."""
+    """input_ids, attention_mask, position_ids: (rows, time). places: (width,) of the tokens that are asked about."""
 
     input_ids: Tensor
     attention_mask: Tensor
     position_ids: Tensor
-    answer_width: int
+    places: Tensor
 
     @property
     def answer_ids(self) -> Tensor:
-        """(rows, answer width)."""
-        return self.input_ids[:, -self.answer_width :]
+        """(rows, width)."""
+        return self.input_ids[:, self.places]
+
+    @property
+    def before(self) -> Tensor:
+        """(width,) where the places' tokens are predicted."""
+        return self.places - 1
 
 
 class PolicyNetwork(nn.Module):
@@ -63,7 +68,7 @@ class PolicyNetwork(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         position_ids: Tensor,
-        answer_width: int,
+        places: Tensor,
         *,
         temperature: float = 1.0,
         with_logprobs: bool = True,
@@ -71,14 +76,14 @@ class PolicyNetwork(nn.Module):
         with_values: bool = False,
         as_reference: bool = False,
     ) -> dict[str, Tensor]:
-        """Of every answer token, (rows, answer width) float32 each: `logprobs`, `entropy` of the distribution it was
+        """Of the tokens at some places, (rows, width) float32 each: `logprobs`, `entropy` of the distribution a token was
         drawn from, and `values`, what the critic expects before it.
 
         with_logprobs: False leaves the policy out, where a critic of its own gives the values. temperature divides the
         logits as it did when the tokens were drawn. as_reference: with the adapter off, which is the model that
         training started from.
         """
-        rows = _Rows(input_ids, attention_mask, position_ids, answer_width)
+        rows = _Rows(input_ids, attention_mask, position_ids, places)
         if as_reference:
             assert not isinstance(self.policy, PreTrainedModel), "only an adapter leaves the start model as it was"
             with self.policy.disable_adapter():
@@ -109,28 +114,27 @@ class PolicyNetwork(nn.Module):
             position_ids=rows.position_ids,
             use_cache=False,
         ).last_hidden_state
-        values: Tensor = getattr(inner, HEAD)(hidden[:, -rows.answer_width - 1 : -1])  # (rows, answer width, 1)
+        values: Tensor = getattr(inner, HEAD)(hidden[:, rows.before])  # (rows, width, 1)
         return values.squeeze(-1).float()
 
 
 def answer_logits(
     model: "PreTrainedModel | PeftModel", rows: _Rows, *, with_states: bool = False
 ) -> tuple[Tensor | None, Tensor]:
-    """(rows, answer width, width) states, when asked for, and (rows, answer width, vocabulary) logits that predict the
-    answers' tokens."""
-    kept = rows.answer_width + 1
+    """(rows, width, hidden) states, when asked for, and (rows, width, vocabulary) logits that predict the tokens at the
+    rows' places."""
     inner = model if isinstance(model, PreTrainedModel) else model.get_base_model()
-    selection = {"logits_to_keep": kept} if can_select_positions(inner) else {}
+    selects = can_select_positions(inner)
     output = model(
         input_ids=rows.input_ids,
         attention_mask=rows.attention_mask,
         position_ids=rows.position_ids,
         use_cache=False,
         output_hidden_states=with_states,
-        **selection,
+        **({"logits_to_keep": rows.before} if selects else {}),
     )
-    states = output.hidden_states[-1][:, -kept:-1] if with_states else None
-    return states, output.logits[:, -kept:-1]
+    states = output.hidden_states[-1][:, rows.before] if with_states else None
+    return states, output.logits if selects else output.logits[:, rows.before]
 
 
 def _tempered(logits: Tensor, temperature: float) -> Tensor:
@@ -162,11 +166,11 @@ class FrozenReference(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         position_ids: Tensor,
-        answer_width: int,
+        places: Tensor,
         *,
         temperature: float = 1.0,
     ) -> Tensor:
-        """(rows, answer width) float32 log-probabilities of the answers' tokens."""
-        rows = _Rows(input_ids, attention_mask, position_ids, answer_width)
+        """(rows, width) float32 log-probabilities of the tokens at some places."""
+        rows = _Rows(input_ids, attention_mask, position_ids, places)
         _, logits = answer_logits(self.model, rows)
         return token_logprobs(_tempered(logits, temperature), rows.answer_ids)
