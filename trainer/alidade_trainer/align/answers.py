@@ -11,8 +11,8 @@ from alidade_engine.padding import padded, positions_of
 
 @dataclass(frozen=True)
 class AnswerBatch:
-    """input_ids, attention_mask, position_ids: (rows, time). places: (width,) of (time,), in order, where answers' tokens
-    are looked at. answer_mask: (rows, width) bool, in which rows they are some, with the one that ends an answer."""
+    """input_ids, attention_mask, position_ids: (rows, time). places: (width,) in order, of the time, where answers are
+    looked at. answer_mask: (rows, width) bool, where an answer's token stands, with the one that ends it."""
 
     input_ids: Tensor
     attention_mask: Tensor
@@ -61,8 +61,8 @@ def answer_batch(
 def narrow_batch(
     rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_token_id: int, device: torch.device
 ) -> AnswerBatch:
-    """A batch of (prompt ids, answer ids): no wider than the longest row, where `answer_batch` is as wide as the longest
-    prompt and the longest answer together. For sums over whole answers."""
+    """A batch of (prompt ids, answer ids) for sums over whole answers: no wider than the longest row, where that of
+    `answer_batch` is as wide as the longest prompt and the longest answer together."""
     batch = padded([[*prompt, *answer] for prompt, answer in rows], pad_token_id)
     # Nothing stands before a row's first token to tell it by.
     begins = torch.tensor([max(1, len(prompt)) for prompt, _ in rows]).unsqueeze(1)

@@ -24,6 +24,7 @@ from alidade_trainer.progress import StepMetrics
 from alidade_trainer.reward.comparisons import Comparison
 
 MEASURES = ("dpoLoss", "accuracy", "margin", "chosenReward", "rejectedReward")
+"""Metrics of an iteration: means over its pairs."""
 PARTS = 10
 """Iterations that a step is cut into: so often it is evaluated, and there it can be resumed."""
 

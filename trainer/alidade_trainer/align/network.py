@@ -76,8 +76,8 @@ class PolicyNetwork(nn.Module):
         with_values: bool = False,
         as_reference: bool = False,
     ) -> dict[str, Tensor]:
-        """Of the tokens at some places, (rows, width) float32 each: `logprobs`, `entropy` of the distribution a token was
-        drawn from, and `values`, what the critic expects before it.
+        """Of the tokens at some places, (rows, width) float32 each: `logprobs`, `entropy` of the distribution a token
+        was drawn from, and `values`, what the critic expects before it.
 
         with_logprobs: False leaves the policy out, where a critic of its own gives the values. temperature divides the
         logits as it did when the tokens were drawn. as_reference: with the adapter off, which is the model that
