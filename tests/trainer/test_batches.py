@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from alidade_trainer.batches import BatchStream, evaluation_batches
 from alidade_trainer.data.dataset import Collator, epoch_order
 from alidade_trainer.loss import IGNORED, count_learned
+from alidade_trainer.reward.comparisons import Comparison, ComparisonCollator, Comparisons
 
 
 def sequences(count: int) -> list[dict[str, Any]]:
@@ -96,6 +97,21 @@ def test_neighbours_in_length_share_a_batch_so_that_little_is_padding() -> None:
     padded = sum(batch.tensors["input_ids"].numel() for batch in batches)
     tokens = sum(batch.tokens for batch in batches)
     assert padded / tokens < 1.13  # as they come, batches of 8 out of lengths 2 to 65 would be near 1.7
+
+
+def test_comparisons_share_a_batch_with_those_whose_longest_answer_is_as_long() -> None:
+    lengths = [(10, 1), (6, 6), (6, 4), (10, 3)]  # by their sums a long one would stand beside each short one
+    made = [Comparison([[1] * one, [2] * other], [(0, 1)], [None], key=0) for one, other in lengths]
+    stream = BatchStream(
+        Comparisons(made),
+        ComparisonCollator(0, use_margin=False),
+        order=partial(epoch_order, 5),
+        global_batch_size=4,
+        micro_batch_size=2,
+        rank=0,
+        processes=1,
+    )
+    assert [batch.tensors["input_ids"].shape for batch in stream.step(0)] == [(4, 10), (4, 6)]
 
 
 def test_held_out_sequences_are_each_measured_once_and_processes_get_equally_many_batches() -> None:

@@ -16,7 +16,8 @@ Item = Mapping[str, Any]
 
 
 class Sequences(Protocol):
-    """Tokenised sequences; each item has input_ids and labels of the same length."""
+    """Tokenised sequences; each item has input_ids and labels of the same length, and its width where it is of several
+    rows: the length of the longest, to which a batch is padded."""
 
     def __len__(self) -> int: ...
 
@@ -83,7 +84,7 @@ class BatchStream:
 
     def step(self, step: int) -> list[MicroBatch]:
         """What this process reads in one step."""
-        items = sorted((self._sequences[index] for index in self.indices(step)), key=_length, reverse=True)
+        items = sorted((self._sequences[index] for index in self.indices(step)), key=_width, reverse=True)
         return [collated(group, self._collate) for group in self._dealt(items)]
 
     def _at(self, epoch: int, place: int) -> int:
@@ -124,6 +125,11 @@ def collated(items: Sequence[Item], collate: Collate) -> MicroBatch:
 def _without_loss(batch: MicroBatch) -> MicroBatch:
     labels = torch.full_like(batch.tensors["labels"], IGNORED)
     return MicroBatch(batch.tensors | {"labels": labels}, tokens=0, learned=0)
+
+
+def _width(item: Item) -> int:
+    width: int = item.get("width", _length(item))
+    return width
 
 
 def _length(item: Item) -> int:

@@ -51,6 +51,11 @@ class Comparison:
     strengths: list[float | None]
     key: int
 
+    @property
+    def width(self) -> int:
+        """Tokens of the longest answer with its prompt."""
+        return max(map(len, self.answers))
+
 
 class Comparisons:
     """Comparisons as a training stream reads them: an item's input_ids are all its answers' one after the other."""
@@ -63,7 +68,11 @@ class Comparisons:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         comparison = self._comparisons[index]
-        return {"input_ids": [token for answer in comparison.answers for token in answer], "comparison": comparison}
+        return {
+            "input_ids": [token for answer in comparison.answers for token in answer],
+            "width": comparison.width,
+            "comparison": comparison,
+        }
 
     def __iter__(self) -> Iterator[Comparison]:
         return iter(self._comparisons)

@@ -133,7 +133,7 @@ class RewardRun(TrainingRun):
         mine: list[tuple[list[float], list[ScoredPair]]] = []
         groups = dealt(
             list(self._data.held_out),
-            lambda comparison: sum(map(len, comparison.answers)),
+            lambda comparison: comparison.width,
             group_size=self.plan.micro_batch_size,
             rank=self.peers.rank,
             processes=self.peers.count,
