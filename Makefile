@@ -36,6 +36,7 @@ lint: $(VENV)/.ready ## Style, types, walls between packages, generated files
 generate: $(VENV)/.ready ## Writes the CRDs, the chart's values and the reference pages from the types
 	$(BIN)/python crds/generate.py
 	$(BIN)/python -m charts.generate
+	$(BIN)/python bench/peers.py
 
 docs: $(VENV)/.ready ## Builds the documents as a site in .site, in an environment of its own
 	NO_MKDOCS_2_WARNING=1 "$$($(BIN)/python tools/environment.py .tools/site mkdocs-material==9.8.2)" -m mkdocs build --quiet

@@ -6,17 +6,19 @@ A Llama of 10 million parameters with random weights, one thread, several sample
 tokens. Answers end by chance: the vocabulary's last ids, as many as make the mean answer 40 tokens long, all count as
 end tokens, so that answers are ragged (geometric, cut at 128) as a trained model's are. `generate` gets the same
 prompts, settings, end tokens and batch size, its batches sorted by length, with its dynamic and its static cache. It
-pads each batch to its longest answer; both are counted in tokens of answers through their end, which is what training
-uses. Under "full", with a quarter of the prompts or what fills a batch, no token ends an answer: all rows run to the
-limit, and only the speed of a step counts.
+pads each batch to its longest answer; all are counted in tokens of answers through their end, which is what training
+uses. `continuous` is transformers' own continuous batching, `generate_batch`, with as many requests at once and a cache
+that holds them all. Under "full", with a quarter of the prompts or what fills a batch, no token ends an answer: all
+rows run to the limit, and only the speed of a step counts.
 
-Every round runs all three, one after the other in changing order, in processor time, so that other load on the machine
+Every round runs all four, one after the other in changing order, in processor time, so that other load on the machine
 disturbs the ratio little. It is given in tokens and, since chance makes answers of different length, in answers;
 medians of the rounds are printed and written to bench/results/sampling.json. Peak memory is that of a process of its
 own for each engine, with interpreter, libraries and model.
 """
 
 import argparse
+import copy
 import json
 import os
 import statistics
@@ -33,11 +35,15 @@ sys.path.insert(0, str(ROOT))
 from bench.servers import processor  # noqa: E402  # the path is set above
 
 RESULTS = ROOT / "bench/results/sampling.json"
-ENGINES = ("alidade", "dynamic", "static")
+ENGINES = ("alidade", "dynamic", "static", "continuous")
 LOADS = ("ragged", "full")
 VOCABULARY = 8192
 LIMIT = 128
 MEAN_ANSWER = 40
+PAGE = 32
+"""Tokens of a page of the cache of continuous batching: of its default, 256, an answer would fill less than half."""
+BATCH_TOKENS = 512
+"""It reads at most so many tokens in a pass."""
 
 
 def main() -> int:
@@ -101,7 +107,8 @@ class Bench:
 
     def run(self, engine: str, load: str, seed: int) -> dict[str, float]:
         """Tokens of answers, and seconds of processor time and of the clock."""
-        act: Callable[[str, str, int], int] = self._alidade if engine == "alidade" else self._generate
+        others: dict[str, Callable[[str, str, int], int]] = {"alidade": self._alidade, "continuous": self._continuous}
+        act = others.get(engine, self._generate)
         clock, processor = time.perf_counter(), time.process_time()
         tokens = act(engine, load, seed)
         processor_s, clock_s = time.process_time() - processor, time.perf_counter() - clock
@@ -115,22 +122,45 @@ class Bench:
         answers = sampler.sample(self.prompts(load), params, samples_per_prompt=self.options.samples, seed=seed)
         return sum(len(answer.token_ids) for samples in answers for answer in samples)
 
-    def _generate(self, engine: str, load: str, seed: int) -> int:
-        import torch
+    def _continuous(self, _: str, load: str, seed: int) -> int:
+        from transformers import ContinuousBatchingConfig
+
+        prompts = [prompt for prompt in self.prompts(load) for _ in range(self.options.samples)]
+        pages = -(-(max(map(len, prompts)) + LIMIT) // PAGE)
+        batching = ContinuousBatchingConfig(
+            page_size=PAGE,
+            num_blocks=pages * self.options.slots,
+            max_requests_per_batch=self.options.slots,
+            max_batch_tokens=BATCH_TOKENS,
+            seed=seed,
+        )
+        # A copy, since it puts its own attention into the model that it runs.
+        model = copy.deepcopy(self.model)
+        found = model.generate_batch(prompts, generation_config=self._config(load), continuous_batching_config=batching)
+        if len(found) < len(prompts):
+            raise RuntimeError(f"{len(found)} of {len(prompts)} requests were answered")
+        return sum(len(one.generated_tokens) for one in found.values())
+
+    def _config(self, load: str, **options: Any) -> Any:
         from transformers import GenerationConfig
 
-        torch.manual_seed(seed)
-        stops = self.stops(load)
-        config = GenerationConfig(
+        return GenerationConfig(
             max_new_tokens=LIMIT,
             do_sample=True,
             temperature=1.0,
             top_k=0,
-            eos_token_id=stops or None,
+            eos_token_id=self.stops(load) or None,
             pad_token_id=0,
-            cache_implementation="static" if engine == "static" else None,
             disable_compile=True,
+            **options,
         )
+
+    def _generate(self, engine: str, load: str, seed: int) -> int:
+        import torch
+
+        torch.manual_seed(seed)
+        stops = self.stops(load)
+        config = self._config(load, cache_implementation="static" if engine == "static" else None)
         rows = sorted((prompt for prompt in self.prompts(load) for _ in range(self.options.samples)), key=len)
         device = self.model.device
         ending = torch.tensor(stops, device=device)
