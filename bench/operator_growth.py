@@ -76,7 +76,7 @@ async def _measure(sizes: Sequence[int], folder: Path) -> dict[int, dict[str, fl
     command = [sys.executable, "-m", "alidade_operator.main"]
     subject = Subject("alidade-operator", command, "listed every kind", folder)
     found, before = {}, 0
-    async with api_server(folder) as (api, environment):
+    async with api_server(folder) as (api, environment, _):
         await subject.start(environment)
         children = Children(api)
         await settled(api, subject)
