@@ -24,7 +24,7 @@ from alidade_operator.api import (
     Kind,
 )
 from bench.simulated_cluster import Fate, SimulatedCluster
-from tests.operator.memory import HELPFULNESS, PROMPTS
+from tests.operator.memory import PROMPTS
 from tests.operator.played import send
 
 SHARES = {FINE_TUNE_JOB: 0.6, REWARD_MODEL: 0.15, EVALUATION: 0.12, MODEL_SERVE: 0.08, ALIGNMENT_RUN: 0.05}
@@ -51,7 +51,7 @@ def spec_of(kind: Kind, number: int) -> dict[str, Any]:
     if kind is MODEL_SERVE:
         return {"model": {"uri": "pvc://data/tuned"}}
     sft = {"method": "sft", "model": {"uri": "pvc://data/base"}, "dataset": DATA, "training": training}
-    judge = HELPFULNESS | {"template": HELPFULNESS["template"] | {"training": training}}
+    judge = {"name": "judge", "template": {"dataset": {"uri": "pvc://data/pairs.json"}, "training": training}}
     parts = {"sft": {"template": sft}, "rewardModels": [judge], "evaluation": {"template": {"suites": SUITES}}}
     return {**parts, "prompts": PROMPTS, "align": [{"raft": {}}], "training": training}
 

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ class SimulatedCluster:
         for kind in PARENT_KINDS:
             self._informer(kind).listen(self._tell)
         for kind in (PYTORCH_JOB, JOB, DEPLOYMENT):
-            self._informer(kind).listen(lambda before, after, kind=kind: self._take(kind, before, after))
+            self._informer(kind).listen(partial(self._take, kind))
         self._tasks.append(asyncio.create_task(self._informers.run()))
         await self._informers.wait_until_synced()
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ async def test_the_soak_leads_resources_of_all_kinds_through_their_lives_and_see
         lives = Lives(cluster, chance)
         kinds = [FINE_TUNE_JOB] * (len(PLOTS) + 1) + [EVALUATION, MODEL_SERVE, ALIGNMENT_RUN]
         once = [iter([True]) for _ in kinds]
-        slots = [lives.slot(kind, lambda turn=turn: next(turn, False)) for kind, turn in zip(kinds, once, strict=True)]
+        slots = [lives.slot(kind, partial(next, turn, False)) for kind, turn in zip(kinds, once, strict=True)]
         async with Meter(subject, subject, lives) as meter:
             await meter.take_minute()
             await asyncio.gather(lives.idle(REWARD_MODEL, 0), *slots)
