@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import deepspeed
@@ -171,15 +171,35 @@ def refuse_not_finite(value: float, name: str, step: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """The loss on held-out data."""
+
+    loss: float
+    """Mean over all learned tokens, in nats per token; of a reward model over prompts."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """The same of each dataset, by its name, where several are told apart."""
+
+
 def evaluation_loss(
-    engine: deepspeed.DeepSpeedEngine, batches: list[MicroBatch], peers: Peers, *, selects_positions: bool
-) -> float:
-    """Mean loss over the learned tokens of held-out data, in nats per token, over all processes."""
+    engine: deepspeed.DeepSpeedEngine,
+    batches: Iterable[MicroBatch],
+    peers: Peers,
+    *,
+    selects_positions: bool,
+    tally: LossTally | None = None,
+) -> HeldOutLoss:
+    """The loss on held-out data over all processes, which each bring their own batches.
+
+    tally: new, of the datasets that are told apart.
+    """
     engine.eval()
     loss_sum = torch.zeros((), dtype=torch.float64, device=peers.device)
+    mine = 0
     with torch.no_grad():
         for batch in batches:
+            mine += batch.learned
             tensors = {name: tensor.to(peers.device) for name, tensor in batch.tensors.items()}
-            loss_sum += summed_loss(engine, tensors, selects_positions=selects_positions)
-    total, learned = peers.sums([float(loss_sum), sum(batch.learned for batch in batches)])
-    return total / max(learned, 1)
+            loss_sum += summed_loss(engine, tensors, selects_positions=selects_positions, tally=tally)
+    total, learned, *by_dataset = peers.sums([float(loss_sum), mine, *(tally.sums() if tally is not None else [])])
+    return HeldOutLoss(total / max(learned, 1), tally.means(by_dataset) if tally is not None else {})
