@@ -54,8 +54,8 @@ class TrainingLoop:
     checkpoint_every_steps: int
     selects_positions: bool
     """Whether the model can leave out logits that no loss needs."""
-    norms: PassNorms
-    """Sees the gradient of each pass."""
+    norms: PassNorms | None
+    """Sees the gradient of each pass, where a step has several."""
     watch: SpikeWatch | None = None
     """Notices loss spikes."""
     tally: LossTally | None = None
@@ -131,7 +131,7 @@ class TrainingLoop:
         """Adds up the step's gradients.
 
         Returns this process's sum of token losses, and the squared norms of its passes' mean gradients, each times the
-        tokens that it is the mean of. learned: the step's learned tokens over all processes.
+        tokens that it is the mean of, 0 where none are taken. learned: the step's learned tokens over all processes.
         """
         # DeepSpeed averages gradients over the processes; the factor makes of that average the sum it has to be.
         scale = self.peers.count / max(learned, 1)
@@ -144,7 +144,8 @@ class TrainingLoop:
             loss = self._summed_loss(tensors)
             self.engine.backward(loss * scale, scale_wrt_gas=False)
             sums[0] += loss.detach()
-            sums[1] += self.norms.squared() / (scale**2 * max(batch.learned, 1))
+            if self.norms is not None:
+                sums[1] += self.norms.squared() / (scale**2 * max(batch.learned, 1))
         loss_sum, weighted_norms = sums.tolist()
         return loss_sum, weighted_norms
 

@@ -179,7 +179,8 @@ class TrainingRun:
             read_rewinds(self.around.output) if self.peers.is_first else None
         )
         self._selects = can_select_positions(model_itself(self.engine.module))
-        self._norms = PassNorms(self.engine.module)
+        passes = self.plan.accumulation * self.peers.count
+        self._norms = PassNorms(self.engine.module) if passes > 1 else None  # of one pass they tell nothing of noise
         self._collate = Collator(self.start.tokenizer.pad_token_id, packed=self.start.data.packed)
         self._started = time.monotonic()
 
