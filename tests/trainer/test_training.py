@@ -275,6 +275,7 @@ def test_a_run_that_is_killed_and_resumed_has_the_loss_curve_of_one_that_is_not(
     held_out = naive_held_out_losses(tmp_path / "whole.json", whole.output / "model")
     assert whole.lines[-1]["eval_losses"] == pytest.approx(held_out, abs=SAME)
     assert {name: whole.result.metrics[f"eval_loss.{name}"] for name in held_out} == whole.lines[-1]["eval_losses"]
+    assert "Loss on what is held out of each dataset" in (whole.output / "report.html").read_text()
     documented(whole.result.metrics)
     assert third.result.model.digest == whole.result.model.digest  # type: ignore[union-attr]
     told = curves(third.output / "tensorboard")
