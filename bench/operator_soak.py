@@ -257,7 +257,7 @@ def table(found: dict[str, Any]) -> str:
             shown = (values[0], values[len(values) // 2], values[-1])
             lines.append(f"| {title} | " + " | ".join(_shown(value) for value in shown) + " |")
     lines.append("")
-    for name, grown in found["memory"].items():
+    for name, grown in found["memory"].items() if found["flat"] is not None else ():
         lines.append(f"Memory of the {name}: {grown['growth']:+.1f} ± {grown['error']:.1f} MB in an hour.")
     rest = found["rest"]
     for when in ("before", "after"):
