@@ -96,7 +96,7 @@ def select(
 ) -> Selection:
     """What is trained on and what is held out: a function of the arguments alone."""
     warnings: list[str] = []
-    kept = [_kept(source, repeats) for source, repeats in zip(sources.trained, repetitions.repeats, strict=True)]
+    kept = [kept_samples(source, repeats) for source, repeats in zip(sources.trained, repetitions.repeats, strict=True)]
     held_out = np.empty(0, dtype=np.int64)
     held_keys = np.empty(0, dtype=np.uint64)
     if sources.held_out is not None:
@@ -121,9 +121,9 @@ def select(
     return Selection(train[epoch_order(seed, 0, len(train))], held_out, warnings)
 
 
-def _kept(source: TokenisedSource, repeats: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(samples,) those of records that repeat none, counted within the source."""
-    return np.flatnonzero(~repeats[source.record_of])
+def kept_samples(source: TokenisedSource, left_out: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(samples,) those of records that are not left out, counted within the source."""
+    return np.flatnonzero(~left_out[source.record_of])
 
 
 def _leaks(sources: Sources, drawn: Sequence[NDArray[np.int64]], held_keys: NDArray[np.uint64], near: int) -> list[str]:
