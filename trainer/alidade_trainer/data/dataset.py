@@ -14,10 +14,11 @@ from transformers import PreTrainedTokenizerBase
 
 from alidade_crds.contract import JobDocument, Stage
 from alidade_crds.reasons import FailureReason
-from alidade_crds.text_dataset import DeduplicationMethod, Perplexity, TextDataset
+from alidade_crds.text_dataset import CleanDataset, Perplexity, TextDataset
 from alidade_engine.data.formats import Conversation, Preference, Prompt, Text
 from alidade_engine.sources import Locations
 from alidade_engine.templates import resolve_template
+from alidade_trainer.data.cleaning import is_near
 from alidade_trainer.data.encoding import TOO_LONG, Rules
 from alidade_trainer.data.languages import languages_known
 from alidade_trainer.data.likeness import PERMUTATIONS
@@ -185,13 +186,12 @@ def tokenise_data(
     warnings: list[str] = []
     max_length, packing = _room(data, context_length, model_type, warnings)
     template = resolve_template(tokenizer, data.template)
-    near = data.deduplication is not None and data.deduplication.method == DeduplicationMethod.NEAR
-    _refuse_unknown_languages(data)
-    rules = Rules(stage, max_length, template, data.filters, with_signatures=near)
+    refuse_unknown_languages(data)
+    rules = Rules(stage, max_length, template, data.filters, with_signatures=is_near(data.deduplication))
     builder = SampleBuilder(folder)
     sources = _tokenised(data, tokenizer, locations, rules, builder, sampled, limit)
     signatures = builder.signatures.done().reshape(-1, PERMUTATIONS)
-    repetitions = find_repetitions(sources, data.deduplication, signatures)
+    repetitions = find_repetitions(sources.trained, sources.held_out, data.deduplication, signatures)
     used = template if stage is Stage.SFT else None
     if used is not None:
         tokenizer.chat_template = used
@@ -228,7 +228,8 @@ def _room(
     return max_length, packing
 
 
-def _refuse_unknown_languages(data: TextDataset) -> None:
+def refuse_unknown_languages(data: CleanDataset) -> None:
+    """Raises JobFailure (ConfigInvalid) for a filter by a language that cannot be told."""
     wanted = data.filters.languages if data.filters is not None else []
     unknown = [language for language in wanted if language not in languages_known()]
     if unknown:

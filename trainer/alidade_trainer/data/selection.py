@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from alidade_crds.blocks import MixedDataset, Validation
 from alidade_crds.reasons import FailureReason
 from alidade_crds.text_dataset import Deduplication, DeduplicationMethod
 from alidade_trainer.data.likeness import earlier_alike
+from alidade_trainer.data.report import SourceReport
 from alidade_trainer.data.sequences import epoch_order
 from alidade_trainer.data.tokenising import TokenisedSource
 from alidade_trainer.failures import JobFailure
@@ -50,17 +52,30 @@ class Repetitions:
     near_leaks: int = 0
 
 
+class Keyed(Protocol):
+    """Records of an address. keys: (records,) uint64, equal for equal records."""
+
+    @property
+    def keys(self) -> NDArray[np.uint64]: ...
+
+    @property
+    def report(self) -> SourceReport: ...
+
+
 def find_repetitions(
-    sources: Sources, deduplication: Deduplication | None, signatures: NDArray[np.uint32]
+    trained: Sequence[Keyed],
+    held_out: Keyed | None,
+    deduplication: Deduplication | None,
+    signatures: NDArray[np.uint32],
 ) -> Repetitions:
     """What is left out, and counted in the reports of the datasets.
 
-    signatures: (records of all sources, PERMUTATIONS), see `likeness`; read for method near only.
+    signatures: (records of all sources, those held out last, PERMUTATIONS), see `likeness`; read for method near only.
     """
-    counts = [len(source.keys) for source in sources.trained]
+    counts = [len(source.keys) for source in trained]
     if deduplication is None:
         return Repetitions([np.zeros(count, dtype=np.bool_) for count in counts])
-    keys = np.concatenate([source.keys for source in sources.trained])
+    keys = np.concatenate([source.keys for source in trained])
     _, firsts = np.unique(keys, return_index=True)
     repeats = np.ones(len(keys), dtype=np.bool_)
     repeats[firsts] = False
@@ -68,11 +83,11 @@ def find_repetitions(
     if deduplication.method == DeduplicationMethod.NEAR:
         alike = earlier_alike(signatures, deduplication.similarity or SIMILARITY)
         repeats |= alike[: len(keys)] >= 0
-        if sources.held_out is not None:
+        if held_out is not None:
             leaks = (alike[len(keys) :] >= 0) & (alike[len(keys) :] < len(keys))
-            near_leaks = int((leaks & ~np.isin(sources.held_out.keys, keys)).sum())
+            near_leaks = int((leaks & ~np.isin(held_out.keys, keys[~repeats])).sum())
     parts = np.split(repeats, np.cumsum(counts)[:-1])
-    for source, part in zip(sources.trained, parts, strict=True):
+    for source, part in zip(trained, parts, strict=True):
         source.report.removed = int(part.sum())
     return Repetitions(parts, near_leaks)
 
@@ -109,16 +124,21 @@ def select(
     drawn = [kept[0]]
     for number, (source, samples, one) in enumerate(zip(sources.mixed, kept[1:], mix, strict=True), 1):
         if one.weight and not len(samples):
-            raise JobFailure(
-                FailureReason.DATA_EMPTY,
-                f"dataset.mix[{number - 1}].uri: all {source.report.kept} records repeat earlier ones of this job's "
-                "data. Remove it from mix, or leave out dataset.deduplication.",
-            )
+            raise all_repeat(number, source.report)
         wanted = round(one.weight * len(kept[0]))
         drawn.append(samples[draw_samples(len(samples), wanted, seed, number)] + source.samples.start)
     train = np.concatenate(drawn)
     warnings += _leaks(sources, drawn, held_keys, repetitions.near_leaks)
     return Selection(train[epoch_order(seed, 0, len(train))], held_out, warnings)
+
+
+def all_repeat(number: int, report: SourceReport) -> JobFailure:
+    """That of the dataset mixed in as so manieth, from 1, nothing is left."""
+    return JobFailure(
+        FailureReason.DATA_EMPTY,
+        f"dataset.mix[{number - 1}].uri: all {report.kept} records repeat earlier ones of this job's data. Remove it "
+        "from mix, or leave out dataset.deduplication.",
+    )
 
 
 def kept_samples(source: TokenisedSource, left_out: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -136,9 +156,12 @@ def _leaks(sources: Sources, drawn: Sequence[NDArray[np.int64]], held_keys: NDAr
     said = []
     if both:
         said.append(f"{both} of {len(held_keys)} held-out records are also in the training data.")
-    if near:
-        said.append(f"{near} of {len(held_keys)} held-out records are much like one of the training data.")
-    return said
+    return [*said, *near_leak(near, len(held_keys))]
+
+
+def near_leak(count: int, held_out: int) -> list[str]:
+    """A sentence about held-out records that are much like one trained on, where there are any."""
+    return [f"{count} of {held_out} held-out records are much like one of the training data."] if count else []
 
 
 def hold_out(keys: NDArray[np.uint64], validation: Validation, seed: int) -> NDArray[np.bool_]:
