@@ -115,7 +115,7 @@ def test_prompts_are_deduplicated_and_filtered(
     alike = kept(deduplication=NEAR)
     assert ([one.messages[0]["content"] for one in alike.prompts], told(alike.report)) == (prompts[:2], (4, 4, 2))
     assert "1 of 2 held-out records are much like one of the training data." in alike.warnings
-    short = kept(filters={"minTokens": 20}, deduplication=EXACT)
+    short = kept(filters={"minTokens": 40}, deduplication=EXACT)
     assert [one.messages[0]["content"] for one in short.prompts] == [ASKED, near]
     assert len(short.held_out) == 2
-    assert any("1 of 4 records are left out: shorter than filters.minTokens, 20" in said for said in short.warnings)
+    assert any("1 of 4 records are left out: shorter than filters.minTokens, 40" in said for said in short.warnings)
