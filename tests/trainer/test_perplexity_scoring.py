@@ -29,7 +29,7 @@ def die_after_a_batch_each(rank: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     perplexity_scoring.ROUND_S = 0.0
-    perplexity_scoring.PLACES_AT_ONCE = 40 * MOST_IN_A_BATCH
+    perplexity_scoring.PLACES_AT_ONCE["cpu"] = 40 * MOST_IN_A_BATCH
     if rank == 0:
         perplexity_scoring._write = write_and_die
 
