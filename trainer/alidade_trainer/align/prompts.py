@@ -108,9 +108,9 @@ def prepare_prompts(
         if both:
             warnings.append(f"{both} of {len(held_out)} held-out prompts are also among those that are sampled for.")
         warnings += near_leak(near, len(held_out))
-    elif data.validation is not None:
+    elif data.validation is not None and data.validation.fraction is not None:
         keys = np.array([one.key for one in prompts], dtype=np.uint64)
-        chosen = hold_out(keys, data.validation, job.training.seed)
+        chosen = hold_out(keys, data.validation.fraction, job.training.seed)
         held_out = [one for one, held in zip(prompts, chosen, strict=True) if held]
         prompts = [one for one, held in zip(prompts, chosen, strict=True) if not held]
     else:

@@ -117,7 +117,8 @@ class TokenisedData:
         )
         origins = _origins(self.sources, len(self.samples)) if data.mix else None
         train = self._sequences(selection.train, origins)
-        validation = self._sequences(selection.validation) if len(selection.validation) else None
+        of_several = origins if self.sources.held_out is None else None
+        validation = self._sequences(selection.validation, of_several) if len(selection.validation) else None
         report = data_report(
             self.stage,
             template=self.template,
