@@ -59,6 +59,7 @@ def score_samples(
     model = peers.agree(load)
     # The longest first: what does not fit shows at once, and the last round is short.
     order = np.argsort(-samples.lengths[indices], kind="stable")
+    told = 0
     while (left := order[losses[order] == _TO_DO]).size:
         mine = left[peers.rank :: peers.count]
         found = list(_scored(model, samples, indices, mine, until=time.monotonic() + ROUND_S, around=around))
@@ -68,7 +69,10 @@ def score_samples(
         is_over = any(peers.gather(around.stop()))
         if peers.is_first:
             _write(path, key, losses)
-            around.say(f"Perplexity: {(losses != _TO_DO).mean():.1%} of the samples are scored.")
+        percent = int(100 * (losses != _TO_DO).mean())
+        if percent > told:
+            told = percent
+            around.say(f"Perplexity: {percent} % of the samples are scored.")
         if is_over:
             raise StopRequested
     del model

@@ -133,7 +133,10 @@ def _losses(
     def load() -> PreTrainedModel:
         options = base_options(job, folder, dtype)
         model = load_model(folder, dtype=dtype, trust_remote_code=job.model.trust_remote_code, **options)
-        return model if "device_map" in options else model.to(peers.device)
+        if job.adapter.type != AdapterType.QLORA:
+            return model.to(peers.device)
+        keep_as_loaded(model)
+        return model  # on its device already
 
     if tokenised is not None and peers.local_count > 1:
         tokenised.samples.save(shared)

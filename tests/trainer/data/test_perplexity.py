@@ -137,7 +137,7 @@ class Listed:
     st.floats(0.01, 0.99),
     st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_quantiles_are_of_the_records_that_repeat_none(
     records: list[tuple[float, bool, int]], quantile: float, is_upper: bool
 ) -> None:

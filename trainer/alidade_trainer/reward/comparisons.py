@@ -116,6 +116,7 @@ class ComparisonData(PreparedData):
 
     comparisons: Comparisons
     held_out: Comparisons | None
+    sources: Sequence[SourceReport]
 
 
 def prepare_comparisons(
@@ -194,6 +195,7 @@ def _data(
         packed=False,
         comparisons=comparisons,
         held_out=checks,
+        sources=reports,
     )
 
 
