@@ -136,7 +136,11 @@ def test_a_pod_whose_peers_have_not_come_ends_at_once_when_asked_to_stop(
     make_job: MakeJob, start: Start, termination_log: Path
 ) -> None:
     process = start(
-        make_job(), PET_NNODES="2", PET_NPROC_PER_NODE="1", PET_MASTER_ADDR="127.0.0.1", PET_MASTER_PORT=str(free_port())
+        make_job(),
+        PET_NNODES="2",
+        PET_NPROC_PER_NODE="1",
+        PET_MASTER_ADDR="127.0.0.1",
+        PET_MASTER_PORT=str(free_port()),
     )
 
     while not catches(process.pid, signal.SIGTERM):
