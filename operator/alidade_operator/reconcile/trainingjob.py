@@ -289,7 +289,8 @@ def _report(situation: Situation, draft: Draft, current: TrainingJobView, pods: 
         draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.INTERRUPTED, interruption)
         return draft.finish("Running", "report", interruption, progress=target)
     # A PyTorchJob runs when its master does, whatever its workers wait for.
-    trouble = next((_trouble(pod, situation.craft.image_setting) for pod in pods if pod.message), None)
+    stuck = [pod for pod in pods if pod.message and not pod.ended]
+    trouble = _trouble(stuck[0], situation.craft.image_setting) if stuck else None
     if trouble is not None:
         _launched(draft, Reason.PODS_PENDING, current, f"has pods that cannot run. {trouble}{waits}")
         return draft.finish("Pending", "report", trouble, progress=target)
