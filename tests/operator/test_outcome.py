@@ -66,8 +66,8 @@ def read(*pods: PodView, state: str = "failed", **values: Any) -> Any:
         (
             (ended_pod(exit_code=143, result=STOPPED.model_copy(update={"step": 0})),),
             "Interrupted",
-            "Pod demo-1-master-0 was stopped from outside (SIGTERM); it had not begun to train, and the newest checkpoint "
-            "counts.",
+            "Pod demo-1-master-0 was stopped from outside (SIGTERM); it had not begun to train, and the newest "
+            "checkpoint counts.",
             True,
             143,
         ),
