@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 from alidade_local.client import AlreadyExistsError, ApiClient, ApiError, NotFoundError
 from alidade_local.controllers.statuses import write_status
@@ -57,6 +58,7 @@ class PlanActor:
         planner: Planner,
         *,
         component: str,
+        clock: Callable[[], datetime] = partial(datetime.now, UTC),
     ) -> None:
         self.parent = parent
         self.children = children
@@ -64,6 +66,7 @@ class PlanActor:
         self._client = client
         self._informers = informers
         self._planner = planner
+        self._clock = clock
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring one object closer to what it asks for; returns the seconds after which to look again, if any."""
@@ -71,7 +74,7 @@ class PlanActor:
         if parent is None:
             return None
         observed = {resource: self._informers.of(resource).controlled_by(parent) for resource in self.children}
-        plan = self._planner(parent, observed, datetime.now(UTC))
+        plan = self._planner(parent, observed, self._clock())
         await self._carry_out(parent, plan)
         return plan.again_after_s
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from alidade_local.controllers.plan import Children, Plan
-from alidade_local.controllers.pods import is_active, is_ready, phase_of
+from alidade_local.controllers.pods import is_active, is_ready, phase_of, pods_to_delete
 from alidade_local.objects import (
     Object,
     condition_of,
@@ -63,14 +63,6 @@ def available_at(pod: Object, min_ready_s: int) -> datetime | None:
     if ready is None or ready["status"] != "True":
         return None
     return parse_time(ready["lastTransitionTime"]) + timedelta(seconds=min_ready_s)
-
-
-def pods_to_delete(pods: Sequence[Object]) -> list[Object]:
-    """The pods in the order in which they are given up: unbound, pending, not ready, then the youngest."""
-    youngest_first = sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True)
-    return sorted(
-        youngest_first, key=lambda pod: (bool(pod["spec"].get("nodeName")), phase_of(pod) == "Running", is_ready(pod))
-    )
 
 
 def _status(replica_set: Object, active: Sequence[Object], available: int) -> Object:

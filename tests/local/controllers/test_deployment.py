@@ -10,7 +10,8 @@ import pytest
 
 from alidade_local.controllers.deployment import build_replica_set, plan_deployment
 from alidade_local.controllers.plan import Plan
-from alidade_local.controllers.replicaset import plan_replica_set, pods_to_delete
+from alidade_local.controllers.pods import pods_to_delete
+from alidade_local.controllers.replicaset import plan_replica_set
 from alidade_local.resources import REPLICA_SETS
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -1,0 +1,231 @@
+"""What holds of PyTorchJobs whatever happens: random walks of users, pods, watches and clocks.
+
+The rules are those of training-operator 1.9: its documentation of PyTorchJobs (replica types, restart policies,
+runPolicy) and of job conditions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, invariant, rule
+
+from alidade_local.controllers.pods import is_active, phase_of
+from alidade_local.controllers.pytorchjob import pytorchjob_planner
+from alidade_local.controllers.pytorchjob_pods import replica_name, replica_specs, replicas_of
+from alidade_local.objects import (
+    Object,
+    controller_reference,
+    is_condition_true,
+    is_deleting,
+    name_of,
+    uid_of,
+)
+from alidade_local.resources import PODS, PYTORCH_JOBS, SERVICES
+from tests.local.controllers.playing import NAMESPACE, WALK, Walk, chosen, is_running, merged
+
+NAME = "j"
+FINAL = ("Succeeded", "Failed")
+POLICIES: list[dict[str, Any]] = [
+    {},
+    {"cleanPodPolicy": "Running"},
+    {"cleanPodPolicy": "All"},
+    {"backoffLimit": 2},
+    {"backoffLimit": 0},
+    {"activeDeadlineSeconds": 20},
+    {"ttlSecondsAfterFinished": 100},
+]
+
+
+class PyTorchJobs(Walk):
+    """One PyTorchJob, or one after another of the same name."""
+
+    planners = {PYTORCH_JOBS: ([PODS, SERVICES], pytorchjob_planner(lambda job: 20001))}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+        self.before: dict[str, Object] = {}
+        self.made = 0
+        self.exits: set[int | None] = set()
+
+    # The user
+
+    @initialize(
+        master=st.booleans(),
+        workers=st.integers(1, 2),
+        restart_policy=st.sampled_from(["Never", "ExitCode", "OnFailure"]),
+        run_policy=st.sampled_from(POLICIES),
+    )
+    def create(self, master: bool, workers: int, restart_policy: str, run_policy: dict[str, Any]) -> None:
+        """A user applies it."""
+        template = {"spec": {"containers": [{"name": "pytorch", "image": "i"}]}}
+        replica = {"restartPolicy": restart_policy, "template": template}
+        replicas = {"Worker": {"replicas": workers, **replica}} | ({"Master": {"replicas": 1, **replica}} if master else {})
+        self.spec = {"pytorchReplicaSpecs": replicas, "runPolicy": {"suspend": False, **run_policy}}
+        self.server.create_object(PYTORCH_JOBS, {"metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": self.spec})
+
+    @rule(suspend=st.booleans())
+    def suspend(self, suspend: bool) -> None:
+        job = self.parent(PYTORCH_JOBS, NAME)
+        if job is not None:
+            self.server.write(PYTORCH_JOBS, merged(job, {"spec": {"runPolicy": {"suspend": suspend}}}))
+
+    @rule(workers=st.integers(1, 3))
+    def scale(self, workers: int) -> None:
+        """The scale subresource is the number of workers."""
+        job = self.parent(PYTORCH_JOBS, NAME)
+        if job is not None:
+            spec = {"pytorchReplicaSpecs": {"Worker": {"replicas": workers}}}
+            self.server.write(PYTORCH_JOBS, merged(job, {"spec": spec}))
+
+    @rule(foreground=st.booleans(), again=st.booleans())
+    def delete(self, foreground: bool, again: bool) -> None:
+        """It goes, and perhaps another comes in its place."""
+        job = self.parent(PYTORCH_JOBS, NAME)
+        if job is not None:
+            self.server.delete_object(PYTORCH_JOBS, job, foreground=foreground)
+        if again and self.parent(PYTORCH_JOBS, NAME) is None:
+            metadata = {"name": NAME, "namespace": NAMESPACE}
+            self.server.create_object(PYTORCH_JOBS, {"metadata": metadata, "spec": self.spec})
+            self.exits.clear()
+
+    # Pods
+
+    @rule(which=st.integers(0, 9))
+    def step(self, which: int) -> None:
+        pod = chosen(self.pods(), which)
+        if pod is not None:
+            self.kubelet.step(pod)
+
+    @rule(which=st.integers(0, 9), code=st.sampled_from([0, 1, 137, None]))
+    def end(self, which: int, code: int | None) -> None:
+        """A process succeeds, fails, is killed, or its pod is evicted."""
+        pod = chosen(self.pods(is_running), which)
+        if pod is not None:
+            self.kubelet.end(pod, code)
+            self.exits.add(code)
+
+    @rule(which=st.integers(0, 9))
+    def restart(self, which: int) -> None:
+        pod = chosen(self.pods(lambda pod: is_running(pod) and not is_deleting(pod)), which)
+        if pod is not None and pod["spec"]["restartPolicy"] == "OnFailure":
+            self.kubelet.restart(pod)
+
+    @rule(which=st.integers(0, 9), kind=st.sampled_from([PODS, SERVICES]))
+    def remove(self, which: int, kind: Any) -> None:
+        """Somebody deletes a pod or a Service."""
+        body = chosen(self.server.all(kind), which)
+        if body is not None:
+            self.server.delete_object(kind, body)
+
+    # What is to come of it
+
+    @rule()
+    def come_to_rest(self) -> None:
+        """One pod and one Service a replica; none while it is suspended; after the end what cleanPodPolicy leaves."""
+        self.settle()
+        self.statuses_say_one_thing()
+        job = self.parent(PYTORCH_JOBS, NAME)
+        pods, services = ({name_of(body) for body in self.server.all(kind)} for kind in (PODS, SERVICES))
+        if job is None:
+            assert (pods, services) == (set(), set())
+            return
+        ends = [kind for kind in FINAL if is_condition_true(job, kind)]
+        policy = job["spec"]["runPolicy"]
+        if ends:
+            if policy.get("cleanPodPolicy") == "All":
+                assert (pods, services) == (set(), set())
+            if policy.get("cleanPodPolicy") == "Running":
+                assert not self.pods(is_active)
+            return
+        assert is_condition_true(job, "Suspended") == policy["suspend"]
+        wanted = set() if policy["suspend"] else {name for name in _replicas(job)}
+        assert pods == wanted == services
+        # What has ended and is not made anew would have ended the job, or is a worker beside a master that runs.
+        for pod in self.pods(lambda pod: phase_of(pod) == "Failed"):
+            raise AssertionError(f"{name_of(pod)} has failed, and nothing comes of it")
+
+    @rule()
+    def succeed(self) -> None:
+        """A job that may run succeeds once its processes do."""
+        for _ in range(3):
+            self.settle()
+            for pod in self.pods(is_active):
+                self.kubelet.end(pod, 0)
+        self.settle()
+        job = self.parent(PYTORCH_JOBS, NAME)
+        if job is not None and not job["spec"]["runPolicy"]["suspend"]:
+            assert is_condition_true(job, "Succeeded") or is_condition_true(job, "Failed")
+
+    # What always holds
+
+    @invariant()
+    def statuses_say_one_thing(self) -> None:
+        """Never both ends, never running and restarting; what has ended stays so; a failure has a cause."""
+        log = self.server.log[PYTORCH_JOBS]
+        for _, job in log[self.seen :]:
+            before = self.before.get(uid_of(job))
+            truths = [one["type"] for one in job["status"].get("conditions") or [] if one["status"] == "True"]
+            types = [one["type"] for one in job["status"].get("conditions") or []]
+            assert len(types) == len(set(types))
+            assert not {"Succeeded", "Failed"} <= set(truths)
+            assert not {"Running", "Restarting"} <= set(types)
+            assert not ("Running" in truths and set(FINAL) & set(truths))
+            if before is not None:
+                ended = [kind for kind in FINAL if is_condition_true(before, kind)]
+                assert all(kind in truths for kind in ended)
+                if ended:
+                    assert job["status"].get("completionTime") == before["status"]["completionTime"]
+            for counts in (job["status"].get("replicaStatuses") or {}).values():
+                assert all(value >= 0 for name, value in counts.items() if name != "selector")
+            if set(FINAL) & set(truths):
+                assert job["status"]["completionTime"]
+            self.before[uid_of(job)] = job
+        self.seen = len(log)
+
+    def work(self, which: int) -> bool:
+        """Whoever makes objects makes those of a replica, the job's own, and none for what is over or suspended."""
+        before = {kind: len(self.server.log[kind]) for kind in (PODS, SERVICES)}
+        present = {uid_of(body) for kind in before for body in self.server.all(kind)}
+        job = next(iter(self.informers.of(PYTORCH_JOBS).all()), None)
+        worked = super().work(which)
+        for kind, count in before.items():
+            for _, body in self.server.log[kind][count:]:
+                if uid_of(body) in present:
+                    continue
+                assert job is not None
+                assert body["metadata"]["ownerReferences"] == [
+                    controller_reference(job, "kubeflow.org/v1", "PyTorchJob")
+                ]
+                assert name_of(body) in _replicas(job)
+                assert not any(is_condition_true(job, kind) for kind in FINAL)
+                assert not job["spec"]["runPolicy"]["suspend"]
+        return worked
+
+    @invariant()
+    def only_what_may_fail_a_job_does(self) -> None:
+        """With ExitCode a job fails by an exit code below 128; an eviction or a signal makes the pod anew."""
+        job = self.parent(PYTORCH_JOBS, NAME)
+        if job is None or not is_condition_true(job, "Failed"):
+            return
+        policies = {spec["restartPolicy"] for spec in job["spec"]["pytorchReplicaSpecs"].values()}
+        run = job["spec"]["runPolicy"]
+        if "backoffLimit" not in run and "activeDeadlineSeconds" not in run:
+            assert policies != {"OnFailure"}
+            if policies == {"ExitCode"}:
+                assert 1 in self.exits
+
+
+def _replicas(job: Object) -> list[str]:
+    """Names of the pods that a job asks for."""
+    return [
+        replica_name(job, replica_type, index)
+        for replica_type, spec in replica_specs(job).items()
+        for index in range(replicas_of(spec))
+    ]
+
+
+PyTorchJobs.TestCase.settings = WALK
+TestPyTorchJobs = PyTorchJobs.TestCase
