@@ -119,6 +119,14 @@ def _count(replica_sets: Sequence[Object], field: str) -> int:
     return sum(int((replica_set.get("status") or {}).get(field, 0)) for replica_set in replica_sets)
 
 
+def _has_pods(replica_set: Object) -> bool:
+    """Whether pods of a ReplicaSet may live: also those that end, and those made before its controller hears of 0."""
+    status = replica_set.get("status") or {}
+    is_known = status.get("observedGeneration", 0) >= replica_set["metadata"].get("generation", 0)
+    pods = replicas_of(replica_set) + status.get("replicas", 0) + status.get("terminatingReplicas", 0)
+    return pods > 0 or not is_known
+
+
 def _revision_of(replica_set: Object) -> int:
     return int(annotations_of(replica_set).get(REVISION, "0"))
 
@@ -128,10 +136,9 @@ def _next_revision(work: _Work) -> int:
 
 
 def _create_new(work: _Work) -> None:
-    old_pods = _count(work.old, "replicas")
     if work.recreates:
         _give_up(work, work.old)
-        if old_pods:
+        if any(map(_has_pods, work.old)):
             return
         size = work.wanted
     else:
@@ -173,7 +180,7 @@ def _scale(work: _Work, new: Object) -> None:
     """One step of the roll-out: the new ReplicaSet up within maxSurge, old ones down as availability allows."""
     if work.recreates:
         _give_up(work, work.old)
-        if not _count(work.old, "replicas"):
+        if not any(map(_has_pods, work.old)):
             _scale_to(work, new, work.wanted)
         return
     total = sum(replicas_of(replica_set) for replica_set in work.replica_sets)

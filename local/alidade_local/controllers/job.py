@@ -220,8 +220,7 @@ def _outcome(work: _Work) -> _Outcome | None:
             return _Outcome(_ENDS[announced["type"]], announced["reason"], announced["message"])
     if work.tally.total("failed") > work.backoff_limit or _restarts_exceed_limit(work):
         return _Outcome("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
-    deadline_s, started = work.spec.get("activeDeadlineSeconds"), work.status.get("startTime")
-    if deadline_s is not None and started and not work.is_suspended and work.now >= parse_time(started) + timedelta(seconds=deadline_s):
+    if _is_late(work):
         return _Outcome("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
     if work.completions is None:
         reached = work.succeeded > 0 and not work.active
@@ -230,6 +229,14 @@ def _outcome(work: _Work) -> _Outcome | None:
     if reached:
         return _Outcome("Complete", "CompletionsReached", "Reached expected number of succeeded pods")
     return None
+
+
+def _is_late(work: _Work) -> bool:
+    """Whether it has been active for too long; while it is suspended, it is not."""
+    deadline_s, started = work.spec.get("activeDeadlineSeconds"), work.status.get("startTime")
+    if deadline_s is None or not started or work.is_suspended:
+        return False
+    return bool(work.now >= parse_time(started) + timedelta(seconds=deadline_s))
 
 
 def _restarts_exceed_limit(work: _Work) -> bool:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 
 from alidade_local.client import AlreadyExistsError, ApiClient, ApiError, NotFoundError
 from alidade_local.controllers.statuses import write_status
@@ -21,6 +20,10 @@ log = logging.getLogger(__name__)
 Children = Mapping[Resource, Sequence[Object]]
 # (parent, the objects it controls, now) -> what to do
 Planner = Callable[[Object, Children, datetime], "Plan"]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass
@@ -58,7 +61,7 @@ class PlanActor:
         planner: Planner,
         *,
         component: str,
-        clock: Callable[[], datetime] = partial(datetime.now, UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.parent = parent
         self.children = children

@@ -34,13 +34,16 @@ from alidade_local.objects import (
 from alidade_local.ownership import FOREGROUND
 from alidade_local.resources import DEPLOYMENTS, JOBS, PODS, PYTORCH_JOBS, REPLICA_SETS, SERVICES, Resource
 from tests.operator.line import Line
-from tests.operator.memory import TROUBLES, drive
+from tests.operator.memory import drive
 
 NAMESPACE = "n"
+TROUBLES = st.sampled_from(
+    [[], ["unanswered"], ["lost"], ["unanswered", "", "lost"], ["", "unanswered"], ["", "", "lost", "unanswered"]]
+)
 KINDS = {kind.plural: kind for kind in (DEPLOYMENTS, JOBS, PODS, PYTORCH_JOBS, REPLICA_SETS, SERVICES)}
 WALK = settings(
-    # 25, or 2,000 with --hypothesis-profile long.
-    max_examples=settings().max_examples // 4,
+    # 50, or 1,000 with --hypothesis-profile long.
+    max_examples=settings().max_examples // 2,
     stateful_step_count=40,
     suppress_health_check=list(HealthCheck),
 )
@@ -134,7 +137,7 @@ class MemoryServer(ApiClient):
         return self.write(kind, merged(known, {"metadata": {"deletionTimestamp": since, "finalizers": finalizers}}))
 
     def collect(self) -> None:
-        """The garbage collector: what belonged to something that is gone goes, dependents first where that was asked."""
+        """The garbage collector: what belonged to something that is gone goes, dependents first where asked."""
         owners = {uid_of(body): body for body in self.objects.values()}
         dependents: dict[str, list[tuple[Resource, Object]]] = {}
         for (kind, _), body in list(self.objects.items()):
@@ -208,7 +211,10 @@ class Kubelet:
         return True
 
     def end(self, pod: Object, exit_code: int | None) -> None:
-        """The pod's containers end; a deleted pod is gone with that. exit_code: None for a pod that was evicted, of which no container tells."""
+        """The pod's containers end; a deleted pod is gone with that.
+
+        exit_code: None for a pod that was evicted, of which no container tells.
+        """
         state = {"terminated": {"exitCode": exit_code, "finishedAt": format_time(self._server.now)}}
         statuses = [{"name": one["name"], "state": state} for one in pod["spec"]["containers"]]
         self._write(
@@ -239,7 +245,8 @@ class Kubelet:
             "status": str(ready),
             "lastTransitionTime": since or format_time(self._server.now),
         }
-        self._server.write(PODS, {**pod, "status": {**pod["status"], "phase": phase, "conditions": [condition], **status}})
+        status = {**pod["status"], "phase": phase, "conditions": [condition], **status}
+        self._server.write(PODS, {**pod, "status": status})
 
 
 class Walk(RuleBasedStateMachine):
@@ -250,7 +257,8 @@ class Walk(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kinds = list(dict.fromkeys(kind for parent, (made, _) in self.planners.items() for kind in (parent, *made)))
+        kinds = (kind for parent, (made, _) in self.planners.items() for kind in (parent, *made))
+        self.kinds = list(dict.fromkeys(kinds))
         self.server = MemoryServer()
         self.kubelet = Kubelet(self.server)
         self.start()
@@ -271,7 +279,7 @@ class Walk(RuleBasedStateMachine):
         made = []
         for parent, (children, planner) in self.planners.items():
             actor = PlanActor(
-                self.server, self.informers, parent, children, planner, component="played", clock=lambda: self.server.now
+                self.server, self.informers, parent, children, planner, component="played", clock=self._now
             )
             controller = Controller(parent.plural, actor.reconcile)
             controller.follow(self.informers, parent)
@@ -279,6 +287,9 @@ class Walk(RuleBasedStateMachine):
                 controller.follow_owned(self.informers, child, parent)
             made.append(controller)
         return made
+
+    def _now(self) -> datetime:
+        return self.server.now
 
     @rule(which=st.integers(0, 9), most=st.integers(1, 5))
     def deliver(self, which: int, most: int) -> None:
@@ -290,11 +301,6 @@ class Walk(RuleBasedStateMachine):
         for event, body in self.server.log[kind][self.told[kind] : self.told[kind] + most]:
             (informer._drop if event == "DELETED" else informer._put)(body)
             self.told[kind] += 1
-
-    @rule()
-    def collect(self) -> None:
-        """The garbage collector takes a look."""
-        self.server.collect()
 
     @rule(which=st.integers(0, 9))
     def work(self, which: int) -> bool:
@@ -313,6 +319,15 @@ class Walk(RuleBasedStateMachine):
             if again_after_s is not None:
                 line.add_after(key, again_after_s)
         return True
+
+    @rule()
+    def control(self) -> None:
+        """The controllers hear of everything and do all that is due, before any pod takes a step."""
+        self._tell_all()
+        for _ in range(20):
+            if not self.work(0):
+                break
+            self._tell_all()
 
     @rule(rounds=st.integers(2, 5), troubles=TROUBLES)
     def lag(self, rounds: int, troubles: list[str]) -> None:
@@ -340,7 +355,7 @@ class Walk(RuleBasedStateMachine):
         for controller in self.controllers:
             _line(controller).now = self.server.now
 
-    @rule(rounds=st.integers(1, 12))
+    @rule(rounds=st.integers(1, 8))
     def go_on(self, rounds: int) -> None:
         """For a while everything goes as it should."""
         for _ in range(rounds):
@@ -398,4 +413,3 @@ def chosen(items: Sequence[Object], which: int) -> Object | None:
 
 def is_running(pod: Object) -> bool:
     return phase_of(pod) == "Running"
-

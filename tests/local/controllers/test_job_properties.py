@@ -21,10 +21,10 @@ from alidade_local.objects import (
     Key,
     Object,
     annotations_of,
+    condition_of,
     controller_reference,
     is_condition_true,
     is_deleting,
-    name_of,
     parse_time,
     uid_of,
 )
@@ -162,16 +162,21 @@ class Jobs(Walk):
         assert len(active) == (0 if spec["suspend"] else wanted) == status["active"]
         assert is_condition_true(job, "Suspended") == spec["suspend"]
 
+    @rule(codes=st.lists(st.sampled_from([0, 1]), min_size=1, max_size=3))
+    def run_out(self, codes: list[int]) -> None:
+        """All pods end like this, time after time."""
+        for code in codes:
+            self.settle()
+            for pod in self.pods(is_active):
+                self.kubelet.end(pod, code)
+        self.come_to_rest()
+
     @rule()
     def succeed(self) -> None:
         """A Job that may run, and whose pods succeed, completes with what it asked for, or was past its limit."""
-        for _ in range(12):
-            self.settle()
-            for pod in self.pods(is_active):
-                self.kubelet.end(pod, 0)
-        self.settle()
+        self.run_out([0] * 4)
         job = self.parent(JOBS, NAME)
-        if job is None or job["spec"]["suspend"] or is_deleting(job) or is_condition_true(job, "Failed"):
+        if job is None or job["spec"]["suspend"] or is_condition_true(job, "Failed"):
             return
         if job["spec"]["parallelism"] or is_complete(job):
             assert is_condition_true(job, "Complete")
@@ -188,6 +193,9 @@ class Jobs(Walk):
             before = self.before.get(uid)
             if before is None or job["status"] != before["status"]:
                 assert refusals(before, job) == [], job["status"]
+                if is_newly_past_its_limit(before, job) and job["spec"]["template"]["spec"]["restartPolicy"] == "Never":
+                    failed = (job["status"].get("uncountedTerminatedPods") or {}).get("failed") or []
+                    assert job["status"]["failed"] + len(failed) > job["spec"]["backoffLimit"]
             self.before[uid] = job
             counted = self.counted.setdefault(uid, {outcome: set() for outcome in OUTCOMES})
             uncounted = job["status"].get("uncountedTerminatedPods") or {}
@@ -246,6 +254,12 @@ def index_of(pod: Object) -> int:
 
 def is_over(job: Object) -> bool:
     return is_condition_true(job, "Complete") or is_condition_true(job, "Failed")
+
+
+def is_newly_past_its_limit(before: Object | None, after: Object) -> bool:
+    past = condition_of(after, "FailureTarget")
+    is_past = past is not None and past["reason"] == "BackoffLimitExceeded"
+    return is_past and (before is None or condition_of(before, "FailureTarget") is None)
 
 
 def is_complete(job: Object) -> bool:

@@ -62,7 +62,9 @@ class PyTorchJobs(Walk):
         """A user applies it."""
         template = {"spec": {"containers": [{"name": "pytorch", "image": "i"}]}}
         replica = {"restartPolicy": restart_policy, "template": template}
-        replicas = {"Worker": {"replicas": workers, **replica}} | ({"Master": {"replicas": 1, **replica}} if master else {})
+        replicas = {"Worker": {"replicas": workers, **replica}}
+        if master:
+            replicas["Master"] = {"replicas": 1, **replica}
         self.spec = {"pytorchReplicaSpecs": replicas, "runPolicy": {"suspend": False, **run_policy}}
         self.server.create_object(PYTORCH_JOBS, {"metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": self.spec})
 
