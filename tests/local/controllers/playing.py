@@ -47,6 +47,7 @@ WALK = settings(
     stateful_step_count=40,
     suppress_health_check=list(HealthCheck),
 )
+STEPS = st.lists(st.integers(0, 29), min_size=3, max_size=15)
 
 
 class MemoryServer(ApiClient):
@@ -291,10 +292,17 @@ class Walk(RuleBasedStateMachine):
     def _now(self) -> datetime:
         return self.server.now
 
-    @rule(which=st.integers(0, 9), most=st.integers(1, 5))
-    def deliver(self, which: int, most: int) -> None:
-        """The watch of a kind tells some of what has happened."""
-        self._tell(self.kinds[which % len(self.kinds)], most)
+    @rule(steps=STEPS)
+    def stroll(self, steps: list[int]) -> None:
+        """Each number is a step of somebody: a watch tells a little, a controller works, a pod goes on."""
+        for number in steps:
+            which = number // 3
+            if number % 3 == 0:
+                self._tell(self.kinds[which % len(self.kinds)], 2)
+            elif number % 3 == 1:
+                self.work(which)
+            elif (pod := chosen(self.pods(), which)) is not None:
+                self.kubelet.step(pod)
 
     def _tell(self, kind: Resource, most: int) -> None:
         informer = self.informers.of(kind)
@@ -302,7 +310,6 @@ class Walk(RuleBasedStateMachine):
             (informer._drop if event == "DELETED" else informer._put)(body)
             self.told[kind] += 1
 
-    @rule(which=st.integers(0, 9))
     def work(self, which: int) -> bool:
         """A controller looks at a key that is due; whether there was one."""
         due = [(controller, key) for controller in self.controllers for key in _line(controller).ready()]
@@ -318,7 +325,11 @@ class Walk(RuleBasedStateMachine):
         else:
             if again_after_s is not None:
                 line.add_after(key, again_after_s)
+        self.check()
         return True
+
+    def check(self) -> None:
+        """What holds whenever a controller has done something; the subclass's."""
 
     @rule()
     def control(self) -> None:
@@ -332,6 +343,7 @@ class Walk(RuleBasedStateMachine):
     @rule(rounds=st.integers(2, 5), troubles=TROUBLES)
     def lag(self, rounds: int, troubles: list[str]) -> None:
         """The watches are silent, requests fail; pods and controllers go on, with what these know."""
+        self._tell_all()
         self.trouble(troubles)
         for _ in range(rounds):
             if not self.work(0):

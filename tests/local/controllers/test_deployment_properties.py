@@ -10,24 +10,24 @@ import math
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, invariant, rule
+from hypothesis.stateful import initialize, rule
 
 from alidade_local.controllers.deployment import HASH_LABEL, deployment_planner, template_hash
 from alidade_local.controllers.pods import FINISHED_PHASES, is_active, phase_of
 from alidade_local.controllers.replicaset import available_at, replica_set_planner
 from alidade_local.objects import Object, controller_reference, is_deleting, labels_of, uid_of
 from alidade_local.resources import DEPLOYMENTS, PODS, REPLICA_SETS
-from tests.local.controllers.playing import NAMESPACE, WALK, Walk, chosen, is_running, merged
+from tests.local.controllers.playing import NAMESPACE, STEPS, WALK, Walk, chosen, is_running, merged
 
 NAME = "d"
 ROLLING: list[dict[str, Any]] = [
     {"maxSurge": "25%", "maxUnavailable": "25%"},
     {"maxSurge": 1, "maxUnavailable": 0},
-    {"maxSurge": 0, "maxUnavailable": 1},
+    {"maxSurge": 0, "maxUnavailable": "25%"},
     {"maxSurge": "100%", "maxUnavailable": "50%"},
 ]
 RECREATE = {"type": "Recreate", "rollingUpdate": None}
-STRATEGIES = [RECREATE, *({"type": "RollingUpdate", "rollingUpdate": rolling} for rolling in ROLLING)]
+STRATEGIES = [RECREATE, RECREATE, *({"type": "RollingUpdate", "rollingUpdate": rolling} for rolling in ROLLING)]
 
 
 class Deployments(Walk):
@@ -90,6 +90,23 @@ class Deployments(Walk):
         """A new template, or back to an old one."""
         self._edit({"template": {"spec": {"containers": [{"name": "c", "image": image}]}}})
 
+    @rule(image=st.sampled_from("abc"), replicas=st.none() | st.integers(1, 5))
+    def roll_from_rest(self, image: str, replicas: int | None) -> None:
+        """When nothing else is going on, so that the bounds are close; perhaps with another number at once."""
+        self.come_to_rest()
+        if replicas is not None:
+            self.scale(replicas)
+        self.roll(image)
+
+    @rule(steps=STEPS, replicas=st.integers(1, 5))
+    def pause_in_the_middle(self, steps: list[int], replicas: int) -> None:
+        """And scale what there is then."""
+        self.roll_from_rest("b", None)
+        self.stroll(steps)
+        self.pause(True)
+        self.scale(replicas)
+        self.control()
+
     @rule(replicas=st.integers(0, 5))
     def scale(self, replicas: int) -> None:
         self._edit({"replicas": replicas})
@@ -113,12 +130,6 @@ class Deployments(Walk):
             self._apply()
 
     # Pods
-
-    @rule(which=st.integers(0, 9))
-    def step(self, which: int) -> None:
-        pod = chosen(self.pods(), which)
-        if pod is not None:
-            self.kubelet.step(pod)
 
     @rule(which=st.integers(0, 9), how=st.sampled_from(["probe", "evict", "delete"]))
     def fail(self, which: int, how: str) -> None:
@@ -174,13 +185,15 @@ class Deployments(Walk):
 
     # What always holds
 
-    @invariant()
+    def check(self) -> None:
+        self.there_are_never_too_many()
+        self.enough_stay_available()
+
     def there_are_never_too_many(self) -> None:
         """The ReplicaSets never ask for more than `maxSurge` allows."""
         live = [one for one in self.server.all(REPLICA_SETS) if not is_deleting(one)]
         assert sum(one["spec"]["replicas"] for one in live) <= self.most
 
-    @invariant()
     def enough_stay_available(self) -> None:
         """No fewer than `maxUnavailable` allows."""
         deployment = self.parent(DEPLOYMENTS, NAME)

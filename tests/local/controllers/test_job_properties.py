@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, invariant, rule
+from hypothesis.stateful import initialize, precondition, rule
 
 from alidade_local.controllers.controller import Controller
 from alidade_local.controllers.job import INDEX_ANNOTATION, job_planner, parse_indexes
@@ -41,6 +41,7 @@ SHAPES: list[dict[str, Any]] = [
     {"completionMode": "Indexed", "completions": 2, "parallelism": 2, "podReplacementPolicy": "Failed"},
     {"completions": 0, "parallelism": 1},
 ]
+POLICIES = ["Never", "Never", "OnFailure"]
 LIMITS: list[dict[str, Any]] = [
     {"backoffLimit": 6},
     {"backoffLimit": 0},
@@ -68,15 +69,14 @@ class Jobs(Walk):
 
     # The user
 
-    @initialize(
-        shape=st.sampled_from(SHAPES), limits=st.sampled_from(LIMITS), policy=st.sampled_from(["Never", "OnFailure"])
-    )
+    @initialize(shape=st.sampled_from(SHAPES), limits=st.sampled_from(LIMITS), policy=st.sampled_from(POLICIES))
     def create(self, shape: dict[str, Any], limits: dict[str, Any], policy: str) -> None:
         """A Job, as the API server completes it."""
         template = {"spec": {"restartPolicy": policy, "containers": [{"name": "c", "image": "i"}]}}
-        self.job = {"completionMode": "NonIndexed", **shape, **limits, "suspend": False, "template": template}
-        self.server.create_object(JOBS, {"metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": self.job})
+        spec = {"completionMode": "NonIndexed", **shape, **limits, "suspend": False, "template": template}
+        self.server.create_object(JOBS, {"metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": spec})
 
+    @precondition(lambda self: self.goes_on())
     @rule(change=st.sampled_from([{"suspend": True}, {"suspend": False}, *({"parallelism": n} for n in range(4))]))
     def edit(self, change: dict[str, Any]) -> None:
         """What may change of a Job."""
@@ -84,10 +84,12 @@ class Jobs(Walk):
         if job is not None:
             self.server.write(JOBS, merged(job, {"spec": change}))
 
+    @precondition(lambda self: self.goes_on())
     @rule(limit=st.integers(0, 3))
     def limit(self, limit: int) -> None:
         self.edit({"backoffLimit": limit})
 
+    @precondition(lambda self: self.goes_on())
     @rule(size=st.integers(1, 3))
     def resize(self, size: int) -> None:
         """An Indexed Job may get more or fewer indexes, as long as all may run at once."""
@@ -95,23 +97,28 @@ class Jobs(Walk):
         if job is not None and job["spec"]["completionMode"] == "Indexed":
             self.edit({"completions": size, "parallelism": size})
 
-    @rule(foreground=st.booleans(), again=st.booleans())
-    def delete(self, foreground: bool, again: bool) -> None:
-        """It goes, and perhaps another comes in its place."""
+    @rule(foreground=st.booleans())
+    def delete(self, foreground: bool) -> None:
         job = self.parent(JOBS, NAME)
         if job is not None:
             self.server.delete_object(JOBS, job, foreground=foreground)
-        if again and self.parent(JOBS, NAME) is None:
-            self.server.create_object(JOBS, {"metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": self.job})
+
+    @precondition(lambda self: not self.goes_on())
+    @rule(shape=st.sampled_from(SHAPES), limits=st.sampled_from(LIMITS), policy=st.sampled_from(POLICIES))
+    def follow(self, shape: dict[str, Any], limits: dict[str, Any], policy: str) -> None:
+        """Another Job comes in its place, of whose pods some may still be there."""
+        self.delete(foreground=False)
+        if self.parent(JOBS, NAME) is None:
+            self.create(shape, limits, policy)
+
+    def goes_on(self) -> bool:
+        """Whether there is a Job that has not ended."""
+        job = self.parent(JOBS, NAME)
+        return job is not None and not is_deleting(job) and not is_over(job)
 
     # Pods
 
-    @rule(which=st.integers(0, 9))
-    def step(self, which: int) -> None:
-        pod = chosen(self.pods(), which)
-        if pod is not None:
-            self.kubelet.step(pod)
-
+    @precondition(lambda self: self.goes_on())
     @rule(which=st.integers(0, 9), code=st.sampled_from([0, 0, 1, None]))
     def end(self, which: int, code: int | None) -> None:
         """A pod succeeds, fails or is evicted."""
@@ -119,12 +126,14 @@ class Jobs(Walk):
         if pod is not None:
             self.kubelet.end(pod, code)
 
+    @precondition(lambda self: self.goes_on())
     @rule(which=st.integers(0, 9))
     def restart(self, which: int) -> None:
         pod = chosen(self.pods(lambda pod: is_running(pod) and not is_deleting(pod)), which)
         if pod is not None and pod["spec"]["restartPolicy"] == "OnFailure":
             self.kubelet.restart(pod)
 
+    @precondition(lambda self: self.goes_on())
     @rule(which=st.integers(0, 9))
     def remove(self, which: int) -> None:
         """Somebody deletes a pod."""
@@ -138,7 +147,6 @@ class Jobs(Walk):
     def come_to_rest(self) -> None:
         """As many pods run as the Job asks for, each for another index, and none for what is over."""
         self.settle()
-        self.statuses_are_those_that_the_api_takes()
         job = self.parent(JOBS, NAME)
         active = self.pods(is_active)
         tracked = [pod for pod in self.pods() if FINALIZER in (pod["metadata"].get("finalizers") or [])]
@@ -162,6 +170,7 @@ class Jobs(Walk):
         assert len(active) == (0 if spec["suspend"] else wanted) == status["active"]
         assert is_condition_true(job, "Suspended") == spec["suspend"]
 
+    @precondition(lambda self: self.goes_on())
     @rule(codes=st.lists(st.sampled_from([0, 1]), min_size=1, max_size=3))
     def run_out(self, codes: list[int]) -> None:
         """All pods end like this, time after time."""
@@ -171,6 +180,7 @@ class Jobs(Walk):
                 self.kubelet.end(pod, code)
         self.come_to_rest()
 
+    @precondition(lambda self: self.goes_on())
     @rule()
     def succeed(self) -> None:
         """A Job that may run, and whose pods succeed, completes with what it asked for, or was past its limit."""
@@ -184,7 +194,10 @@ class Jobs(Walk):
 
     # What always holds
 
-    @invariant()
+    def check(self) -> None:
+        self.statuses_are_those_that_the_api_takes()
+        self.pods_count_as_what_they_are()
+
     def statuses_are_those_that_the_api_takes(self) -> None:
         """And each pod that a status names is counted once and for good."""
         log = self.server.log[JOBS]
@@ -207,7 +220,6 @@ class Jobs(Walk):
             assert not counted["succeeded"] & counted["failed"]
         self.seen = len(log)
 
-    @invariant()
     def pods_count_as_what_they_are(self) -> None:
         """A success is a pod that succeeded; a failure one that failed or was deleted before it had ended."""
         log = self.server.log[PODS]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, invariant, rule
+from hypothesis.stateful import initialize, precondition, rule
 
 from alidade_local.controllers.pods import is_active, phase_of
 from alidade_local.controllers.pytorchjob import pytorchjob_planner
@@ -27,6 +27,7 @@ from tests.local.controllers.playing import NAMESPACE, WALK, Walk, chosen, is_ru
 
 NAME = "j"
 FINAL = ("Succeeded", "Failed")
+RESTART_POLICIES = ["Never", "ExitCode", "OnFailure"]
 POLICIES: list[dict[str, Any]] = [
     {},
     {"cleanPodPolicy": "Running"},
@@ -55,7 +56,7 @@ class PyTorchJobs(Walk):
     @initialize(
         master=st.booleans(),
         workers=st.integers(1, 2),
-        restart_policy=st.sampled_from(["Never", "ExitCode", "OnFailure"]),
+        restart_policy=st.sampled_from(RESTART_POLICIES),
         run_policy=st.sampled_from(POLICIES),
     )
     def create(self, master: bool, workers: int, restart_policy: str, run_policy: dict[str, Any]) -> None:
@@ -65,15 +66,18 @@ class PyTorchJobs(Walk):
         replicas = {"Worker": {"replicas": workers, **replica}}
         if master:
             replicas["Master"] = {"replicas": 1, **replica}
-        self.spec = {"pytorchReplicaSpecs": replicas, "runPolicy": {"suspend": False, **run_policy}}
-        self.server.create_object(PYTORCH_JOBS, {"metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": self.spec})
+        spec = {"pytorchReplicaSpecs": replicas, "runPolicy": {"suspend": False, **run_policy}}
+        self.server.create_object(PYTORCH_JOBS, {"metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": spec})
+        self.exits = set()
 
+    @precondition(lambda self: self.goes_on())
     @rule(suspend=st.booleans())
     def suspend(self, suspend: bool) -> None:
         job = self.parent(PYTORCH_JOBS, NAME)
         if job is not None:
             self.server.write(PYTORCH_JOBS, merged(job, {"spec": {"runPolicy": {"suspend": suspend}}}))
 
+    @precondition(lambda self: self.goes_on())
     @rule(workers=st.integers(1, 3))
     def scale(self, workers: int) -> None:
         """The scale subresource is the number of workers."""
@@ -82,25 +86,33 @@ class PyTorchJobs(Walk):
             spec = {"pytorchReplicaSpecs": {"Worker": {"replicas": workers}}}
             self.server.write(PYTORCH_JOBS, merged(job, {"spec": spec}))
 
-    @rule(foreground=st.booleans(), again=st.booleans())
-    def delete(self, foreground: bool, again: bool) -> None:
-        """It goes, and perhaps another comes in its place."""
+    @rule(foreground=st.booleans())
+    def delete(self, foreground: bool) -> None:
         job = self.parent(PYTORCH_JOBS, NAME)
         if job is not None:
             self.server.delete_object(PYTORCH_JOBS, job, foreground=foreground)
-        if again and self.parent(PYTORCH_JOBS, NAME) is None:
-            metadata = {"name": NAME, "namespace": NAMESPACE}
-            self.server.create_object(PYTORCH_JOBS, {"metadata": metadata, "spec": self.spec})
-            self.exits.clear()
+
+    @precondition(lambda self: not self.goes_on())
+    @rule(
+        master=st.booleans(),
+        workers=st.integers(1, 2),
+        restart_policy=st.sampled_from(RESTART_POLICIES),
+        run_policy=st.sampled_from(POLICIES),
+    )
+    def follow(self, master: bool, workers: int, restart_policy: str, run_policy: dict[str, Any]) -> None:
+        """Another job comes in its place, of whose pods some may still be there."""
+        self.delete(foreground=False)
+        if self.parent(PYTORCH_JOBS, NAME) is None:
+            self.create(master, workers, restart_policy, run_policy)
+
+    def goes_on(self) -> bool:
+        """Whether there is a job that has not ended."""
+        job = self.parent(PYTORCH_JOBS, NAME)
+        return job is not None and not is_deleting(job) and not any(is_condition_true(job, kind) for kind in FINAL)
 
     # Pods
 
-    @rule(which=st.integers(0, 9))
-    def step(self, which: int) -> None:
-        pod = chosen(self.pods(), which)
-        if pod is not None:
-            self.kubelet.step(pod)
-
+    @precondition(lambda self: self.goes_on())
     @rule(which=st.integers(0, 9), code=st.sampled_from([0, 1, 137, None]))
     def end(self, which: int, code: int | None) -> None:
         """A process succeeds, fails, is killed, or its pod is evicted."""
@@ -109,12 +121,14 @@ class PyTorchJobs(Walk):
             self.kubelet.end(pod, code)
             self.exits.add(code)
 
+    @precondition(lambda self: self.goes_on())
     @rule(which=st.integers(0, 9))
     def restart(self, which: int) -> None:
         pod = chosen(self.pods(lambda pod: is_running(pod) and not is_deleting(pod)), which)
         if pod is not None and pod["spec"]["restartPolicy"] == "OnFailure":
             self.kubelet.restart(pod)
 
+    @precondition(lambda self: self.goes_on())
     @rule(which=st.integers(0, 9), kind=st.sampled_from([PODS, SERVICES]))
     def remove(self, which: int, kind: Any) -> None:
         """Somebody deletes a pod or a Service."""
@@ -128,7 +142,6 @@ class PyTorchJobs(Walk):
     def come_to_rest(self) -> None:
         """One pod and one Service a replica; none while it is suspended; after the end what cleanPodPolicy leaves."""
         self.settle()
-        self.statuses_say_one_thing()
         job = self.parent(PYTORCH_JOBS, NAME)
         pods, services = ({name_of(body) for body in self.server.all(kind)} for kind in (PODS, SERVICES))
         if job is None:
@@ -149,6 +162,7 @@ class PyTorchJobs(Walk):
         for pod in self.pods(lambda pod: phase_of(pod) == "Failed"):
             raise AssertionError(f"{name_of(pod)} has failed, and nothing comes of it")
 
+    @precondition(lambda self: self.goes_on())
     @rule()
     def succeed(self) -> None:
         """A job that may run succeeds once its processes do."""
@@ -163,7 +177,10 @@ class PyTorchJobs(Walk):
 
     # What always holds
 
-    @invariant()
+    def check(self) -> None:
+        self.statuses_say_one_thing()
+        self.only_what_may_fail_a_job_does()
+
     def statuses_say_one_thing(self) -> None:
         """Never both ends, never running and restarting; what has ended stays so; a failure has a cause."""
         log = self.server.log[PYTORCH_JOBS]
@@ -206,7 +223,6 @@ class PyTorchJobs(Walk):
                 assert not job["spec"]["runPolicy"]["suspend"]
         return worked
 
-    @invariant()
     def only_what_may_fail_a_job_does(self) -> None:
         """With ExitCode a job fails by an exit code below 128; an eviction or a signal makes the pod anew."""
         job = self.parent(PYTORCH_JOBS, NAME)
