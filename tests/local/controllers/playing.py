@@ -47,7 +47,7 @@ WALK = settings(
     stateful_step_count=40,
     suppress_health_check=list(HealthCheck),
 )
-STEPS = st.lists(st.integers(0, 29), min_size=3, max_size=15)
+STEPS = st.lists(st.integers(0, 49), min_size=8, max_size=25)
 
 
 class MemoryServer(ApiClient):
@@ -294,15 +294,21 @@ class Walk(RuleBasedStateMachine):
 
     @rule(steps=STEPS)
     def stroll(self, steps: list[int]) -> None:
-        """Each number is a step of somebody: a watch tells a little, a controller works, a pod goes on."""
+        """Each number is a step of somebody: a watch tells a little, a controller works, a pod goes on or is hit."""
         for number in steps:
-            which = number // 3
-            if number % 3 == 0:
-                self._tell(self.kinds[which % len(self.kinds)], 2)
-            elif number % 3 == 1:
+            which = number // 5
+            pod = chosen(self.pods(), which)
+            if number % 5 == 0:
+                self._tell(self.kinds[which % len(self.kinds)], 3)
+            elif number % 5 in (1, 2):
                 self.work(which)
-            elif (pod := chosen(self.pods(), which)) is not None:
+            elif pod is not None and number % 5 == 3:
                 self.kubelet.step(pod)
+            elif pod is not None:
+                self.hit(pod, which)
+
+    def hit(self, pod: Object, how: int) -> None:
+        """Something happens to a pod that is not its next step; the subclass's."""
 
     def _tell(self, kind: Resource, most: int) -> None:
         informer = self.informers.of(kind)
@@ -374,6 +380,15 @@ class Walk(RuleBasedStateMachine):
             self._tell_all()
             if not self.work(0):
                 self._live()
+
+    def teardown(self) -> None:
+        """However a walk has gone, it comes to rest."""
+        self.come_to_rest()
+
+    @rule()
+    def come_to_rest(self) -> None:
+        """What is there in the end; the subclass's."""
+        self.settle()
 
     def settle(self) -> None:
         """Left alone, everything comes to rest; then nobody looks again but to find that there is nothing to do."""

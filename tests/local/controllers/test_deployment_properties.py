@@ -155,7 +155,6 @@ class Deployments(Walk):
 
     # What is to come of it
 
-    @rule()
     def come_to_rest(self) -> None:
         """All pods are of the present template, as many as are asked for; old ReplicaSets are empty and few."""
         self.settle()

@@ -29,16 +29,16 @@ from alidade_local.objects import (
     uid_of,
 )
 from alidade_local.resources import JOBS, PODS
-from tests.local.controllers.playing import NAMESPACE, WALK, Walk, chosen, is_running, merged
+from tests.local.controllers.playing import NAMESPACE, WALK, Walk, is_running, merged
 
 NAME = "j"
 SHAPES: list[dict[str, Any]] = [
     {"completions": 1, "parallelism": 1},
     {"completions": 3, "parallelism": 2},
-    {"completions": 3, "parallelism": 3, "podReplacementPolicy": "Failed"},
+    {"completions": 2, "parallelism": 2},
     {"parallelism": 2},  # a work queue
     {"completionMode": "Indexed", "completions": 3, "parallelism": 2},
-    {"completionMode": "Indexed", "completions": 2, "parallelism": 2, "podReplacementPolicy": "Failed"},
+    {"completionMode": "Indexed", "completions": 2, "parallelism": 2},
     {"completions": 0, "parallelism": 1},
 ]
 POLICIES = ["Never", "Never", "OnFailure"]
@@ -47,6 +47,8 @@ LIMITS: list[dict[str, Any]] = [
     {"backoffLimit": 0},
     {"backoffLimit": 1},
     {"backoffLimit": 6, "activeDeadlineSeconds": 20},
+    {"backoffLimit": 6, "podReplacementPolicy": "Failed"},
+    {"backoffLimit": 1, "podReplacementPolicy": "Failed"},
     {"backoffLimit": 6, "ttlSecondsAfterFinished": 100},
 ]
 
@@ -118,32 +120,17 @@ class Jobs(Walk):
 
     # Pods
 
-    @precondition(lambda self: self.goes_on())
-    @rule(which=st.integers(0, 9), code=st.sampled_from([0, 0, 1, None]))
-    def end(self, which: int, code: int | None) -> None:
-        """A pod succeeds, fails or is evicted."""
-        pod = chosen(self.pods(is_running), which)
-        if pod is not None:
-            self.kubelet.end(pod, code)
-
-    @precondition(lambda self: self.goes_on())
-    @rule(which=st.integers(0, 9))
-    def restart(self, which: int) -> None:
-        pod = chosen(self.pods(lambda pod: is_running(pod) and not is_deleting(pod)), which)
-        if pod is not None and pod["spec"]["restartPolicy"] == "OnFailure":
-            self.kubelet.restart(pod)
-
-    @precondition(lambda self: self.goes_on())
-    @rule(which=st.integers(0, 9))
-    def remove(self, which: int) -> None:
-        """Somebody deletes a pod."""
-        pod = chosen(self.pods(), which)
-        if pod is not None:
+    def hit(self, pod: Object, how: int) -> None:
+        """It succeeds, fails, is evicted, its containers start anew in place, or somebody deletes it."""
+        if how % 5 == 0:
             self.server.delete_object(PODS, pod)
+        elif how % 5 == 1 and pod["spec"]["restartPolicy"] == "OnFailure" and is_running(pod) and not is_deleting(pod):
+            self.kubelet.restart(pod)
+        elif is_running(pod):
+            self.kubelet.end(pod, (0, 0, 1, None)[how % 4])
 
     # What is to come of it
 
-    @rule()
     def come_to_rest(self) -> None:
         """As many pods run as the Job asks for, each for another index, and none for what is over."""
         self.settle()

@@ -6,6 +6,7 @@ runPolicy) and of job conditions.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from alidade_local.objects import (
     uid_of,
 )
 from alidade_local.resources import PODS, PYTORCH_JOBS, SERVICES
-from tests.local.controllers.playing import NAMESPACE, WALK, Walk, chosen, is_running, merged
+from tests.local.controllers.playing import NAMESPACE, WALK, Walk, is_running, merged
 
 NAME = "j"
 FINAL = ("Succeeded", "Failed")
@@ -49,7 +50,8 @@ class PyTorchJobs(Walk):
         self.seen = 0
         self.before: dict[str, Object] = {}
         self.made = 0
-        self.exits: set[int | None] = set()
+        self.causes: set[int | str | None] = set()
+        """What has happened to pods of the present job: exit codes, None for an eviction."""
 
     # The user
 
@@ -68,23 +70,27 @@ class PyTorchJobs(Walk):
             replicas["Master"] = {"replicas": 1, **replica}
         spec = {"pytorchReplicaSpecs": replicas, "runPolicy": {"suspend": False, **run_policy}}
         self.server.create_object(PYTORCH_JOBS, {"metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": spec})
-        self.exits = set()
+        self.causes = set()
 
     @precondition(lambda self: self.goes_on())
-    @rule(suspend=st.booleans())
-    def suspend(self, suspend: bool) -> None:
+    @rule(values=st.lists(st.booleans(), min_size=1, max_size=2))
+    def suspend(self, values: list[bool]) -> None:
+        """And perhaps at once the other way."""
+        for value in values:
+            self._edit({"runPolicy": {"suspend": value}})
+            self.control()
+
+    def _edit(self, change: dict[str, Any]) -> None:
         job = self.parent(PYTORCH_JOBS, NAME)
         if job is not None:
-            self.server.write(PYTORCH_JOBS, merged(job, {"spec": {"runPolicy": {"suspend": suspend}}}))
+            self.server.write(PYTORCH_JOBS, merged(job, {"spec": change}))
 
     @precondition(lambda self: self.goes_on())
     @rule(workers=st.integers(1, 3))
     def scale(self, workers: int) -> None:
         """The scale subresource is the number of workers."""
-        job = self.parent(PYTORCH_JOBS, NAME)
-        if job is not None:
-            spec = {"pytorchReplicaSpecs": {"Worker": {"replicas": workers}}}
-            self.server.write(PYTORCH_JOBS, merged(job, {"spec": spec}))
+        self._edit({"pytorchReplicaSpecs": {"Worker": {"replicas": workers}}})
+        self.causes.add("scaled")  # a pod that is deleted while it runs counts as failed, as in the original
 
     @rule(foreground=st.booleans())
     def delete(self, foreground: bool) -> None:
@@ -112,33 +118,22 @@ class PyTorchJobs(Walk):
 
     # Pods
 
-    @precondition(lambda self: self.goes_on())
-    @rule(which=st.integers(0, 9), code=st.sampled_from([0, 1, 137, None]))
-    def end(self, which: int, code: int | None) -> None:
-        """A process succeeds, fails, is killed, or its pod is evicted."""
-        pod = chosen(self.pods(is_running), which)
-        if pod is not None:
-            self.kubelet.end(pod, code)
-            self.exits.add(code)
-
-    @precondition(lambda self: self.goes_on())
-    @rule(which=st.integers(0, 9))
-    def restart(self, which: int) -> None:
-        pod = chosen(self.pods(lambda pod: is_running(pod) and not is_deleting(pod)), which)
-        if pod is not None and pod["spec"]["restartPolicy"] == "OnFailure":
+    def hit(self, pod: Object, how: int) -> None:
+        """It ends in one way or another, its containers start anew in place, or somebody deletes it or its Service."""
+        if how % 5 == 0:
+            self.server.delete_object(PODS, pod)
+            self.causes.add("deleted")
+        elif how == 1 and (service := self.server.objects.get((SERVICES, name_of(pod)))) is not None:
+            self.server.delete_object(SERVICES, service)
+        elif how == 6 and pod["spec"]["restartPolicy"] == "OnFailure" and is_running(pod) and not is_deleting(pod):
             self.kubelet.restart(pod)
-
-    @precondition(lambda self: self.goes_on())
-    @rule(which=st.integers(0, 9), kind=st.sampled_from([PODS, SERVICES]))
-    def remove(self, which: int, kind: Any) -> None:
-        """Somebody deletes a pod or a Service."""
-        body = chosen(self.server.all(kind), which)
-        if body is not None:
-            self.server.delete_object(kind, body)
+        elif is_running(pod):
+            code = (0, 1, 137, None)[how % 4]
+            self.kubelet.end(pod, code)
+            self.causes.add(code)
 
     # What is to come of it
 
-    @rule()
     def come_to_rest(self) -> None:
         """One pod and one Service a replica; none while it is suspended; after the end what cleanPodPolicy leaves."""
         self.settle()
@@ -161,6 +156,16 @@ class PyTorchJobs(Walk):
         # What has ended and is not made anew would have ended the job, or is a worker beside a master that runs.
         for pod in self.pods(lambda pod: phase_of(pod) == "Failed"):
             raise AssertionError(f"{name_of(pod)} has failed, and nothing comes of it")
+
+    @precondition(lambda self: self.goes_on())
+    @rule(codes=st.lists(st.sampled_from([0, 1, 137]), min_size=1, max_size=3))
+    def end(self, codes: list[int]) -> None:
+        """All pods end at once, in one way or another."""
+        self.settle()
+        for pod, code in zip(self.pods(is_running), itertools.cycle(codes), strict=False):
+            self.kubelet.end(pod, code)
+            self.causes.add(code)
+        self.control()
 
     @precondition(lambda self: self.goes_on())
     @rule()
@@ -233,7 +238,8 @@ class PyTorchJobs(Walk):
         if "backoffLimit" not in run and "activeDeadlineSeconds" not in run:
             assert policies != {"OnFailure"}
             if policies == {"ExitCode"}:
-                assert 1 in self.exits
+                assert 1 in self.causes
+            assert self.causes - {0}
 
 
 def _replicas(job: Object) -> list[str]:
