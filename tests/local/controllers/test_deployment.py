@@ -181,6 +181,24 @@ def test_recreate_waits_until_the_old_pods_are_gone() -> None:
     assert [document["spec"]["replicas"] for _, document in second.create] == [4]
 
 
+@pytest.mark.parametrize(
+    ("generation", "status"),
+    [
+        (2, {"replicas": 0, "observedGeneration": 2, "terminatingReplicas": 1}),
+        (2, {"replicas": 0, "observedGeneration": 1}),  # its controller may be making pods for the size before
+        (1, {}),
+    ],
+)
+def test_recreate_waits_for_pods_that_end_and_for_those_that_may_just_be_made(generation: int, status: Doc) -> None:
+    wanted = deployment(image="b", strategy={"type": "Recreate"})
+    old, new = replica_set("a", 0), replica_set("b", 0, revision=2)
+    old["metadata"]["generation"], old["status"] = generation, status
+    assert plan_deployment(wanted, [old], NOW).create == []
+    assert sizes(plan_deployment(wanted, [old, new], NOW)) == {}
+    old["status"] = {"replicas": 0, "observedGeneration": generation}
+    assert sizes(plan_deployment(wanted, [old, new], NOW)) == {new["metadata"]["name"]: 4}
+
+
 def test_old_replica_sets_beyond_the_history_go() -> None:
     sets = [replica_set(f"old{index}", 0, revision=index) for index in range(4)] + [replica_set("a", 4, revision=9)]
     plan = plan_deployment(deployment(revisionHistoryLimit=2), sets, NOW)

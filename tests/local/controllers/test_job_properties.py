@@ -29,7 +29,7 @@ from alidade_local.objects import (
     uid_of,
 )
 from alidade_local.resources import JOBS, PODS
-from tests.local.controllers.playing import NAMESPACE, WALK, Walk, is_running, merged
+from tests.local.controllers.playing import NAMESPACE, WALK, Walk, chosen, is_running, merged
 
 NAME = "j"
 SHAPES: list[dict[str, Any]] = [
@@ -128,6 +128,22 @@ class Jobs(Walk):
             self.kubelet.restart(pod)
         elif is_running(pod):
             self.kubelet.end(pod, (0, 0, 1, None)[how % 4])
+
+    @precondition(lambda self: self.goes_on())
+    @rule(which=st.integers(0, 2), succeeds=st.booleans())
+    def outlive(self, which: int, succeeds: bool) -> None:
+        """Somebody deletes a pod, which takes long to end; the others may succeed meanwhile."""
+        self.go_on(8)
+        pod = chosen(self.pods(is_active), which)
+        if pod is not None:
+            self.server.delete_object(PODS, pod)
+        self.control()
+        if succeeds:
+            for other in self.pods(is_active):
+                self.kubelet.end(other, 0)
+            self.control()
+            self.wait(600)
+            self.control()
 
     # What is to come of it
 
