@@ -359,7 +359,7 @@ class Walk(RuleBasedStateMachine):
     @rule(troubles=TROUBLES)
     def trouble(self, troubles: list[str]) -> None:
         """The API server fails some of the next requests, before or after it has carried them out."""
-        self.server.troubles = troubles
+        self.server.troubles = list(troubles)
 
     @rule(which=st.none() | st.integers(0, 9))
     def refuse(self, which: int | None) -> None:
@@ -381,11 +381,14 @@ class Walk(RuleBasedStateMachine):
             if not self.work(0):
                 self._live()
 
+    @rule()
+    def rest(self) -> None:
+        self.come_to_rest()
+
     def teardown(self) -> None:
         """However a walk has gone, it comes to rest."""
         self.come_to_rest()
 
-    @rule()
     def come_to_rest(self) -> None:
         """What is there in the end; the subclass's."""
         self.settle()

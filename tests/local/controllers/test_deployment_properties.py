@@ -45,7 +45,7 @@ class Deployments(Walk):
         self.least: int | None = None
         """Pods that stay available, as long as none fails by itself."""
         self.recreates = False
-        """Whether it has been of the kind Recreate since all was at rest."""
+        """Whether it has been of the kind Recreate, and not paused, since all was at rest."""
 
     # The user
 
@@ -77,7 +77,9 @@ class Deployments(Walk):
         most, least = bounds(deployment)
         self.most = max(self.most, most)
         self.least = None if self.least is None else min(self.least, least)
-        self.recreates &= deployment["spec"]["strategy"]["type"] == "Recreate"
+        spec = deployment["spec"]
+        # A roll-out that is paused waits for nothing: the newest ReplicaSet gets what is asked for.
+        self.recreates &= spec["strategy"]["type"] == "Recreate" and not spec.get("paused")
 
     def _edit(self, change: dict[str, Any]) -> None:
         deployment = self.parent(DEPLOYMENTS, NAME)
