@@ -29,7 +29,7 @@ from alidade_local.objects import (
     uid_of,
 )
 from alidade_local.resources import JOBS, PODS
-from tests.local.controllers.playing import NAMESPACE, WALK, Walk, chosen, is_running, merged
+from tests.local.controllers.playing import NAMESPACE, TROUBLES, WALK, Walk, chosen, is_running, merged
 
 NAME = "j"
 SHAPES: list[dict[str, Any]] = [
@@ -71,7 +71,20 @@ class Jobs(Walk):
 
     # The user
 
-    @initialize(shape=st.sampled_from(SHAPES), limits=st.sampled_from(LIMITS), policy=st.sampled_from(POLICIES))
+    @initialize(
+        shape=st.sampled_from(SHAPES),
+        limits=st.sampled_from(LIMITS),
+        policy=st.sampled_from(POLICIES),
+        rounds=st.integers(0, 5),
+        troubles=TROUBLES,
+    )
+    def begin(
+        self, shape: dict[str, Any], limits: dict[str, Any], policy: str, rounds: int, troubles: list[str]
+    ) -> None:
+        """Its first pods may be made with difficulty."""
+        self.create(shape, limits, policy)
+        self.lag(rounds, troubles)
+
     def create(self, shape: dict[str, Any], limits: dict[str, Any], policy: str) -> None:
         """A Job, as the API server completes it."""
         template = {"spec": {"restartPolicy": policy, "containers": [{"name": "c", "image": "i"}]}}
