@@ -206,8 +206,16 @@ def _scale_paused(work: _Work) -> None:
     total = sum(replicas_of(replica_set) for replica_set in active)
     surge = 0 if work.recreates else work.max_surge
     new_total = min(max(total, work.wanted), work.wanted + surge)
-    sizes = [replicas_of(replica_set) * new_total // total for replica_set in largest_first]
-    sizes[0] += new_total - sum(sizes)
+    # To the nearest number, and what is left over with the largest: a small one is not the first to lose its last pod.
+    sizes, left = [], new_total - total
+    if left < 0:  # of two of a size the older one goes first
+        largest_first.sort(key=lambda rs: (-replicas_of(rs), _revision_of(rs)))
+    clamped = min if left > 0 else max
+    for size in map(replicas_of, largest_first):
+        share = clamped(math.floor(size * new_total / total + 0.5) - size, left)
+        sizes.append(size + share)
+        left -= share
+    sizes[0] += left
     for replica_set, size in zip(largest_first, sizes, strict=True):
         _scale_to(work, replica_set, size)
 

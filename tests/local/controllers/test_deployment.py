@@ -151,6 +151,7 @@ def test_a_roll_back_makes_the_old_replica_set_the_newest_revision() -> None:
         (2, 4, 0, {"a": 2}),
         (10, 6, 2, {"a": 8}),  # 10 of the 13 that the surge lets be, three quarters of them
         (2, 3, 3, {"a": 1, "b": 2}),
+        (1, 1, 2, {"b": 1}),  # the old one has the pod that is available
     ],
 )
 def test_a_paused_roll_out_stays_where_it_is_and_can_be_scaled(

@@ -78,7 +78,8 @@ class Deployments(Walk):
         self.most = max(self.most, most)
         self.least = None if self.least is None else min(self.least, least)
         spec = deployment["spec"]
-        # A roll-out that is paused waits for nothing: the newest ReplicaSet gets what is asked for.
+        # A roll-out that is paused waits for nothing: its ReplicaSets are scaled in proportion, whoever is available.
+        self.least = None if spec.get("paused") else self.least
         self.recreates &= spec["strategy"]["type"] == "Recreate" and not spec.get("paused")
 
     def _edit(self, change: dict[str, Any]) -> None:
