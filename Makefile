@@ -44,10 +44,11 @@ docs: $(VENV)/.ready ## Builds the documents as a site in .site, in an environme
 
 check: lint test ## What CI runs
 
-# Bounded: some ten minutes on 2 cores. What fails is printed with the seed that repeats it.
-fuzz: $(VENV)/.ready $(TOOLS) ## Strange resources and requests to the operator and the servers
+# Bounded: some fifteen minutes on 2 cores. What fails is printed with the seed, or the walk, that repeats it.
+fuzz: $(VENV)/.ready $(TOOLS) ## Strange resources and requests to the operator and the servers, long walks around controllers
 	$(BIN)/python bench/operator_hostile.py
 	$(BIN)/python bench/http_fuzz.py
+	$(BIN)/pytest --hypothesis-profile long tests/local/controllers/test_*_properties.py
 
 # Asks the Python Package Index's advisories, so it needs an index that has them.
 audit: $(VENV)/.ready ## Known vulnerabilities of the pinned packages, and their licences

@@ -10,6 +10,7 @@ pytest_plugins = ["tests.cluster_fixtures"]
 
 # How long an example takes is the machine's matter: it has other things to do meanwhile.
 hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile("shared machine")
 
 

@@ -60,7 +60,7 @@ class Served(MemoryCluster):
 
     def start_operator(self) -> None:
         """It begins with what a listing tells; what an earlier one had in mind is lost."""
-        self.line = Line(self.now)
+        self.line: Line[Key] = Line(self.now)
         self.operator = Controller(self.config, self.api, clock=lambda: self.now)
         self.operator._queue = self.line  # type: ignore[assignment]
         self.operator._executor._on_resource = self.line.add

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from alidade_operator.api import ApiError
+from alidade_operator.cache import Key
 from alidade_operator.controller import Controller
 from alidade_operator.executor import OutdatedPlanError
 from tests.operator.builders import CONFIG
@@ -25,7 +26,7 @@ class Walk(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.cluster = MemoryCluster()
-        self.line = Line(self.cluster.now)
+        self.line: Line[Key] = Line(self.cluster.now)
         self.told = 0
         self.start_operator()
 

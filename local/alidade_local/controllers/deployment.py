@@ -119,6 +119,14 @@ def _count(replica_sets: Sequence[Object], field: str) -> int:
     return sum(int((replica_set.get("status") or {}).get(field, 0)) for replica_set in replica_sets)
 
 
+def _has_pods(replica_set: Object) -> bool:
+    """Whether pods of a ReplicaSet may live: also those that end, and those made before its controller hears of 0."""
+    status = replica_set.get("status") or {}
+    is_known = status.get("observedGeneration", 0) >= replica_set["metadata"].get("generation", 0)
+    pods = replicas_of(replica_set) + status.get("replicas", 0) + status.get("terminatingReplicas", 0)
+    return pods > 0 or not is_known
+
+
 def _revision_of(replica_set: Object) -> int:
     return int(annotations_of(replica_set).get(REVISION, "0"))
 
@@ -128,10 +136,9 @@ def _next_revision(work: _Work) -> int:
 
 
 def _create_new(work: _Work) -> None:
-    old_pods = _count(work.old, "replicas")
     if work.recreates:
         _give_up(work, work.old)
-        if old_pods:
+        if any(map(_has_pods, work.old)):
             return
         size = work.wanted
     else:
@@ -173,7 +180,7 @@ def _scale(work: _Work, new: Object) -> None:
     """One step of the roll-out: the new ReplicaSet up within maxSurge, old ones down as availability allows."""
     if work.recreates:
         _give_up(work, work.old)
-        if not _count(work.old, "replicas"):
+        if not any(map(_has_pods, work.old)):
             _scale_to(work, new, work.wanted)
         return
     total = sum(replicas_of(replica_set) for replica_set in work.replica_sets)
@@ -199,8 +206,16 @@ def _scale_paused(work: _Work) -> None:
     total = sum(replicas_of(replica_set) for replica_set in active)
     surge = 0 if work.recreates else work.max_surge
     new_total = min(max(total, work.wanted), work.wanted + surge)
-    sizes = [replicas_of(replica_set) * new_total // total for replica_set in largest_first]
-    sizes[0] += new_total - sum(sizes)
+    # To the nearest number, and what is left over with the largest: a small one is not the first to lose its last pod.
+    sizes, left = [], new_total - total
+    if left < 0:  # of two of a size the older one goes first
+        largest_first.sort(key=lambda rs: (-replicas_of(rs), _revision_of(rs)))
+    clamped = min if left > 0 else max
+    for size in map(replicas_of, largest_first):
+        share = clamped(math.floor(size * new_total / total + 0.5) - size, left)
+        sizes.append(size + share)
+        left -= share
+    sizes[0] += left
     for replica_set, size in zip(largest_first, sizes, strict=True):
         _scale_to(work, replica_set, size)
 

@@ -9,7 +9,15 @@ from datetime import datetime, timedelta
 
 from alidade_local.controllers.job_tracking import FINALIZER, Tally, release, tally
 from alidade_local.controllers.plan import Children, Plan, Planner
-from alidade_local.controllers.pods import FINISHED_PHASES, finished_at, is_active, is_ready, phase_of, restarts_of
+from alidade_local.controllers.pods import (
+    FINISHED_PHASES,
+    finished_at,
+    is_active,
+    is_ready,
+    phase_of,
+    pods_to_delete,
+    restarts_of,
+)
 from alidade_local.events import normal, warning
 from alidade_local.objects import (
     Object,
@@ -28,6 +36,8 @@ from alidade_local.resources import JOBS, PODS
 DEFAULT_BACKOFF_LIMIT = 6
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 LAST_BACKOFF_S = 360.0
+# What tells that a Job is to end, while its pods still do; and how it ends then.
+_ENDS = {"SuccessCriteriaMet": "Complete", "FailureTarget": "Failed"}
 
 
 def job_planner(first_backoff_s: float = 10.0) -> Planner:
@@ -50,10 +60,10 @@ def plan_job(job: Object, pods: Sequence[Object], now: datetime, *, first_backof
             _plan_removal(work)
         return work.plan
     _count(work)
-    if job["spec"].get("suspend"):
-        _plan_suspended(work)
-    elif outcome := _outcome(work):
+    if outcome := _outcome(work):
         _plan_end(work, outcome)
+    elif work.is_suspended:
+        _plan_suspended(work)
     else:
         _plan_active(work, first_backoff_s)
     work.plan.status = work.status
@@ -79,6 +89,10 @@ class _Work:
     @property
     def active(self) -> list[Object]:
         return [pod for pod in self.pods if is_active(pod)]
+
+    @property
+    def is_suspended(self) -> bool:
+        return bool(self.spec.get("suspend"))
 
     @property
     def is_indexed(self) -> bool:
@@ -167,7 +181,8 @@ def _outcome_of(work: _Work, pod: Object) -> str:
 
 def _succeeded_indexes(work: _Work) -> set[int]:
     now_done = {index for pod in work.pods if phase_of(pod) == "Succeeded" and (index := _index_of(pod)) is not None}
-    return now_done | parse_indexes(work.status.get("completedIndexes") or "")
+    done = now_done | parse_indexes(work.status.get("completedIndexes") or "")
+    return done & set(range(work.completions or 0))  # a Job may have been made smaller
 
 
 def format_indexes(indexes: set[int]) -> str:
@@ -199,14 +214,13 @@ class _Outcome:
 
 
 def _outcome(work: _Work) -> _Outcome | None:
-    """How the Job is to end, None while it goes on."""
-    target = next((c for c in work.status.get("conditions") or [] if c["type"] == "FailureTarget"), None)
-    if target is not None:
-        return _Outcome("Failed", target["reason"], target["message"])
+    """How the Job is to end, None while it goes on. What was announced stays, whatever the pods that still end do."""
+    for announced in work.status.get("conditions") or []:
+        if announced["type"] in _ENDS:
+            return _Outcome(_ENDS[announced["type"]], announced["reason"], announced["message"])
     if work.tally.total("failed") > work.backoff_limit or _restarts_exceed_limit(work):
         return _Outcome("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
-    deadline_s, started = work.spec.get("activeDeadlineSeconds"), work.status.get("startTime")
-    if deadline_s is not None and started and work.now >= parse_time(started) + timedelta(seconds=deadline_s):
+    if _is_late(work):
         return _Outcome("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
     if work.completions is None:
         reached = work.succeeded > 0 and not work.active
@@ -215,6 +229,14 @@ def _outcome(work: _Work) -> _Outcome | None:
     if reached:
         return _Outcome("Complete", "CompletionsReached", "Reached expected number of succeeded pods")
     return None
+
+
+def _is_late(work: _Work) -> bool:
+    """Whether it has been active for too long; while it is suspended, it is not."""
+    deadline_s, started = work.spec.get("activeDeadlineSeconds"), work.status.get("startTime")
+    if deadline_s is None or not started or work.is_suspended:
+        return False
+    return bool(work.now >= parse_time(started) + timedelta(seconds=deadline_s))
 
 
 def _restarts_exceed_limit(work: _Work) -> bool:
@@ -227,7 +249,8 @@ def _restarts_exceed_limit(work: _Work) -> bool:
 
 def _plan_end(work: _Work, outcome: _Outcome) -> None:
     """End what still runs; the final condition comes when nothing does and all is counted."""
-    announced = "SuccessCriteriaMet" if outcome.condition == "Complete" else "FailureTarget"
+    announced = next(name for name, condition in _ENDS.items() if condition == outcome.condition)
+    work.status.setdefault("startTime", format_time(work.now))
     work.condition(announced, True, outcome.reason, outcome.message)
     work.plan.delete += [(PODS, pod) for pod in work.active]
     still_running = [pod for pod in work.pods if phase_of(pod) not in FINISHED_PHASES]
@@ -286,11 +309,11 @@ def _plan_active(work: _Work, first_backoff_s: float) -> None:
     if deadline_s is not None:
         ends = parse_time(work.status["startTime"]) + timedelta(seconds=deadline_s)
         work.plan.look_again_after((ends - work.now).total_seconds())
-    active, wanted = len(work.active), _wanted_active(work)
-    if active > wanted:
-        surplus = sorted(work.active, key=lambda pod: (is_ready(pod), pod["metadata"]["creationTimestamp"]))
-        _give_up(work, surplus[: active - wanted])
+    wanted = _wanted_active(work)
+    if surplus := _surplus(work, wanted):
+        _give_up(work, surplus)
         return
+    active = len(work.active)
     if work.replaces_only_failed:
         active += len(work.ending)
     if active < wanted:
@@ -306,6 +329,21 @@ def _wanted_active(work: _Work) -> int:
         # A work queue: after the first success nothing new is started.
         return len(work.active) if work.succeeded else work.parallelism
     return min(work.parallelism, work.completions - work.succeeded)
+
+
+def _surplus(work: _Work, wanted: int) -> list[Object]:
+    """Active pods that are not needed.
+
+    An index may have got two when the answer to a creation was lost; the one that has come further stays.
+    """
+    pods = pods_to_delete(work.active)
+    if work.is_indexed:
+        furthest = {_index_of(pod): pod for pod in pods}
+        needed = set(range(work.completions or 0)) - _succeeded_indexes(work)
+        useless = [pod for pod in pods if _index_of(pod) not in needed or furthest[_index_of(pod)] is not pod]
+        pods = [*useless, *(pod for index, pod in furthest.items() if index in needed)]
+        return pods[: max(len(pods) - wanted, len(useless))]
+    return pods[: max(len(pods) - wanted, 0)]
 
 
 def _remaining_backoff(work: _Work, first_backoff_s: float) -> float:

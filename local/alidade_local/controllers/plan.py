@@ -22,6 +22,10 @@ Children = Mapping[Resource, Sequence[Object]]
 Planner = Callable[[Object, Children, datetime], "Plan"]
 
 
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 @dataclass
 class Plan:
     """Writes to make, in this order: creations, patches, deletions, the status; then events.
@@ -57,6 +61,7 @@ class PlanActor:
         planner: Planner,
         *,
         component: str,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.parent = parent
         self.children = children
@@ -64,6 +69,7 @@ class PlanActor:
         self._client = client
         self._informers = informers
         self._planner = planner
+        self._clock = clock
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring one object closer to what it asks for; returns the seconds after which to look again, if any."""
@@ -71,7 +77,7 @@ class PlanActor:
         if parent is None:
             return None
         observed = {resource: self._informers.of(resource).controlled_by(parent) for resource in self.children}
-        plan = self._planner(parent, observed, datetime.now(UTC))
+        plan = self._planner(parent, observed, self._clock())
         await self._carry_out(parent, plan)
         return plan.again_after_s
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from alidade_local.objects import Object, created_at, is_condition_true, is_deleting, parse_time
@@ -38,3 +39,11 @@ def finished_at(pod: Object) -> datetime:
         if "terminated" in (container.get("state") or {})
     ] or [condition["lastTransitionTime"] for condition in status.get("conditions") or []]
     return max(map(parse_time, ends), default=created_at(pod))
+
+
+def pods_to_delete(pods: Sequence[Object]) -> list[Object]:
+    """The pods in the order in which they are given up: unbound, pending, not ready, then the youngest."""
+    youngest_first = sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True)
+    return sorted(
+        youngest_first, key=lambda pod: (bool(pod["spec"].get("nodeName")), phase_of(pod) == "Running", is_ready(pod))
+    )

@@ -128,11 +128,11 @@ def _plan_removal(work: _Work) -> None:
 
 
 def _delete_pods(work: _Work, pods: Sequence[Object]) -> None:
-    """Delete pods and the Services of their names."""
-    names = {name_of(pod) for pod in pods}
+    """Delete pods, and Services that are no other pod's: one's deletion may have failed when its pod's had not."""
+    kept = {name_of(pod) for pod in work.pods} - {name_of(pod) for pod in pods}
     work.plan.delete += [(PODS, pod) for pod in pods if not is_deleting(pod)]
     work.plan.delete += [
-        (SERVICES, service) for service in work.services if name_of(service) in names and not is_deleting(service)
+        (SERVICES, service) for service in work.services if name_of(service) not in kept and not is_deleting(service)
     ]
 
 

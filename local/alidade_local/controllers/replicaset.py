@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from alidade_local.controllers.plan import Children, Plan
-from alidade_local.controllers.pods import is_active, is_ready, phase_of
+from alidade_local.controllers.pods import FINISHED_PHASES, is_active, is_ready, phase_of, pods_to_delete
 from alidade_local.objects import (
     Object,
     condition_of,
@@ -53,7 +53,8 @@ def plan_replica_set(replica_set: Object, pods: Sequence[Object], now: datetime)
     later = [moment for pod in available if (moment := available_at(pod, seconds)) is not None and moment > now]
     if later:
         plan.look_again_after((min(later) - now).total_seconds())
-    plan.status = _status(replica_set, active, len(available) - len(later))
+    ending = sum(1 for pod in pods if is_deleting(pod) and phase_of(pod) not in FINISHED_PHASES)
+    plan.status = _status(replica_set, active, len(available) - len(later), ending)
     return plan
 
 
@@ -65,21 +66,14 @@ def available_at(pod: Object, min_ready_s: int) -> datetime | None:
     return parse_time(ready["lastTransitionTime"]) + timedelta(seconds=min_ready_s)
 
 
-def pods_to_delete(pods: Sequence[Object]) -> list[Object]:
-    """The pods in the order in which they are given up: unbound, pending, not ready, then the youngest."""
-    youngest_first = sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True)
-    return sorted(
-        youngest_first, key=lambda pod: (bool(pod["spec"].get("nodeName")), phase_of(pod) == "Running", is_ready(pod))
-    )
-
-
-def _status(replica_set: Object, active: Sequence[Object], available: int) -> Object:
+def _status(replica_set: Object, active: Sequence[Object], available: int, ending: int) -> Object:
     template_labels = (replica_set["spec"]["template"].get("metadata") or {}).get("labels") or {}
     counts = {
         "replicas": len(active),
         "fullyLabeledReplicas": sum(1 for pod in active if matches_labels(template_labels, labels_of(pod))),
         "readyReplicas": sum(1 for pod in active if is_ready(pod)),
         "availableReplicas": available,
+        "terminatingReplicas": ending,
     }
     status = {name: count for name, count in counts.items() if count or name == "replicas"}
     return status | {"observedGeneration": replica_set["metadata"].get("generation", 1)}

@@ -10,7 +10,8 @@ import pytest
 
 from alidade_local.controllers.deployment import build_replica_set, plan_deployment
 from alidade_local.controllers.plan import Plan
-from alidade_local.controllers.replicaset import plan_replica_set, pods_to_delete
+from alidade_local.controllers.pods import pods_to_delete
+from alidade_local.controllers.replicaset import plan_replica_set
 from alidade_local.resources import REPLICA_SETS
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -150,6 +151,7 @@ def test_a_roll_back_makes_the_old_replica_set_the_newest_revision() -> None:
         (2, 4, 0, {"a": 2}),
         (10, 6, 2, {"a": 8}),  # 10 of the 13 that the surge lets be, three quarters of them
         (2, 3, 3, {"a": 1, "b": 2}),
+        (1, 1, 2, {"b": 1}),  # the old one has the pod that is available
     ],
 )
 def test_a_paused_roll_out_stays_where_it_is_and_can_be_scaled(
@@ -178,6 +180,24 @@ def test_recreate_waits_until_the_old_pods_are_gone() -> None:
     old["status"] = {"replicas": 0}
     second = plan_deployment(wanted, [old], NOW)
     assert [document["spec"]["replicas"] for _, document in second.create] == [4]
+
+
+@pytest.mark.parametrize(
+    ("generation", "status"),
+    [
+        (2, {"replicas": 0, "observedGeneration": 2, "terminatingReplicas": 1}),
+        (2, {"replicas": 0, "observedGeneration": 1}),  # its controller may be making pods for the size before
+        (1, {}),
+    ],
+)
+def test_recreate_waits_for_pods_that_end_and_for_those_that_may_just_be_made(generation: int, status: Doc) -> None:
+    wanted = deployment(image="b", strategy={"type": "Recreate"})
+    old, new = replica_set("a", 0), replica_set("b", 0, revision=2)
+    old["metadata"]["generation"], old["status"] = generation, status
+    assert plan_deployment(wanted, [old], NOW).create == []
+    assert sizes(plan_deployment(wanted, [old, new], NOW)) == {}
+    old["status"] = {"replicas": 0, "observedGeneration": generation}
+    assert sizes(plan_deployment(wanted, [old, new], NOW)) == {new["metadata"]["name"]: 4}
 
 
 def test_old_replica_sets_beyond_the_history_go() -> None:

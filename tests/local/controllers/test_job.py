@@ -249,6 +249,43 @@ def test_an_index_whose_pod_still_ends_waits_and_the_others_do_not() -> None:
     assert [document["metadata"]["generateName"] for _, document in plan.create] == ["j-2-"]
 
 
+def test_of_two_pods_of_an_index_the_one_that_has_come_further_stays() -> None:
+    spec = {"completionMode": "Indexed", "completions": 2, "parallelism": 2}
+    pods = [pod("Pending", index=0), pod("Running", index=0)]
+    plan = plan_job(job(**spec), pods, NOW)
+    assert [document for _, document in plan.delete] == pods[:1]
+    assert [document["metadata"]["generateName"] for _, document in settled(job(**spec), pods).create] == ["j-1-"]
+
+
+@pytest.mark.parametrize(("completions", "done"), [(1, ""), (3, "1,2")])
+def test_pods_of_indexes_that_a_job_has_lost_or_that_are_done_go(completions: int, done: str) -> None:
+    spec = {"completionMode": "Indexed", "completions": completions, "parallelism": completions}
+    status = {"completedIndexes": "1,2", "succeeded": 2}
+    plan = plan_job(job(status, **spec), [pod("Running", index=0), pod("Running", index=2)], NOW)
+    assert [document["metadata"]["generateName"] for _, document in plan.delete] == ["j-2-"]
+    assert plan.status is not None
+    assert plan.status["completedIndexes"] == done
+
+
+def test_a_job_ends_as_it_was_announced_and_with_a_time_at_which_it_began() -> None:
+    ending = pod("Running")
+    ending["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:00Z"
+    wanted = job(completions=1, activeDeadlineSeconds=10)
+    first = plan_job(wanted, [pod("Succeeded"), ending], NOW).status
+    late = plan_job(job(first, completions=1, activeDeadlineSeconds=10), [ending], NOW + timedelta(seconds=60))
+    assert "FailureTarget" not in conditions(late)
+    nothing = plan_job(job(completions=0), [], NOW)
+    assert conditions(nothing)["Complete"] == ("True", "CompletionsReached")
+    assert nothing.status is not None
+    assert nothing.status["startTime"] == nothing.status["completionTime"]
+
+
+def test_a_suspended_job_whose_work_is_done_is_complete() -> None:
+    wanted = job(suspend=True, completions=1)
+    settled(wanted, [pod("Succeeded")])
+    assert conditions(Plan(status=wanted["status"]))["Complete"] == ("True", "CompletionsReached")
+
+
 @pytest.mark.parametrize(("indexes", "text"), [(set(), ""), ({0}, "0"), ({0, 1}, "0,1"), ({1, 3, 4, 5, 9}, "1,3-5,9")])
 def test_indexes_are_written_as_the_api_writes_them(indexes: set[int], text: str) -> None:
     assert format_indexes(indexes) == text

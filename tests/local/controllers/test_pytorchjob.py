@@ -287,6 +287,11 @@ def test_the_clean_pod_policy_says_which_pods_of_a_finished_job_go(policy: str, 
     assert plan.status["replicaStatuses"]["Worker"] == {"succeeded": 1}
 
 
+def test_a_service_whose_pod_has_gone_before_it_goes_too() -> None:
+    found = job(runPolicy={"cleanPodPolicy": "All"}, status=finished())
+    assert removed(plan_for(found, [], services_of(found))) == ["Service j-master-0", "Service j-worker-0"]
+
+
 @pytest.mark.parametrize(
     ("after_s", "deleted", "again"), [(0, False, 60.0), (59, False, 1.0), (60, True, None), (99, True, None)]
 )
@@ -302,7 +307,7 @@ def test_a_job_that_is_active_too_long_fails_and_loses_its_pods() -> None:
     early = plan_for(found, pods, services_of(found), now=NOW + timedelta(seconds=4))
     assert (early.again_after_s, removed(early)) == (6.0, [])
     late = plan_for(found, pods, services_of(found), now=NOW + timedelta(seconds=10))
-    assert removed(late) == ["Pod j-master-0", "Service j-master-0"]
+    assert removed(late) == ["Pod j-master-0", "Service j-master-0", "Service j-worker-0"]
     assert message(late, "Failed") == "Job j has failed because it was active longer than specified deadline"
 
 
