@@ -90,13 +90,12 @@ def is_listing(request: web.Request) -> bool:
     return request.method == "GET" and not is_watch(request) and depth in (1, 3) and "namespaces" not in parts[-1:]
 
 
-def write_kubeconfig(path: Path, server: str, upstream: Connection) -> None:
-    """The way to a server with the token of another one."""
-    token = upstream.headers["Authorization"].removeprefix("Bearer ")
+def write_kubeconfig(path: Path, server: str) -> None:
+    """The way to the proxy, which asks for no name; clients want to say one."""
     content = {
         "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
         "clusters": [{"name": "proxy", "cluster": {"server": server}}],
-        "users": [{"name": "proxy", "user": {"token": token}}],
+        "users": [{"name": "proxy", "user": {"token": "none"}}],
         "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
     }  # fmt: skip
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -111,7 +110,7 @@ class Proxy:
         self._streams: list[web.Request] = []
 
     async def start(self, upstream: Connection, kubeconfig: Path) -> None:
-        """Begins to serve; kubeconfig: is written, with the credentials of `upstream`."""
+        """Begins to serve, with the credentials of `upstream`; kubeconfig: is written."""
         self._upstream = upstream
         timeout = ClientTimeout(total=None, sock_connect=5)
         self._session = ClientSession(
@@ -123,7 +122,7 @@ class Proxy:
         await self._runner.setup()
         port = free_port()
         await web.TCPSite(self._runner, "127.0.0.1", port).start()
-        await asyncio.to_thread(write_kubeconfig, kubeconfig, f"http://127.0.0.1:{port}", upstream)
+        await asyncio.to_thread(write_kubeconfig, kubeconfig, f"http://127.0.0.1:{port}")
 
     async def stop(self) -> None:
         """Ends the server and its connections."""
@@ -142,7 +141,7 @@ class Proxy:
         if instead is not None:
             return instead
         headers = {name: request.headers[name] for name in ("Accept", "Content-Type") if name in request.headers}
-        headers["Authorization"] = self._upstream.headers["Authorization"]
+        headers |= self._upstream.headers
         url = self._upstream.server + request.path_qs
         try:
             body = await request.read()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.faults import FAULTS, Fault, kill_operator, several_calls
+from tests.chaos.localrig import LocalRig
 from tests.chaos.running import Bench
 from tests.chaos.trial import STAGE
 
@@ -22,8 +23,9 @@ def folder() -> Iterator[Path]:
 
 async def test_a_job_ends_as_it_would_have_though_its_operator_is_killed_and_its_calls_fail(folder: Path) -> None:
     fault = Fault("smoke", "some of it", kill_operator, several_calls, workload=STAGE)
-    async with Bench(folder) as bench:
-        outcome = await bench.run(fault, seed=1)
+    rig = LocalRig(folder)
+    async with rig.up():
+        outcome = await Bench(rig).run(fault, seed=1)
     assert outcome.broken == ()
     assert outcome.struck > 3, "not the kills alone"
 
