@@ -99,7 +99,8 @@ def again(arguments: argparse.Namespace, outcome: Outcome) -> str:
     """The command that repeats a run."""
     words = ["python -m tests.chaos --runs 1", f"--seed {outcome.seed}", f"--faults {outcome.fault.name}"]
     if arguments.kubeconfig is not None:
-        words.append(f"--kubeconfig {arguments.kubeconfig}")
+        words += [f"--kubeconfig {arguments.kubeconfig}", f"--namespace {arguments.namespace}"]
+        words += [f"--image {arguments.image}"] if arguments.image else []
     return " ".join(words)
 
 
