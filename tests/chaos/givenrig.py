@@ -7,15 +7,18 @@ their PATH; another one reads what is there when the run has ended.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from inspect import getsource
 from pathlib import Path
 from typing import Any
+
+import yaml
+from kubernetes.config import ConfigException, new_client_from_config
 
 from alidade_operator.api import POD, Api, ApiError, Connection, Kind
 from alidade_operator.config import OperatorConfig
@@ -31,6 +34,24 @@ POD_S = 600.0
 """The first pod on a node pulls the trainer's image."""
 FOLDER = f"{VOLUMES_FOLDER}/{volume.WORKSPACE}"
 PROGRAMS_FOLDER = "programs"
+
+
+def connection_of(kubeconfig: Path) -> Connection:
+    """The way to a cluster as the user of a kubeconfig; UnfitClusterError.
+
+    What a program told once (an exec plugin's token) is not asked for again.
+    """
+    try:
+        there = new_client_from_config(str(kubeconfig)).configuration
+    except (ConfigException, OSError, yaml.YAMLError) as error:
+        raise UnfitClusterError(f"--kubeconfig {kubeconfig} cannot be used: {error}") from None
+    trust = ssl.create_default_context(cafile=there.ssl_ca_cert)
+    if not there.verify_ssl:
+        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    if there.cert_file:
+        trust.load_cert_chain(there.cert_file, there.key_file)
+    token = there.get_api_key_with_prefix("authorization") or there.get_api_key_with_prefix("BearerToken")
+    return Connection(there.host.rstrip("/"), {"Authorization": token} if token else {}, trust, there.proxy)
 
 
 class GivenRig(Rig):
@@ -52,27 +73,14 @@ class GivenRig(Rig):
 
     @asynccontextmanager
     async def reached(self) -> AsyncIterator[Connection]:
-        """By `kubectl proxy`, which knows every way in which kubeconfigs say who somebody is."""
-        command = ["kubectl", f"--kubeconfig={self._kubeconfig}", "proxy", "--port=0"]
-        log = self.folder / "kubectl-proxy.log"
-        with log.open("wb") as errors:
-            process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=errors)
-        assert process.stdout is not None
+        """As its kubeconfig says, once it has been looked at."""
+        there = connection_of(self._kubeconfig)
+        api = Api(lambda: there, connections=1)
         try:
-            words, _, address = (await process.stdout.readline()).decode().strip().rpartition(" ")
-            if not words:
-                raise UnfitClusterError(f"--kubeconfig {self._kubeconfig}: {log.read_text().strip()}")
-            there = Connection(f"http://{address}", {}, True)
-            api = Api(lambda: there, connections=1)
-            try:
-                await inspect(api, self._kubeconfig, self._namespace)
-            finally:
-                await api.close()
-            yield there
+            await inspect(api, self._kubeconfig, self._namespace)
         finally:
-            with suppress(ProcessLookupError):
-                process.terminate()
-            await process.wait()
+            await api.close()
+        yield there
 
     async def leave(self) -> None:
         """As the base says: the namespace."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
@@ -90,12 +91,12 @@ def is_listing(request: web.Request) -> bool:
     return request.method == "GET" and not is_watch(request) and depth in (1, 3) and "namespaces" not in parts[-1:]
 
 
-def write_kubeconfig(path: Path, server: str) -> None:
-    """The way to the proxy, which asks for no name; clients want to say one."""
+def write_kubeconfig(path: Path, server: str, token: str) -> None:
+    """The way to a server."""
     content = {
         "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
         "clusters": [{"name": "proxy", "cluster": {"server": server}}],
-        "users": [{"name": "proxy", "user": {"token": "none"}}],
+        "users": [{"name": "proxy", "user": {"token": token}}],
         "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
     }  # fmt: skip
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -107,6 +108,7 @@ class Proxy:
     def __init__(self) -> None:
         self.fault: Disturbance = Disturbance(random.Random(0))
         self.writes: list[str] = []
+        self._token = secrets.token_urlsafe()
         self._streams: list[web.Request] = []
 
     async def start(self, upstream: Connection, kubeconfig: Path) -> None:
@@ -122,7 +124,7 @@ class Proxy:
         await self._runner.setup()
         port = free_port()
         await web.TCPSite(self._runner, "127.0.0.1", port).start()
-        await asyncio.to_thread(write_kubeconfig, kubeconfig, f"http://127.0.0.1:{port}")
+        await asyncio.to_thread(write_kubeconfig, kubeconfig, f"http://127.0.0.1:{port}", self._token)
 
     async def stop(self) -> None:
         """Ends the server and its connections."""
@@ -136,6 +138,8 @@ class Proxy:
             cut(request)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Authorization") != f"Bearer {self._token}":  # others of this machine
+            return refusal(401, "Unauthorized")
         fault = self.fault
         instead = await fault.before(request)
         if instead is not None:
@@ -145,7 +149,9 @@ class Proxy:
         url = self._upstream.server + request.path_qs
         try:
             body = await request.read()
-            async with self._session.request(request.method, url, headers=headers, data=body or None) as response:
+            async with self._session.request(
+                request.method, url, headers=headers, data=body or None, proxy=self._upstream.proxy
+            ) as response:
                 if is_watch(request) and response.status == 200:
                     return await self._stream(request, response, fault)
                 content = await response.read()

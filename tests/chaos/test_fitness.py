@@ -108,9 +108,9 @@ def test_a_kubeconfig_that_leads_nowhere_is_refused(
         assert main() == 2
         return capsys.readouterr().err
 
-    assert "no such file or directory" in said(str(tmp_path / "missing"))
+    assert "missing cannot be used: Invalid kube-config file" in said(str(tmp_path / "missing"))
     assert re.search(
-        r"the cluster of .*/gone does not answer: .*connection refused", said(_kubeconfig(tmp_path / "gone"))
+        r"the cluster of .*/gone does not answer: .*Connect call failed", said(_kubeconfig(tmp_path / "gone"))
     )
 
 
