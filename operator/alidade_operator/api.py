@@ -17,8 +17,10 @@ FIELD_MANAGER = "alidade-operator"
 PAGE_SIZE = 500
 REQUEST_TIMEOUT_S = 30.0
 # Of a call for which the API server has no room (429); it says after how long, which is a second.
-BUSY_TRIES = 5
-LONGEST_PAUSE_S = 5.0
+BUSY_TRIES, LONGEST_PAUSE_S = 5, 5.0
+# Of one that fails in the server; creations are not among them, since they may have been carried out.
+FAILED_TRIES, FAILED_PAUSE_S = 3, 0.1
+REPEATABLE = ("GET", "PATCH", "DELETE")
 
 JsonObject = dict[str, Any]
 """An object as the API server speaks it."""
@@ -204,7 +206,8 @@ class Api:
         def send() -> Awaitable[JsonObject]:
             return self._send(method, kind, path, params=params, body=body, content_type=content_type)
 
-        for _ in range(BUSY_TRIES - 1):
+        tries = 1
+        while True:
             try:
                 return await send()
             except ApiError as error:
@@ -212,10 +215,11 @@ class Api:
                     # Bound service account tokens expire within the hour; the file holds the next one by then.
                     self._connection = self._login()
                     return await send()
-                if error.retry_after_s is None:
+                pause_s = _pause_s(method, error, tries)
+                if pause_s is None:
                     raise
-                await asyncio.sleep(min(error.retry_after_s, LONGEST_PAUSE_S))
-        return await send()
+            await asyncio.sleep(pause_s)
+            tries += 1
 
     async def _send(
         self,
@@ -246,6 +250,19 @@ class Api:
             ) from error
         API_CALLS.labels(method, kind.plural, str(status)).inc()
         return _parse(status, content, retry_after_s=float(wait) if status == 429 and wait.isdecimal() else None)
+
+
+def _pause_s(method: str, error: ApiError, tries: int) -> float | None:
+    """After how long a call is made again that has failed so many times; None: not here.
+
+    A plan needs all of its calls: made again as a whole, one of seven hardly ever gets through a server that fails
+    every fifth.
+    """
+    if error.retry_after_s is not None and tries < BUSY_TRIES:
+        return min(error.retry_after_s, LONGEST_PAUSE_S)
+    if error.status >= 500 and method in REPEATABLE and tries < FAILED_TRIES:
+        return FAILED_PAUSE_S
+    return None
 
 
 def _parse(status: int, content: bytes, *, retry_after_s: float | None = None) -> JsonObject:

@@ -112,7 +112,6 @@ async def test_an_expired_token_is_read_anew_once() -> None:
 async def test_a_call_that_the_server_has_no_room_for_is_made_again_when_it_says(
     header: str, refusals: int, asked: int
 ) -> None:
-    """A launch makes about seven: of a server that refuses every fifth, they would hardly all succeed in one go."""
     left = iter(range(refusals))
 
     def answer(request: web.Request, body: Any) -> tuple[int, Any]:
@@ -124,6 +123,23 @@ async def test_a_call_that_the_server_has_no_room_for_is_made_again_when_it_says
         with caught:
             await api.get(FINE_TUNE_JOB, "n", "a")
     assert len(server.asked) == asked
+
+
+@pytest.mark.parametrize(("refusals", "asked"), [(2, 3), (3, 3)])
+async def test_a_call_that_fails_in_the_server_is_made_again_unless_it_creates(refusals: int, asked: int) -> None:
+    left = iter(range(refusals))
+
+    def answer(request: web.Request, body: Any) -> tuple[int, Any]:
+        return (500, {"reason": "InternalError"}) if next(left, None) is not None else (200, {})
+
+    async with serving(answer) as (api, server):
+        with pytest.raises(ApiError) if asked <= refusals else contextlib.nullcontext():
+            await api.apply(FINE_TUNE_JOB, "n", {"metadata": {"name": "a"}})
+        assert len(server.asked) == asked
+        left = iter([1])
+        with pytest.raises(ApiError):
+            await api.create(CONFIG_MAP, "n", {})
+        assert len(server.asked) == asked + 1
 
 
 @pytest.mark.parametrize(
