@@ -16,6 +16,8 @@ from contextlib import asynccontextmanager, suppress
 from inspect import getsource
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import proxy_bypass
 
 import yaml
 from kubernetes.config import ConfigException, new_client_from_config
@@ -51,7 +53,8 @@ def connection_of(kubeconfig: Path) -> Connection:
     if there.cert_file:
         trust.load_cert_chain(there.cert_file, there.key_file)
     token = there.get_api_key_with_prefix("authorization") or there.get_api_key_with_prefix("BearerToken")
-    return Connection(there.host.rstrip("/"), {"Authorization": token} if token else {}, trust, there.proxy)
+    proxy = None if proxy_bypass(urlsplit(there.host).hostname or "") else there.proxy
+    return Connection(there.host.rstrip("/"), {"Authorization": token} if token else {}, trust, proxy)
 
 
 class GivenRig(Rig):
