@@ -1,8 +1,9 @@
 """A thin client of the Kubernetes API: the few calls that the operator makes, over one bounded connection pool."""
 
+import asyncio
 import json
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,11 @@ FIELD_MANAGER = "alidade-operator"
 # One page of a listing; 500 is what kubectl asks for.
 PAGE_SIZE = 500
 REQUEST_TIMEOUT_S = 30.0
+# Of a call for which the API server has no room (429); it says after how long, which is a second.
+BUSY_TRIES, LONGEST_PAUSE_S = 5, 5.0
+# Of one that fails in the server; creations are not among them, since they may have been carried out.
+FAILED_TRIES, FAILED_PAUSE_S = 3, 0.1
+REPEATABLE = ("GET", "PATCH", "DELETE")
 
 JsonObject = dict[str, Any]
 """An object as the API server speaks it."""
@@ -86,11 +92,13 @@ OPTIONAL_KINDS = (SCALED_OBJECT, POD_MONITOR)
 class ApiError(Exception):
     """The API server refused a call, or could not be reached (status 0)."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, *, retry_after_s: float | None = None) -> None:
+        """retry_after_s: when the API server wants to be asked again what it has not looked at."""
         super().__init__(f"{status} {reason}: {message}" if status else message)
         self.status = status
         self.reason = reason
         self.message = message
+        self.retry_after_s = retry_after_s
 
     @property
     def not_found(self) -> bool:
@@ -195,14 +203,23 @@ class Api:
         body: JsonObject | None = None,
         content_type: str = "application/json",
     ) -> JsonObject:
-        try:
-            return await self._send(method, kind, path, params=params, body=body, content_type=content_type)
-        except ApiError as error:
-            if error.status != 401:
-                raise
-        # Bound service account tokens expire within the hour; the file holds the next one by then.
-        self._connection = self._login()
-        return await self._send(method, kind, path, params=params, body=body, content_type=content_type)
+        def send() -> Awaitable[JsonObject]:
+            return self._send(method, kind, path, params=params, body=body, content_type=content_type)
+
+        tries = 1
+        while True:
+            try:
+                return await send()
+            except ApiError as error:
+                if error.status == 401:
+                    # Bound service account tokens expire within the hour; the file holds the next one by then.
+                    self._connection = self._login()
+                    return await send()
+                pause_s = _pause_s(method, error, tries)
+                if pause_s is None:
+                    raise
+            await asyncio.sleep(pause_s)
+            tries += 1
 
     async def _send(
         self,
@@ -225,17 +242,30 @@ class Api:
                 method, url, params=params, data=data, headers=headers, proxy=self._connection.proxy
             ) as response:
                 content = await response.read()
-                status = response.status
+                status, wait = response.status, response.headers.get("Retry-After", "")
         except (aiohttp.ClientError, TimeoutError) as error:
             API_CALLS.labels(method, kind.plural, "0").inc()
             raise ApiError(
                 0, "Unreachable", f"the API server did not answer: {error or type(error).__name__}"
             ) from error
         API_CALLS.labels(method, kind.plural, str(status)).inc()
-        return _parse(status, content)
+        return _parse(status, content, retry_after_s=float(wait) if status == 429 and wait.isdecimal() else None)
 
 
-def _parse(status: int, content: bytes) -> JsonObject:
+def _pause_s(method: str, error: ApiError, tries: int) -> float | None:
+    """After how long a call is made again that has failed so many times; None: not here.
+
+    A plan needs all of its calls: made again as a whole, one of seven hardly ever gets through a server that fails
+    every fifth.
+    """
+    if error.retry_after_s is not None and tries < BUSY_TRIES:
+        return min(error.retry_after_s, LONGEST_PAUSE_S)
+    if error.status >= 500 and method in REPEATABLE and tries < FAILED_TRIES:
+        return FAILED_PAUSE_S
+    return None
+
+
+def _parse(status: int, content: bytes, *, retry_after_s: float | None = None) -> JsonObject:
     """The object of an answer; raises ApiError for a refusal and for what is not JSON."""
     try:
         answer = json.loads(content) if content else {}
@@ -243,6 +273,7 @@ def _parse(status: int, content: bytes) -> JsonObject:
         answer = {"message": content[:200].decode(errors="replace")}
         status = status if status >= 400 else 502
     if status >= 400:
-        raise ApiError(status, str(answer.get("reason", "")), str(answer.get("message", "")))
+        reason, message = str(answer.get("reason", "")), str(answer.get("message", ""))
+        raise ApiError(status, reason, message, retry_after_s=retry_after_s)
     assert isinstance(answer, dict), "the API server answers with objects"
     return answer

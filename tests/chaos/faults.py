@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import os
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from alidade_operator.api import (
     ALIGNMENT_RUN,
@@ -22,6 +20,7 @@ from alidade_operator.api import (
     FINE_TUNE_JOB,
     JOB,
     MODEL_SERVE,
+    PARENT_KINDS,
     POD,
     PYTORCH_JOB,
     REWARD_MODEL,
@@ -29,6 +28,7 @@ from alidade_operator.api import (
     ApiError,
     Kind,
 )
+from tests.chaos.localrig import LocalRig
 from tests.chaos.proxy import (
     Cutting,
     Disturbance,
@@ -42,8 +42,10 @@ from tests.chaos.proxy import (
     Slow,
     Stale,
 )
+from tests.chaos.rig import EVALUATOR, QUANTIZER, RANK_0, RANK_1, REAL_TRAINER, SERVER, TRAINER, Need, Part
 from tests.chaos.trial import JOBS, RUN, Trial, Workload, retried, until
-from tests.operator.played import CRD, own_kinds, send
+from tests.chaos.volume import WORKSPACE
+from tests.operator.played import CRD, send
 
 
 async def nothing(trial: Trial) -> None:
@@ -57,8 +59,8 @@ class Fault:
 
     strike: does it, while the run goes on. calls: what goes wrong with the operator's calls meanwhile.
     restarts: whether processes of stages may begin again. survives: whether there is a run afterwards.
-    ends_operator: whether the operator's process may end by it, and is started again. needs_root: whether it mounts
-    file systems.
+    ends_operator: whether the operator's process may end by it, and is started again. needs: what has to be in hand for
+    it. through_api: what is done where only Kubernetes' API is, if that is something else.
     """
 
     name: str
@@ -68,7 +70,8 @@ class Fault:
     restarts: bool = False
     survives: bool = True
     ends_operator: bool = False
-    needs_root: bool = False
+    needs: Need | None = None
+    through_api: str = ""
     workload: Workload = RUN
 
 
@@ -83,47 +86,49 @@ async def kill_operator(trial: Trial) -> None:
         trial.struck += 1
 
 
+def at_hand(trial: Trial) -> LocalRig:
+    """The rig of a fault that needs more than an API."""
+    assert isinstance(trial.rig, LocalRig)
+    return trial.rig
+
+
 async def kill_api_server(trial: Trial) -> None:
     """As a crash: what it has answered is on the disk, what it has not may be."""
     await trial.instant()
-    await trial.rig.kill(trial.rig.api_server, pause_s=trial.chance.uniform(0, 2))
+    await trial.rig.kill(at_hand(trial).api_server, pause_s=trial.chance.uniform(0, 2))
     trial.struck += 1
 
 
 async def kill_kubelet(trial: Trial) -> None:
     """With the controllers, while processes of pods go on until it is back."""
     await trial.instant()
-    await trial.rig.kill(trial.rig.control_plane, pause_s=trial.chance.uniform(0, 2))
+    await trial.rig.kill(at_hand(trial).control_plane, pause_s=trial.chance.uniform(0, 2))
     trial.struck += 1
 
 
 async def lose_node(trial: Trial) -> None:
     """With all pods on it."""
     await trial.instant()
-    await trial.rig.lose_node(pause_s=trial.chance.uniform(0, 2))
+    await at_hand(trial).lose_node(pause_s=trial.chance.uniform(0, 2))
     trial.struck += 1
 
 
-def killing(*words: str, times: int = 1, **environment: str) -> Callable[[Trial], Awaitable[None]]:
-    """SIGKILL to a process of a pod with these words in its command line and these variables."""
+def ending(part: Part, *, times: int = 1) -> Callable[[Trial], Awaitable[None]]:
+    """One of a part is ended without asking."""
 
     async def strike(trial: Trial) -> None:
         for _ in range(times):
-            await trial.kill_pod(*words, **environment)
+            await trial.end(part)
 
     return strike
 
 
 async def kill_server(trial: Trial) -> None:
     """Before it has answered, and once the run has ended: it is started again and answers."""
-    await trial.kill_pod("alidade-serve")
+    await trial.end(SERVER)
     await trial.phase("Succeeded", "Failed")
-    await trial.kill_pod("alidade-serve")
-    await until(lambda: _present(trial), "the server to be back")
-
-
-async def _present(trial: Trial) -> bool:
-    return bool(trial.rig.pods("alidade-serve"))
+    await trial.end(SERVER)
+    await until(lambda: trial.rig.running(trial.namespace, SERVER), "the server to be back")
 
 
 async def jump_clock(trial: Trial) -> None:
@@ -154,19 +159,24 @@ async def evict_pods(trial: Trial) -> None:
 
 
 async def delete_config_maps(trial: Trial) -> None:
-    """The user's, who makes it anew, while processes that need it are to start; or the operator's own, of jobs whose
-    process has just been killed."""
+    """The user's, who makes it anew, while processes that need it are to start; or the operator's own, of jobs of which
+    a process has just been ended."""
     await trial.instant()
     if trial.chance.random() < 0.5:
         body = await trial.rig.api.get(CONFIG_MAP, trial.namespace, "records")
         await trial.delete(CONFIG_MAP, body)
-        for pid in trial.rig.pods("alidade-trainer"):
-            trial.rig.kill_pod(pid)
+        await end_all(trial, TRAINER)
         await asyncio.sleep(trial.chance.uniform(0, 2))
         await trial.give_data()
         return
-    for _, body in await trial.owned(CONFIG_MAP) if await trial.kill_pod("alidade-trainer") else []:
+    for _, body in await trial.owned(CONFIG_MAP) if await trial.end(TRAINER) else []:
         await trial.delete(CONFIG_MAP, body)
+
+
+async def end_all(trial: Trial, part: Part) -> None:
+    """All of a part are ended without asking."""
+    for one in await trial.rig.running(trial.namespace, part):
+        await trial.rig.end(trial.namespace, one)
 
 
 DELETABLE = (FINE_TUNE_JOB, REWARD_MODEL, EVALUATION, MODEL_SERVE, PYTORCH_JOB, JOB, DEPLOYMENT, SERVICE, POD)
@@ -204,28 +214,39 @@ async def edit_children(trial: Trial) -> None:
     for _, body in await trial.owned(kind):
         await trial.change(kind, body["metadata"]["name"], patch)
     if kind is CONFIG_MAP:
-        await trial.kill_pod("alidade-trainer")  # what is told anew is read by the next attempt only
+        await trial.end(TRAINER)  # what is told anew is read by the next attempt only
 
 
 async def upgrade_kinds(trial: Trial) -> None:
-    """Every definition of ours gets a column and a field that were not there."""
+    """Every definition of ours gets a column and a field that were not there, until the run has ended."""
     await trial.instant()
-    for file in own_kinds():
-        body = yaml.safe_load(file.read_text())
-        for version in body["spec"]["versions"]:
-            column = {"name": f"Note{trial.chance.randrange(10**6)}", "type": "string", "jsonPath": ".status.phase"}
-            version["additionalPrinterColumns"].append(column)
-            version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["note"] = {"type": "string"}
-        path = CRD.path(None, body["metadata"]["name"])
+    before: dict[str, dict[str, Any]] = {}
+    try:
+        for kind in PARENT_KINDS:
+            name = f"{kind.plural}.{kind.group}"
+            before[name] = (await retried(lambda name=name: trial.rig.api.get(CRD, None, name)))["spec"]
+            spec = copy.deepcopy(before[name])
+            for version in spec["versions"]:
+                column = {"name": f"Note{trial.chance.randrange(10**6)}", "type": "string", "jsonPath": ".status.phase"}
+                version.setdefault("additionalPrinterColumns", []).append(column)
+                version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["note"] = {"type": "string"}
+            await define(trial, name, spec)
+            trial.struck += 1
+            await trial.a_little()
+        await trial.phase("Succeeded", "Failed")
+    finally:
+        for name, spec in before.items():
+            await define(trial, name, spec)
 
-        async def put(body: dict[str, Any] = body, path: str = path) -> Any:
-            known = await trial.rig.api.get(CRD, None, body["metadata"]["name"])
-            body["metadata"]["resourceVersion"] = known["metadata"]["resourceVersion"]
-            return await send(trial.rig.api, "PUT", CRD, path, body)
 
-        await retried(put)
-        trial.struck += 1
-        await trial.a_little()
+async def define(trial: Trial, name: str, spec: dict[str, Any]) -> None:
+    """A CRD is as this spec says."""
+
+    async def put() -> Any:
+        known = await trial.rig.api.get(CRD, None, name)
+        return await send(trial.rig.api, "PUT", CRD, CRD.path(None, name), known | {"spec": spec})
+
+    await retried(put)
 
 
 async def delete_namespace(trial: Trial) -> None:
@@ -247,7 +268,7 @@ async def command(*words: str) -> None:
 @asynccontextmanager
 async def mounted(trial: Trial, *options: str, source: str = "tmpfs") -> Any:
     """The claim's folder as a file system of its own."""
-    folder = trial.rig.volume(trial.namespace)
+    folder = at_hand(trial).volume(trial.namespace)
     folder.mkdir(parents=True, exist_ok=True)
     await command("mount", *options, source, str(folder))
     try:
@@ -256,14 +277,15 @@ async def mounted(trial: Trial, *options: str, source: str = "tmpfs") -> Any:
         await command("umount", "--lazy", str(folder))
 
 
-async def base_is_made(trial: Trial) -> Path:
-    """The folder of the first job's model, once it is there."""
+async def base_is_made(trial: Trial) -> str:
+    """The uri of the first job's model, once it is there."""
 
     async def look() -> Any:
         status = (await trial.rig.api.get(FINE_TUNE_JOB, trial.namespace, "base")).get("status") or {}
         return status.get("model")
 
-    return trial.path((await until(look, "the first model", limit_s=trial.limit_s))["uri"])
+    uri: str = (await until(look, "the first model", limit_s=trial.limit_s))["uri"]
+    return uri
 
 
 async def failed_truly(trial: Trial, *reasons: str) -> None:
@@ -282,58 +304,39 @@ async def apply_again(trial: Trial) -> None:
     await trial.phase("Succeeded")
 
 
-async def spoil_model(trial: Trial, spoil: Callable[[bytes], bytes]) -> None:
-    """The second job finds the model that it begins with otherwise than it was made."""
-    weights = await base_is_made(trial) / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(spoil(whole))
-    trial.struck += 1
-    await failed_truly(trial, "ModelInvalid", "DigestMismatch")
-    weights.write_bytes(whole)
-    await apply_again(trial)
+def spoiling(how: str) -> Callable[[Trial], Awaitable[None]]:
+    """The second job, which is held until then, finds the model that it begins with otherwise than it was made.
 
+    how: a function of volume.py.
+    """
 
-async def truncate_model(trial: Trial) -> None:
-    """Anywhere."""
-    await spoil_model(trial, lambda whole: whole[: trial.chance.randrange(len(whole))])
+    async def strike(trial: Trial) -> None:
+        kind, name = trial.workload.target
+        await trial.change(kind, name, {"spec": {"suspend": True}})
+        weights = f"{(await base_is_made(trial)).removeprefix(f'pvc://{WORKSPACE}/')}/model.safetensors"
+        await trial.at_volume(how, weights, trial.chance.random())
+        trial.struck += 1
+        await trial.change(kind, name, {"spec": {"suspend": False}})
+        await failed_truly(trial, "ModelInvalid", "DigestMismatch")
+        await trial.at_volume("mend", weights)
+        await apply_again(trial)
 
-
-async def flip_model(trial: Trial) -> None:
-    """One byte."""
-
-    def flipped(whole: bytes) -> bytes:
-        place = trial.chance.randrange(len(whole))
-        return whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :]
-
-    await spoil_model(trial, flipped)
+    return strike
 
 
 async def spoil_checkpoint(trial: Trial) -> None:
     """The newest one, while nobody trains: cut short, or written over in the middle."""
-
-    def newest() -> Path | None:
-        found = sorted(trial.rig.volume(trial.namespace).glob("finetunejobs/run-*/checkpoints/step-*"))
-        return found[-1] if found else None
-
-    async def look() -> bool:
-        return newest() is not None
-
-    await until(look, "a checkpoint", limit_s=trial.limit_s)
-    for pid in trial.rig.pods("alidade_trainer"):
-        trial.rig.kill_pod(pid)
-    folder = newest()
-    assert folder is not None
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.stat().st_size > 100)
-    file = trial.chance.choice(files)
-    whole = file.read_bytes()
-    place = trial.chance.randrange(len(whole) - 8)
-    file.write_bytes(whole[:place] if trial.chance.random() < 0.5 else whole[:place] + b"\0" * 8 + whole[place + 8 :])
+    pattern = "finetunejobs/run-*/checkpoints/step-*"
+    await trial.at_volume("wait_for", pattern, trial.limit_s)
+    await end_all(trial, REAL_TRAINER)
+    await trial.at_volume("spoil_newest", pattern, trial.chance.randrange(2**32))
     trial.struck += 1
 
 
 async def fill_disk(trial: Trial) -> None:
     """The second job runs out of room; there is more of it afterwards."""
-    folder = (await base_is_made(trial)).parents[2]
+    await base_is_made(trial)
+    folder = at_hand(trial).volume(trial.namespace)
     await asyncio.sleep(trial.chance.uniform(0, 3))
     filler = folder / "filler"
     free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
@@ -347,7 +350,8 @@ async def fill_disk(trial: Trial) -> None:
 
 async def make_read_only(trial: Trial) -> None:
     """The volume is remounted read-only; it can be written to again afterwards."""
-    folder = (await base_is_made(trial)).parents[2]
+    await base_is_made(trial)
+    folder = at_hand(trial).volume(trial.namespace)
     await asyncio.sleep(trial.chance.uniform(0, 3))
     await command("mount", "-o", "remount,ro", str(folder))
     trial.struck += 1
@@ -363,16 +367,23 @@ def refusing(code: int, reason: str) -> Callable[[random.Random], Disturbance]:
     return lambda chance: Refusing(chance, code, reason)
 
 
+def killed(name: str, what: str, strike: Callable[[Trial], Awaitable[None]], through_api: str) -> Fault:
+    """Of what works in pods."""
+    return Fault(name, what, strike, restarts=True, through_api=through_api)
+
+
 ONES = [
     Fault("operator-killed", "SIGKILL three times", kill_operator),
-    Fault("api-server-killed", "SIGKILL", kill_api_server),
-    Fault("kubelet-killed", "SIGKILL, and its controllers with it", kill_kubelet, restarts=True),
-    Fault("node-lost", "SIGKILL to the kubelet and all pods", lose_node, restarts=True),
-    Fault("worker-killed", "SIGKILL to rank 1", killing("alidade-trainer", times=2, RANK="1"), restarts=True),
-    Fault("rank-0-killed", "SIGKILL to rank 0", killing("alidade-trainer", times=2, RANK="0"), restarts=True),
-    Fault("quantizer-killed", "SIGKILL", killing("alidade-trainer quantize"), restarts=True),
-    Fault("evaluator-killed", "SIGKILL", killing("alidade-eval"), restarts=True),
-    Fault("server-killed", "SIGKILL before and after it has answered", kill_server, restarts=True),
+    Fault("api-server-killed", "SIGKILL", kill_api_server, needs=Need.CONTROL_PLANE),
+    Fault("kubelet-killed", "SIGKILL, and its controllers with it", kill_kubelet, restarts=True, needs=Need.NODE),
+    Fault("node-lost", "SIGKILL to the kubelet and all pods", lose_node, restarts=True, needs=Need.NODE),
+    killed("worker-killed", "SIGKILL to rank 1", ending(RANK_1, times=2), "its pod is deleted, twice"),
+    killed("rank-0-killed", "SIGKILL to rank 0", ending(RANK_0, times=2), "its pod is deleted, twice"),
+    killed("quantizer-killed", "SIGKILL", ending(QUANTIZER), "its pod is deleted"),
+    killed("evaluator-killed", "SIGKILL", ending(EVALUATOR), "its pod is deleted"),
+    killed(
+        "server-killed", "SIGKILL before and after it has answered", kill_server, "its pod is deleted, before and after"
+    ),
     Fault("clock-jumped", "the operator's, by up to two hours, twice", jump_clock),
     Fault("answers-409", "a fifth of all writes", calls=refusing(409, "Conflict")),
     Fault("answers-410", "events in watches, a fifth of all", calls=Expired),
@@ -394,17 +405,18 @@ ONES = [
 ]
 DATA = [
     Fault("checkpoint-corrupted", "the newest: cut, or overwritten", spoil_checkpoint, restarts=True, workload=JOBS),
-    Fault("model-truncated", "that of the stage before", truncate_model, restarts=True, workload=JOBS),
-    Fault("digest-wrong", "one byte of the model of the stage before", flip_model, restarts=True, workload=JOBS),
-    Fault("disk-full", "of the workspace", fill_disk, restarts=True, workload=JOBS, needs_root=True),
-    Fault("volume-read-only", "the workspace", make_read_only, restarts=True, workload=JOBS, needs_root=True),
+    Fault("model-truncated", "that of the stage before", spoiling("cut"), restarts=True, workload=JOBS),
+    Fault("digest-wrong", "one byte of the model of the stage before", spoiling("flip"), restarts=True, workload=JOBS),
+    Fault("disk-full", "of the workspace", fill_disk, restarts=True, workload=JOBS, needs=Need.ROOT),
+    Fault("volume-read-only", "the workspace", make_read_only, restarts=True, workload=JOBS, needs=Need.ROOT),
 ]  # fmt: skip
 HARMLESS = ("child-deleted", "namespace-deleted", "server-killed", "watches-refused", "clock-jumped", "answers-never")
 
 
 async def several(trial: Trial) -> None:
     """Three of the others at once."""
-    chosen = trial.chance.sample([one for one in ONES if one.calls is None and one.name not in HARMLESS], 2)
+    possible = [one for one in ONES if one.calls is None and one.needs in (None, *trial.rig.offers)]
+    chosen = trial.chance.sample([one for one in possible if one.name not in HARMLESS], 2)
     await asyncio.gather(*(one.strike(trial) for one in chosen))
 
 

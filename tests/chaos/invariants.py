@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from alidade_engine.digests import model_digest
 from alidade_operator.api import ALIGNMENT_RUN, EVALUATION, FINE_TUNE_JOB, JOB, MODEL_SERVE, PYTORCH_JOB, REWARD_MODEL
 from tests.chaos.standin import CHECKPOINT_EVERY
 from tests.chaos.trial import Body, Trial
+from tests.chaos.volume import WORKSPACE
 
 RESOURCES = (ALIGNMENT_RUN, FINE_TUNE_JOB, REWARD_MODEL, EVALUATION, MODEL_SERVE)
 ATTEMPTS = (PYTORCH_JOB, JOB)
@@ -39,10 +38,12 @@ def ends_as_undisturbed(trial: Trial, status: Body, undisturbed: Body) -> Iterat
             yield f"status.{part} is {ended[part]}, and would have been {value}"
 
 
-def nothing_twice(trial: Trial, *, restarts: bool, counts: Counter[tuple[str, str]]) -> Iterator[str]:
+def nothing_twice(
+    trial: Trial, ledger: list[Body], *, restarts: bool, counts: Counter[tuple[str, str]]
+) -> Iterator[str]:
     """No stage is run twice, nor by two at a time. restarts: whether processes may have begun again.
 
-    counts: what an undisturbed run makes.
+    ledger: what the stand-ins have noted. counts: what an undisturbed run makes.
     """
     for (kind, name), uids in trial.record.made.items():
         if len(uids) > 1 and (kind, name) not in trial.remade:
@@ -53,14 +54,14 @@ def nothing_twice(trial: Trial, *, restarts: bool, counts: Counter[tuple[str, st
         made, expected = trial.record.counts(*kinds), {key: n for key, n in counts.items() if key[0] in names}
         if dict(made) != expected:
             yield f"{dict(made)} were made in place of {expected}"
-    yield from _ledger(trial, restarts=restarts)
+    yield from _noted(trial, ledger, restarts=restarts)
 
 
-def _ledger(trial: Trial, *, restarts: bool) -> Iterator[str]:
+def _noted(trial: Trial, ledger: list[Body], *, restarts: bool) -> Iterator[str]:
     begins: Counter[tuple[str, str]] = Counter()
     ends: Counter[tuple[str, str]] = Counter()
     steps: Counter[tuple[str, str, int]] = Counter()
-    for line in trial.ledger():
+    for line in ledger:
         job = (line["kind"], line["name"])
         if line["event"] == "overlap":
             yield f"two processes wrote to the output of {job}: {line['pod']} came while another was there"
@@ -82,18 +83,20 @@ def _ledger(trial: Trial, *, restarts: bool) -> Iterator[str]:
             yield f"{job} did {count} steps again in {begins[job]} attempts: more than a checkpoint holds back"
 
 
-def models_are_there(trial: Trial, status: Body) -> Iterator[str]:
-    """No result is lost, and the status is true of the disk: each model lies where it is said to, with its digest."""
-    models = [stage.get("model") for stage in status.get("stages", [])] + [status.get("model")]
-    for model in filter(None, models):
-        folder = trial.path(model["uri"])
-        weights = folder / "weights"
-        if weights.exists():
-            digest = f"sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()}"
-        else:
-            digest = model_digest(folder) if folder.is_dir() else "nothing"
-        if digest != model["digest"]:
-            yield f"the status tells of {model['digest']} at {model['uri']}, where {digest} lies"
+def models(status: Body) -> dict[str, str]:
+    """Digests of the models that a status tells of, by their paths on the volume."""
+    told = [stage.get("model") for stage in status.get("stages", [])] + [status.get("model")]
+    return {model["uri"].removeprefix(f"pvc://{WORKSPACE}/"): model["digest"] for model in filter(None, told)}
+
+
+def models_are_there(status: Body, digests: dict[str, str]) -> Iterator[str]:
+    """No result is lost, and the status is true of the disk: each model lies where it is said to, with its digest.
+
+    digests: of what lies there, by path.
+    """
+    for path, digest in models(status).items():
+        if digests[path] != digest:
+            yield f"the status tells of {digest} at {path}, where {digests[path]} lies"
 
 
 def statuses_were_true(trial: Trial) -> Iterator[str]:

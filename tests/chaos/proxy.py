@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
@@ -90,9 +91,8 @@ def is_listing(request: web.Request) -> bool:
     return request.method == "GET" and not is_watch(request) and depth in (1, 3) and "namespaces" not in parts[-1:]
 
 
-def write_kubeconfig(path: Path, server: str, upstream: Connection) -> None:
-    """The way to a server with the token of another one."""
-    token = upstream.headers["Authorization"].removeprefix("Bearer ")
+def write_kubeconfig(path: Path, server: str, token: str) -> None:
+    """The way to a server."""
     content = {
         "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
         "clusters": [{"name": "proxy", "cluster": {"server": server}}],
@@ -108,10 +108,11 @@ class Proxy:
     def __init__(self) -> None:
         self.fault: Disturbance = Disturbance(random.Random(0))
         self.writes: list[str] = []
+        self._token = secrets.token_urlsafe()
         self._streams: list[web.Request] = []
 
     async def start(self, upstream: Connection, kubeconfig: Path) -> None:
-        """Begins to serve; kubeconfig: is written, with the credentials of `upstream`."""
+        """Begins to serve, with the credentials of `upstream`; kubeconfig: is written."""
         self._upstream = upstream
         timeout = ClientTimeout(total=None, sock_connect=5)
         self._session = ClientSession(
@@ -123,7 +124,7 @@ class Proxy:
         await self._runner.setup()
         port = free_port()
         await web.TCPSite(self._runner, "127.0.0.1", port).start()
-        await asyncio.to_thread(write_kubeconfig, kubeconfig, f"http://127.0.0.1:{port}", upstream)
+        await asyncio.to_thread(write_kubeconfig, kubeconfig, f"http://127.0.0.1:{port}", self._token)
 
     async def stop(self) -> None:
         """Ends the server and its connections."""
@@ -137,16 +138,20 @@ class Proxy:
             cut(request)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Authorization") != f"Bearer {self._token}":  # others of this machine
+            return refusal(401, "Unauthorized")
         fault = self.fault
         instead = await fault.before(request)
         if instead is not None:
             return instead
         headers = {name: request.headers[name] for name in ("Accept", "Content-Type") if name in request.headers}
-        headers["Authorization"] = self._upstream.headers["Authorization"]
+        headers |= self._upstream.headers
         url = self._upstream.server + request.path_qs
         try:
             body = await request.read()
-            async with self._session.request(request.method, url, headers=headers, data=body or None) as response:
+            async with self._session.request(
+                request.method, url, headers=headers, data=body or None, proxy=self._upstream.proxy
+            ) as response:
                 if is_watch(request) and response.status == 200:
                     return await self._stream(request, response, fault)
                 content = await response.read()

@@ -12,14 +12,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from tests.chaos import invariants
 from tests.chaos.faults import Fault, mounted
-from tests.chaos.rig import Rig
+from tests.chaos.rig import Need, Rig
 from tests.chaos.trial import RECORDED, Body, Trial, Workload, until
 
 QUIET_S = 1.0
@@ -56,19 +55,11 @@ class Reference:
 class Bench:
     """The rig, and the undisturbed run of each workload."""
 
-    def __init__(self, folder: Path) -> None:
-        self.rig = Rig(folder)
+    def __init__(self, rig: Rig) -> None:
+        """rig: is up."""
+        self.rig = rig
         self._references: dict[str, Reference] = {}
         self._numbers = 0
-
-    async def __aenter__(self) -> Self:
-        await self.rig.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.rig.stop()
 
     async def run(self, fault: Fault, seed: int) -> Outcome:
         """One run with a fault, and all that is wrong with what came of it."""
@@ -76,7 +67,7 @@ class Bench:
         chance = random.Random(f"{fault.name} {seed}")
         trial = self._trial(fault, chance, reference.lasts_s)
         begun, logged = time.monotonic(), len(self.rig.operator.text())
-        if fault.needs_root:
+        if fault.needs is Need.ROOT:
             async with mounted(trial, "-t", "tmpfs", "-o", "size=8m"):
                 broken = await self._disturbed(trial, fault, reference, logged)
         else:
@@ -101,7 +92,8 @@ class Bench:
 
     def _trial(self, fault: Fault, chance: random.Random, lasts_s: float) -> Trial:
         self._numbers += 1
-        return Trial(self.rig, fault.workload, f"{fault.name}-{self._numbers}", chance, lasts_s)
+        namespace = self.rig.namespace(f"{fault.name}-{self._numbers}")
+        return Trial(self.rig, fault.workload, namespace, chance, lasts_s)
 
     async def _reference(self, workload: Workload) -> Reference:
         if workload.name not in self._references:
@@ -133,10 +125,11 @@ class Bench:
 
     async def _of_the_end(self, trial: Trial, fault: Fault, reference: Reference, status: Body) -> list[str]:
         status = await trial.status() or status
+        found = await trial.at_volume("read", list(invariants.models(status)))
         return [
             *invariants.ends_as_undisturbed(trial, status, reference.status),
-            *invariants.nothing_twice(trial, restarts=fault.restarts, counts=reference.counts),
-            *invariants.models_are_there(trial, status),
+            *invariants.nothing_twice(trial, found["ledger"], restarts=fault.restarts, counts=reference.counts),
+            *invariants.models_are_there(status, found["digests"]),
             *invariants.statuses_were_true(trial),
             *await invariants.nothing_orphaned(trial),
         ]
@@ -187,7 +180,7 @@ class Bench:
 
         async def gone() -> bool:
             left[:] = [f"{kind.kind} {body['metadata']['name']}" for kind, body in await trial.owned()]
-            left.extend(f"process {pid}" for pid in self.rig.pods())
+            left.extend(self.rig.left())
             return not left
 
         with contextlib.suppress(TimeoutError):

@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from aiohttp import ClientError
@@ -30,12 +29,13 @@ from alidade_operator.api import (
     PYTORCH_JOB,
     REWARD_MODEL,
     TRAIN_JOB,
+    Api,
     ApiError,
     Kind,
 )
 from alidade_operator.resources.labels import SELECTOR
-from tests.chaos.rig import PLAYED, REAL, Rig
-from tests.chaos.standin import LEDGER
+from tests.chaos.rig import PLAYED, REAL, Part, Rig
+from tests.chaos.volume import WORKSPACE
 from tests.e2e.jobs import PAIRS, TINY, TRAINING, config_map
 from tests.operator.played import NAMESPACE, Played, send, watch
 
@@ -180,21 +180,13 @@ class Trial:
         """The namespace with a claim and data."""
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
         await retried(lambda: send(self.rig.api, "POST", NAMESPACE, NAMESPACE.path(), body))
-        await self.played.claim("alidade-workspace")
+        await self.played.claim(WORKSPACE)
         await self.give_data()
+        await self.rig.furnish(self.namespace)
 
     async def delete_namespace(self) -> None:
         """With everything in it; returns when it is gone."""
-        path = NAMESPACE.path(None, self.namespace)
-
-        async def gone() -> bool:
-            try:
-                await send(self.rig.api, "DELETE", NAMESPACE, path, {"kind": "DeleteOptions", "apiVersion": "v1"})
-            except ApiError as error:
-                return error.not_found
-            return False
-
-        await until(gone, f"namespace {self.namespace} to be gone", limit_s=60)
+        await delete_namespace(self.rig.api, self.namespace)
 
     async def give_data(self) -> None:
         """The user's ConfigMap."""
@@ -269,14 +261,9 @@ class Trial:
             found += [(kind, item) for item in items]
         return found
 
-    def ledger(self) -> list[Body]:
-        """What the stand-ins have noted."""
-        path = self.rig.volume(self.namespace) / LEDGER
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def path(self, uri: str) -> Path:
-        """Where a pvc uri lies on this machine."""
-        return self.rig.volume(self.namespace) / uri.removeprefix("pvc://alidade-workspace/")
+    async def at_volume(self, action: str, *arguments: Any) -> Any:
+        """What a function of volume.py answers in the folder of the workspace."""
+        return await self.rig.at_volume(self.namespace, action, *arguments)
 
     # What can be done
 
@@ -288,22 +275,22 @@ class Trial:
         """A random moment of a stage."""
         await asyncio.sleep(self.chance.uniform(0, 0.6))
 
-    async def kill_pod(self, *words: str, **environment: str) -> bool:
-        """SIGKILL to a pod's process, a little after there is one; words: in its command line. False: none came."""
+    async def end(self, part: Part) -> bool:
+        """Ends one of a part, a little after there is one, without asking. False: none came."""
 
-        async def look() -> list[int]:
-            return self.rig.pods(*words, **environment)
+        async def look() -> list[Any]:
+            return await self.rig.running(self.namespace, part)
 
         async def gone() -> bool:
             return (await self.status()).get("phase") == "Succeeded"
 
-        found = await until(lambda: either(look, gone), f"a process {words} {environment}", limit_s=self.limit_s)
+        found = await until(lambda: either(look, gone), f"{part.words} to be at work", limit_s=self.limit_s)
         if found is True:
             return False
         await self.a_little()
-        alive = self.rig.pods(*words, **environment)
+        alive = await look()
         if alive:
-            self.rig.kill_pod(self.chance.choice(alive))
+            await self.rig.end(self.namespace, self.chance.choice(alive))
             self.struck += 1
         return bool(alive)
 
@@ -355,3 +342,17 @@ async def retried(call: Callable[[], Awaitable[Any]]) -> Any:
             raise
 
     return await until(attempt, "the API server to take a call", limit_s=30)
+
+
+async def delete_namespace(api: Api, name: str) -> None:
+    """With everything in it; returns when it is gone."""
+
+    async def gone() -> bool:
+        try:
+            options = {"kind": "DeleteOptions", "apiVersion": "v1"}
+            await send(api, "DELETE", NAMESPACE, NAMESPACE.path(None, name), options)
+        except ApiError as error:
+            return error.not_found
+        return False
+
+    await until(gone, f"namespace {name} to be gone", limit_s=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -44,6 +45,7 @@ class Server:
         self.bodies: list[Any] = []
         self.token = "first"
         self.logins = iter(["first", "second"])
+        self.headers: dict[str, str] = {}
 
     async def handle(self, request: web.Request) -> web.Response:
         """Notes and answers."""
@@ -54,7 +56,8 @@ class Server:
         self.asked.append((request.method, request.path_qs))
         self.bodies.append(parsed)
         status, answer = self.answer(request, parsed)
-        return web.Response(text=answer if isinstance(answer, str) else json.dumps(answer), status=status)
+        text = answer if isinstance(answer, str) else json.dumps(answer)
+        return web.Response(text=text, status=status, headers=self.headers)
 
 
 @asynccontextmanager
@@ -101,6 +104,42 @@ async def test_an_expired_token_is_read_anew_once() -> None:
         with pytest.raises(ApiError) as caught:
             await api.get(FINE_TUNE_JOB, "n", "a")
         assert caught.value.status == 401
+
+
+@pytest.mark.parametrize(
+    ("header", "refusals", "asked"), [("0", 4, 5), ("0", 5, 5), ("", 1, 1), ("Thu, 26 Nov 2026 00:00:00 GMT", 1, 1)]
+)
+async def test_a_call_that_the_server_has_no_room_for_is_made_again_when_it_says(
+    header: str, refusals: int, asked: int
+) -> None:
+    left = iter(range(refusals))
+
+    def answer(request: web.Request, body: Any) -> tuple[int, Any]:
+        return (429, {"reason": "TooManyRequests"}) if next(left, None) is not None else (200, {})
+
+    async with serving(answer) as (api, server):
+        server.headers = {"Retry-After": header} if header else {}
+        caught = pytest.raises(ApiError, match="429 TooManyRequests") if asked <= refusals else contextlib.nullcontext()
+        with caught:
+            await api.get(FINE_TUNE_JOB, "n", "a")
+    assert len(server.asked) == asked
+
+
+@pytest.mark.parametrize(("refusals", "asked"), [(2, 3), (3, 3)])
+async def test_a_call_that_fails_in_the_server_is_made_again_unless_it_creates(refusals: int, asked: int) -> None:
+    left = iter(range(refusals))
+
+    def answer(request: web.Request, body: Any) -> tuple[int, Any]:
+        return (500, {"reason": "InternalError"}) if next(left, None) is not None else (200, {})
+
+    async with serving(answer) as (api, server):
+        with pytest.raises(ApiError) if asked <= refusals else contextlib.nullcontext():
+            await api.apply(FINE_TUNE_JOB, "n", {"metadata": {"name": "a"}})
+        assert len(server.asked) == asked
+        left = iter([1])
+        with pytest.raises(ApiError):
+            await api.create(CONFIG_MAP, "n", {})
+        assert len(server.asked) == asked + 1
 
 
 @pytest.mark.parametrize(

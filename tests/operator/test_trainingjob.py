@@ -70,6 +70,12 @@ def test_a_launched_job_changes_nothing_until_something_happens() -> None:
     assert plan(launched(), seen(training_job(state="waiting"))) == Plan()
 
 
+def test_a_launch_of_which_no_status_could_tell_was_of_an_accepted_spec() -> None:
+    """The operator was killed after it had made the attempt."""
+    made = plan(job(), seen(training_job(), pods=(pod(),)))
+    assert condition(made, "Accepted") == ("True", "Valid", "Nothing in the spec stands against launching.")
+
+
 def test_a_document_that_is_deleted_before_a_pod_has_read_it_is_made_again() -> None:
     pods = (pod(phase="Pending", started_at=None, ip=None, ready_to_report=False),)
     waiting = observed(jobs=(training_job(state="waiting"),), pods=pods)

@@ -39,7 +39,7 @@ def plan_launch(job: TrainingJob, observed: Observed, config: OperatorConfig, dr
     found = craft.refusal(job, spec, observed, config)
     if found is not None:
         return refuse(draft, found, suspended=spec.suspend)
-    draft.conditions.set(ConditionType.ACCEPTED, "True", Reason.VALID, "Nothing in the spec stands against launching.")
+    state_acceptance(draft)
     pool = config.pool(spec.compute.node_pool)
     assert pool is not None, "checked by acceptance"
     verdict = craft.verdict(spec, observed, pool)
@@ -70,6 +70,11 @@ def _told(launch: Launch, document: Document) -> Apply:
     """The ConfigMap that tells the attempt's pods the document."""
     name = document_name(launch.job.base)
     return Apply(CONFIG_MAP, document_config_map(document, name, craft_of(launch.job).component))
+
+
+def state_acceptance(draft: Draft) -> None:
+    """States that the job may be launched, or might be when it was."""
+    draft.conditions.set(ConditionType.ACCEPTED, "True", Reason.VALID, "Nothing in the spec stands against launching.")
 
 
 def state_suspension(draft: Draft, *, suspended: bool) -> None:

@@ -12,7 +12,14 @@ from alidade_operator.reconcile import progress, usage
 from alidade_operator.reconcile.craft import Craft, craft_of
 from alidade_operator.reconcile.draft import Draft, failure_info
 from alidade_operator.reconcile.elastic import fewer_workers, patience_ends, with_present_workers
-from alidade_operator.reconcile.launch import NOTHING_RUNS, missing_document, plan_launch, state_suspension, time_told
+from alidade_operator.reconcile.launch import (
+    NOTHING_RUNS,
+    missing_document,
+    plan_launch,
+    state_acceptance,
+    state_suspension,
+    time_told,
+)
 from alidade_operator.reconcile.outcome import AttemptFailure, Undecided, outcome
 from alidade_operator.reconcile.plan import Delete, Notice, Plan, ProgressTarget, TrainingJob, seconds_until
 from alidade_operator.reconcile.queueing import queued
@@ -75,6 +82,8 @@ def plan_training_job(job: TrainingJob, observed: Observed, config: OperatorConf
     if current is None or job.spec is None:
         return plan_launch(job, observed, config, draft, attempt=situation.attempt)
     draft.state(attempts=current.attempt, job_ref=ChildRef(kind=current.kind.kind, name=current.name))
+    if job.status.attempts == 0:  # the operator may have ended between the launch and the status that tells of it
+        state_acceptance(draft)
     if current.terminating:
         return _while_it_goes(situation, draft, current)
     if current.state in ("succeeded", "failed"):
