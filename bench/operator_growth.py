@@ -1,6 +1,6 @@
 """How the operator's costs grow with the number of resources: 100 to 10,000 launched FineTuneJobs.
 
-    python bench/operator_growth.py [--sizes 100 300 1000 3000 10000]
+    python bench/operator_growth.py [--sizes 100 300 1000 3000 10000] [--chart]
 
 One operator and one API server (alidade_local.apiserver), no other controller: the jobs stay launched, as those whose
 pods run for days. At each size, reached by adding to the one before: processor time of the operator for each new
@@ -9,7 +9,9 @@ its child, with all others idle, and the API writes of that; processor time whil
 the time and processor time until it serves and is quiet again, and what it writes then.
 
 The order is the exponent of a power law over the sizes, by least squares of the logarithms: 1 is linear. Costs for one
-resource have the order 0 when they do not grow. Results: bench/results/operator_growth.json.
+resource have the order 0 when they do not grow. Results: bench/results/operator_growth.json, and the
+chart of them, docs/images/operator-growth.svg, drawn by matplotlib in an environment of its own, .tools/chart; --chart
+only draws what was measured before.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import asyncio
 import json
 import math
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -40,6 +43,8 @@ from bench.operator_load import (  # noqa: E402  # the path is set above
 from bench.servers import processor  # noqa: E402
 
 RESULTS = ROOT / "bench/results/operator_growth.json"
+CHART = ROOT / "docs/images/operator-growth.svg"
+MATPLOTLIB = "matplotlib==3.11.2"
 CHANGED = 40
 """Resources whose change is timed at each size."""
 IDLE_S = 10.0
@@ -58,10 +63,27 @@ ROWS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measures, prints a table and writes it; exit code 0."""
+    """Measures, prints a table, writes it and draws the chart; exit code 1 where that could not be drawn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 300, 1000, 3000, 10_000], metavar="N")
-    sizes = sorted(parser.parse_args(argv).sizes)
+    parser.add_argument("--chart", action="store_true", help="only draw the chart anew")
+    options = parser.parse_args(argv)
+    if not options.chart:
+        _measure_all(parser, sorted(options.sizes))
+    return draw()
+
+
+def draw() -> int:
+    """Draws the results; returns the exit code of whoever did not."""
+    environment: list[str | Path] = [sys.executable, ROOT / "tools/environment.py", ROOT / ".tools/chart", MATPLOTLIB]
+    made = subprocess.run(environment, stdout=subprocess.PIPE, text=True)
+    return (
+        made.returncode
+        or subprocess.run([made.stdout.strip(), ROOT / "bench/growth_chart.py", RESULTS, CHART]).returncode
+    )
+
+
+def _measure_all(parser: argparse.ArgumentParser, sizes: Sequence[int]) -> None:
     if sizes[0] < CHANGED:
         parser.error(f"--sizes: {sizes[0]} is too few; {CHANGED} resources are changed at each size")
     with tempfile.TemporaryDirectory(prefix="alidade-growth-") as folder:
@@ -69,14 +91,13 @@ def main(argv: Sequence[str]) -> int:
     orders = {name: order(sizes, [found[size][name] for size in sizes]) for name in ROWS}
     RESULTS.write_text(json.dumps({"processor": processor(), "found": found, "orders": orders}, indent=2) + "\n")
     print(_table(sizes, found, orders))
-    return 0
 
 
 async def _measure(sizes: Sequence[int], folder: Path) -> dict[int, dict[str, float]]:
     command = [sys.executable, "-m", "alidade_operator.main"]
     subject = Subject("alidade-operator", command, "listed every kind", folder)
     found, before = {}, 0
-    async with api_server(folder) as (api, environment):
+    async with api_server(folder) as (api, environment, _):
         await subject.start(environment)
         children = Children(api)
         await settled(api, subject)

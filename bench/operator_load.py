@@ -124,8 +124,8 @@ class Subject:
 
 
 @asynccontextmanager
-async def api_server(folder: Path) -> AsyncIterator[tuple[Api, dict[str, str]]]:
-    """An API server with our kinds, PyTorchJobs and the usual claims; a client and the environment for others."""
+async def api_server(folder: Path) -> AsyncIterator[tuple[Api, dict[str, str], Subject]]:
+    """An API server with our kinds, PyTorchJobs and the usual claims: a client, the environment for others, and it."""
     server = Subject(
         "apiserver", [sys.executable, "-m", "alidade_local.apiserver", "--data-dir", str(folder)], "serving", folder
     )
@@ -138,7 +138,7 @@ async def api_server(folder: Path) -> AsyncIterator[tuple[Api, dict[str, str]]]:
     api = Api(log_in, connections=32)
     try:
         await _install(api)
-        yield api, environment
+        yield api, environment, server
     finally:
         await api.close()
         server.kill()
@@ -431,7 +431,7 @@ async def run(at_once: int, idle: int, rounds: int) -> dict[str, dict[str, Any]]
                 folder = Path(temporary) / f"{name.replace(' ', '-')}-{number}"
                 folder.mkdir()
                 command, ready = commands[name]
-                async with api_server(folder) as (api, environment):
+                async with api_server(folder) as (api, environment, _):
                     subject = Subject(name, command, ready, folder)
                     try:
                         measured[name].append(await measure(subject, api, environment, at_once=at_once, idle=idle))

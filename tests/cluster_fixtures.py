@@ -50,7 +50,9 @@ def _kubectl() -> str:
     return found
 
 
-def wait_until(read: Callable[[], T | None], what: str | Callable[[], str], *, timeout_s: float = 120.0) -> T:
+def wait_until(
+    read: Callable[[], T | None], what: str | Callable[[], str], *, timeout_s: float = 120.0, pause_s: float = 0.05
+) -> T:
     """The first result of `read` but None and False; fails after the timeout, saying what did not happen.
 
     what: the sentence, or what makes it from the state at the end.
@@ -62,7 +64,7 @@ def wait_until(read: Callable[[], T | None], what: str | Callable[[], str], *, t
             return result
         if time.monotonic() > deadline:
             pytest.fail(f"not within {timeout_s:g} s: {what if isinstance(what, str) else what()}")
-        time.sleep(0.05)
+        time.sleep(pause_s)
 
 
 # What nvidia-smi says of the two GPUs that the cluster without an operator has.

@@ -65,6 +65,10 @@ def run() -> Json:
                 curve(
                     "Loss of each dataset",
                     Query(f"max by (name, dataset) ({TrainerMetric.DATASET_LOSS}{{{_ONE}}})", "{{name}} {{dataset}}"),
+                    Query(
+                        f"max by (name, dataset) ({TrainerMetric.DATASET_EVAL_LOSS}{{{_ONE}}})",
+                        "{{name}} {{dataset}} held out",
+                    ),
                     unit="none",
                     description="Nats per token, where several datasets are mixed.",
                 ),

@@ -148,7 +148,11 @@ class Validation(Spec):
     uri: Uri | None = Field(None, description="A file or folder of held-out records, in the dataset's format.")
     sha256: Digest | None = Field(None, description=_SHA256)
     fraction: float | None = Field(
-        None, gt=0, lt=1, description="Share of the dataset's records that is held out, chosen by the seed."
+        None,
+        gt=0,
+        lt=1,
+        description="Share of the dataset's records that is held out, chosen by the seed. A FineTuneJob holds it out "
+        "of what it draws from each dataset in mix, too.",
     )
 
     @property

@@ -95,6 +95,10 @@ class TrainerMetric(Word):
         "Gauge (dataset): mean training loss of each dataset, where several are mixed, in nats per token.",
     )
     EVAL_LOSS = "alidade_trainer_eval_loss", "Gauge: newest loss on the held-out data, in nats per token."
+    DATASET_EVAL_LOSS = (
+        "alidade_trainer_dataset_eval_loss",
+        "Gauge (dataset): newest loss on what is held out of each dataset, where several are, in nats per token.",
+    )
     LEARNING_RATE = "alidade_trainer_learning_rate", "Gauge: learning rate of the last step."
     GRAD_NORM = "alidade_trainer_grad_norm", "Gauge: norm of the gradient before clipping."
     NOISE_SCALE = (

@@ -1,6 +1,7 @@
 """Loading large libraries."""
 
 import gc
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,8 @@ def large_imports() -> Iterator[None]:
     They make some million objects that stay. The garbage collector would look through these again and again while they
     come, and at every later full collection: it rests meanwhile, and leaves them alone from then on.
     """
+    # peft loads bitsandbytes, which tells of kernels that it did not find also where nothing is in 4 bits.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -196,7 +196,7 @@ def check_sizes(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, pa
             FailureReason.MODEL_INVALID,
             f"The tokenizer in {path} has {len(tokenizer)} entries and the model's embedding {rows} rows: "
             f"{len(beyond)} entries, such as {beyond[0]!r}, have none. Use the tokenizer that the model was trained "
-            "with, or let the job's vocabulary field add pieces to it.",
+            "with; a job's vocabulary field adds pieces to that one.",
         )
 
 

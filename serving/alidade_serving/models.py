@@ -42,8 +42,8 @@ def prepare_model(settings: Settings) -> Model:
     if settings.max_total_tokens > model.context_length:
         raise JobFailure(
             FailureReason.CONFIG_INVALID,
-            f"--max-total-tokens is {settings.max_total_tokens}; the model was made for {model.context_length}. Lower "
-            "it, or scale the model's positions in training.",
+            f"--max-total-tokens is {settings.max_total_tokens} (a ModelServe's limits.maxTotalTokens); the model was "
+            f"made for {model.context_length}. Lower it, or scale the model's positions in training.",
         )
     return model
 

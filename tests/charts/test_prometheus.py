@@ -169,7 +169,7 @@ def training() -> Iterator[str]:
     progress = Progress()
     server = ProgressServer(progress, host="127.0.0.1", port=0)
     progress.plan(total_steps=100, resumed_from_step=None, gpu_meter=GpuMeter(1e9, 312, 8))
-    progress.record_evaluation(2.0)
+    progress.record_evaluation(2.0, {"qa": 1.8, "web": 2.6})
     progress.record_checkpoint(1)
     stop = threading.Event()
 

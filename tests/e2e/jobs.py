@@ -175,7 +175,8 @@ def finished(
         assert conditions(job).get("Failed", ("",))[0] != "True", job["status"]
         return job if conditions(job).get("Succeeded", ("",))[0] == "True" else None
 
-    return wait_until(ended, f"{name} has succeeded", timeout_s=timeout_s)
+    # Each look starts a kubectl, which takes from the training what it waits for.
+    return wait_until(ended, f"{name} has succeeded", timeout_s=timeout_s, pause_s=0.5)
 
 
 def output_folder(cluster: Cluster, job: dict[str, Any]) -> Path:

@@ -16,10 +16,12 @@ from tests.e2e.jobs import (
     conditions,
     finetune_job,
     finished,
+    folders_of,
     has_checkpoint,
     listed,
     loss_curve,
     output_folder,
+    read,
     wait_until,
 )  # fmt: skip
 
@@ -69,28 +71,61 @@ def test_a_killed_worker_costs_one_attempt_and_changes_nothing_of_the_loss_curve
     assert "Retrying" in reasons, reasons
 
 
-def test_a_job_whose_node_goes_saves_its_work_and_goes_on_elsewhere_at_no_attempts_cost(
+def test_a_job_whose_node_goes_saves_its_work_and_goes_on_with_as_many_workers_as_find_room_at_no_attempts_cost(
     trained_on_sums: Cluster,
 ) -> None:
     cluster = trained_on_sums
     # It has no failure to spare, and without what it saves at SIGTERM it would begin at step 200 again.
-    apply(cluster, finetune_job("spot", steps=400, checkpoint={"everySteps": 200}, backoffLimit=0))
+    elastic = {"minWorkers": 1, "patienceSeconds": 10}
+    apply(cluster, finetune_job("spot", steps=600, checkpoint={"everySteps": 200}, backoffLimit=0, elastic=elastic))
     wait_until(lambda: has_checkpoint(cluster, "spot"), "training to be under way", timeout_s=180)
-    launchers = [
-        process
-        for process in processes("alidade-trainer run")
-        if "spot" in process.environ().get("HOSTNAME", "") + process.environ().get("ALIDADE_JOB", "")
-    ]
-    assert launchers
-    launchers[0].terminate()
+    ask_for_memory(cluster, "spot", of_the_node=0.6)
+    take_the_node_of_a_pod("spot")
+    wait_until(lambda: trained_with(cluster, "spot", workers=1, step=400), "one worker to go on", timeout_s=120)
+    described = cluster.kubectl("describe", "ftj", "spot")
+    ask_for_memory(cluster, "spot", of_the_node=0.2)
+    take_the_node_of_a_pod("spot")
     job = finished(cluster, "spot")
 
+    assert "PyTorchJob spot-2 is running with 1 of 2 workers (spec.elastic)." in described
+    told = {event["reason"]: event["message"] for event in events(cluster, "spot")}
+    assert "Insufficient memory" in told["PodsPending"]
+    assert told["FewerWorkers"] == (
+        "PyTorchJob spot-2 has no room for all of its 2 workers and goes on with 1 (spec.elastic). The next attempt "
+        "tries all again."
+    )
     status = job["status"]
-    assert (status["attempts"], status["interruptions"]) == (2, 1)
+    assert (status["attempts"], status["interruptions"]) == (3, 2)
     assert (status["lastFailure"]["reason"], status["lastFailure"]["interrupted"]) == ("Interrupted", True)
     assert conditions(job)["Succeeded"] == ("True", "Completed")
     assert "its work was saved at step" in status["lastFailure"]["message"]
-    assert list(loss_curve(output_folder(cluster, job))) == list(range(1, 401)), "each step once, in order"
+    assert "Worker" in read(cluster, "spot-3", "pytorchjob")["spec"]["pytorchReplicaSpecs"], "all, beside the master"
+    assert list(loss_curve(output_folder(cluster, job))) == list(range(1, 601)), "each step once, in order"
+
+
+def take_the_node_of_a_pod(job: str) -> None:
+    """SIGTERM to a launcher of a job, as it gets it when its node goes."""
+    launchers = [
+        process
+        for process in processes("alidade-trainer run")
+        if job in process.environ().get("HOSTNAME", "") + process.environ().get("ALIDADE_JOB", "")
+    ]
+    assert launchers
+    launchers[0].terminate()
+
+
+def ask_for_memory(cluster: Cluster, job: str, *, of_the_node: float) -> None:
+    """Lets each worker of the attempts to come ask for a share of the node's memory."""
+    [node] = listed(cluster, "node")
+    memory = int(node["status"]["allocatable"]["memory"].removesuffix("Ki")) * of_the_node
+    change = {"spec": {"compute": {"memory": f"{memory:.0f}Ki"}}}
+    cluster.kubectl("patch", "ftj", job, "--type=merge", "-p", json.dumps(change))
+
+
+def trained_with(cluster: Cluster, job: str, *, workers: int, step: int) -> bool:
+    """Whether a job has a checkpoint of a step, and so many workers where there was no room for all."""
+    has_step = any((folder / "checkpoints" / f"step-{step}").is_dir() for folder in folders_of(cluster, job))
+    return has_step and read(cluster, job)["status"].get("workers") == workers
 
 
 def test_an_operator_killed_at_random_launches_nothing_twice_and_loses_nothing(

@@ -189,7 +189,11 @@ class Played:
             jobs, _ = await self.api.list(JOB, namespace=self.namespace)
             return next((job for job in jobs if job["metadata"]["name"] == job_name), None)
 
-        job = await self.until(look, f"Job {job_name}")
+        await self.end_job(await self.until(look, f"Job {job_name}"), container, result)
+
+    async def end_job(self, job: dict[str, Any], container: str, result: ResultDocument) -> None:
+        """A Job's only pod comes and succeeds with a result in its container's last words."""
+        job_name = job["metadata"]["name"]
         owner = {"apiVersion": JOB.api_version, "kind": JOB.kind, "name": job_name, "uid": job["metadata"]["uid"]}
         labels = job["spec"]["template"]["metadata"]["labels"] | {
             "batch.kubernetes.io/job-name": job_name,
@@ -225,11 +229,15 @@ class Played:
             return next((body for body in found if body["metadata"]["name"] == name), None)
 
         body: dict[str, Any] = await self.until(look, f"Deployment {name}")
+        await self.make_ready(body)
+        return body
+
+    async def make_ready(self, body: dict[str, Any]) -> None:
+        """A Deployment's controller says that every replica of its newest spec is ready."""
         count = body["spec"]["replicas"]
         numbers = {f"{word}Replicas": count for word in ("updated", "ready", "available")}
         status = numbers | {"replicas": count, "observedGeneration": body["metadata"]["generation"]}
-        await self.write_status(DEPLOYMENT, name, status)
-        return body
+        await self.write_status(DEPLOYMENT, body["metadata"]["name"], status)
 
     async def training_jobs(self, name: str) -> dict[str, dict[str, Any]]:
         """The training jobs of a FineTuneJob by name."""

@@ -281,6 +281,21 @@ def test_an_adapter_lies_beside_the_model_that_has_it_merged_in(
 ) -> None:
     view = adapter_view(content)
     assert (view.uri, view.rank) == (uri, rank)
+    assert view.beyond_low_rank == ""
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"vocabulary": {"extendWith": {"uri": "pvc://data/pieces.model"}}}, "vocabulary"),
+        ({"context": {"length": 4096}}, "context"),
+        ({"adapter": {"type": "lora", "trainEmbeddings": True}}, "adapter.trainEmbeddings"),
+        ({"adapter": {"type": "lora", "dora": True}}, "adapter.dora"),
+    ],
+)
+def test_what_makes_an_adapter_more_than_low_rank_additions_is_named(spec: dict[str, Any], field: str) -> None:
+    content = body({"type": "lora"})
+    assert adapter_view(content | {"spec": content["spec"] | spec}).beyond_low_rank == field
 
 
 @pytest.mark.parametrize(
@@ -347,7 +362,13 @@ REFUSED_ADAPTERS: list[tuple[dict[str, Any], AdapterView, str, str]] = [
         "spec.adapters[0].model.from names FineTuneJob law, which trains all weights and has no adapter. Name one "
         "whose adapter.type is lora, or serve its model by itself.",
     ),
-    (LAW, replace(LORA, trains_embeddings=True), "InvalidSpec", "whose adapter.trainEmbeddings is true"),
+    (
+        LAW,
+        replace(LORA, beyond_low_rank="vocabulary"),
+        "InvalidSpec",
+        "spec.adapters[0].model.from names FineTuneJob law, whose vocabulary is set: its adapter is more than low-rank "
+        "additions to its base. Serve its model by itself.",
+    ),
     (
         LAW,
         trained(base_model="hf://org/other"),

@@ -64,6 +64,14 @@ def read(*pods: PodView, state: str = "failed", **values: Any) -> Any:
             143,
         ),
         (
+            (ended_pod(exit_code=143, result=STOPPED.model_copy(update={"step": 0})),),
+            "Interrupted",
+            "Pod demo-1-master-0 was stopped from outside (SIGTERM); it had not begun to train, and the newest "
+            "checkpoint counts.",
+            True,
+            143,
+        ),
+        (
             (ended_pod(exit_code=137, disruption=TAINTED),),
             "Interrupted",
             f"Pod demo-1-master-0 was taken away ({TAINTED}); its grace period was too short to save its work, and the "

@@ -154,9 +154,23 @@ def test_fewer_workers_go_on_where_there_is_no_room_for_all(room: int, workers: 
         assert over.status.workers == workers
         assert condition(over, "Launched")[1:] == (
             "FewerWorkers",
-            f"PyTorchJob demo-1 has no room for all of its 4 workers; {workers} of them go on (spec.elastic). The next "
-            "attempt tries all again.",
+            f"PyTorchJob demo-1 has no room for all of its 4 workers and goes on with {workers} (spec.elastic). The "
+            "next attempt tries all again.",
         )
+        assert [(notice.type, notice.reason) for notice in over.notices] == [("Warning", "FewerWorkers")]
+
+
+def test_a_job_whose_master_runs_says_what_its_workers_wait_for_and_until_when() -> None:
+    full = "Unschedulable: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    pods = tuple(one if one.node else replace(one, message=full) for one in with_room_for(3))
+    made = plan(elastic(), seen(training_job(), pods=pods))
+    assert condition(made, "Launched") == (
+        "True",
+        "PodsPending",
+        f"PyTorchJob demo-1 has pods that cannot run. Pod demo-1-worker-2: {full} Without room by "
+        "2026-11-21T12:04:00Z 2 of 4 workers go on (spec.elastic).",
+    )
+    assert made.progress is not None, "its master can be asked"
 
 
 def test_the_attempt_of_fewer_workers_is_the_same_attempt_and_the_next_one_tries_all() -> None:
@@ -168,7 +182,11 @@ def test_the_attempt_of_fewer_workers_is_the_same_attempt_and_the_next_one_tries
     whole = seen(training_job(), pods=with_room_for(2)[:2])
     running = plan(elastic(workers=2), whole, now=NOW + timedelta(hours=1))
     assert deleted(running) == []
-    assert condition(running, "Launched")[1] == "Running"
+    assert condition(running, "Launched") == (
+        "True",
+        "Running",
+        "PyTorchJob demo-1 is running with 2 of 4 workers (spec.elastic).",
+    )
 
     lost = seen(
         training_job(state="failed"), pods=(ended_pod(exit_code=75, result=failure("WorkerLost", retryable=True)),)

@@ -140,7 +140,7 @@ def documented() -> Callable[[dict[str, float]], None]:
     def check(metrics: dict[str, float]) -> None:
         plain = {re.sub(r"^\d+-(raft|ppo|dpo)\.|AtStart$", "", name) for name in metrics}
         plain = {re.sub(r"^accuracyByStrength\..*", "accuracyByStrength.S", name) for name in plain}
-        plain = {re.sub(r"^train_loss\..*", "train_loss.DATASET", name) for name in plain}
+        plain = {re.sub(r"^(train|eval)_loss\..*", r"\1_loss.DATASET", name) for name in plain}
         plain = {re.sub(r"^perplexityAt\d+$", "perplexityAtLENGTH", name) for name in plain}
         assert plain <= known, plain - known
 

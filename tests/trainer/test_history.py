@@ -18,12 +18,15 @@ def test_losses_of_datasets_stand_in_the_line_and_are_told_each(tmp_path: Path) 
     history = History(tmp_path / "metrics.jsonl", up_to_step=0, track=lambda _step, values: told.append(dict(values)))
     history.add_step(step(1))
     history.add_step(replace(step(2), losses={"qa": 2.0, "web": 4.0}))
+    history.add_evaluation(2, 3.0, {"qa": 2.5, "web": 3.5})
     history.close()
-    plain, mixed = read_lines(tmp_path / "metrics.jsonl")
+    plain, mixed, held_out = read_lines(tmp_path / "metrics.jsonl")
     assert "losses" not in plain
     assert mixed["losses"] == {"qa": 2.0, "web": 4.0}
+    assert held_out == {"step": 2, "eval_loss": 3.0, "eval_losses": {"qa": 2.5, "web": 3.5}}
     assert set(told[1]) - set(told[0]) == {"loss/qa", "loss/web"}
     assert told[1]["loss/web"] == 4.0
+    assert told[2] == {"eval_loss": 3.0, "eval_loss/qa": 2.5, "eval_loss/web": 3.5}
     assert all(isinstance(value, float | int) for values in told for value in values.values())
 
 
@@ -32,8 +35,8 @@ def test_steps_after_the_checkpoint_are_removed_when_training_goes_on_from_it(tm
     history = History(path, up_to_step=0)
     for number in (1, 2, 3):
         history.add_step(step(number))
-    history.add_evaluation(2, 4.0)
-    history.add_evaluation(3, 3.0)
+    history.add_evaluation(2, 4.0, {})
+    history.add_evaluation(3, 3.0, {})
     history.close()
     with path.open("a") as file:
         file.write('{"step": 4, "lo')  # the power went
@@ -51,7 +54,7 @@ def test_what_is_added_is_told_under_the_names_of_trackers_and_what_is_there_is_
     told: list[tuple[int, dict[str, float]]] = []
     history = History(tmp_path / "metrics.jsonl", up_to_step=0, track=lambda *line: told.append((line[0], {**line[1]})))
     history.add_step(step(1))
-    history.add_evaluation(1, 4.0)
+    history.add_evaluation(1, 4.0, {})
     for _ in range(2):
         history.add_iteration(1, "1-raft", 1, {"reward": 0.5})
     history.close()

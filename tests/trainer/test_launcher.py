@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from alidade_crds.contract import ProgressDocument, ResultDocument
+from tests.ports import free_port
 
 MakeJob = Callable[..., Path]
 Start = Callable[..., subprocess.Popen[str]]
@@ -129,6 +130,32 @@ def test_two_processes_save_a_checkpoint_and_end_with_143_when_asked_to_stop(
     assert result.step >= 1
     saved = tmp_path / "out" / "checkpoints" / f"step-{result.step}" / "complete.json"
     assert saved.is_file()
+
+
+def test_a_pod_whose_peers_have_not_come_ends_at_once_when_asked_to_stop(
+    make_job: MakeJob, start: Start, termination_log: Path
+) -> None:
+    process = start(
+        make_job(),
+        PET_NNODES="2",
+        PET_NPROC_PER_NODE="1",
+        PET_MASTER_ADDR="127.0.0.1",
+        PET_MASTER_PORT=str(free_port()),
+    )
+
+    while not catches(process.pid, signal.SIGTERM):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 143, output
+    assert message(termination_log).outcome == "terminated"
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(status["SigCgt"], 16) >> (number - 1) & 1)
 
 
 def test_a_job_that_is_not_valid_ends_with_1_and_the_field(

@@ -94,7 +94,7 @@ def test_a_kill_of_some_other_process_does_not_undo_success() -> None:
 def test_a_process_that_dies_while_it_is_asked_to_stop_has_stopped() -> None:
     result, code = conclude([], exit_code=-15, stop_requested=True)
 
-    assert (result.outcome, code) == ("terminated", 143)
+    assert (result.outcome, result.step, code) == ("terminated", 0, 143)
 
 
 def test_outcomes_are_read_back_in_order_of_rank(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_progress_tells_step_loss_speed_and_time_left(progress: Progress, server
     progress.plan(total_steps=8, resumed_from_step=None)
     progress.record_step(step(1, seconds=1.5))
     progress.record_step(step(2, seconds=0.5))
-    progress.record_evaluation(3.25)
+    progress.record_evaluation(3.25, {})
 
     document = json.loads(get(server, "/progress"))
 
@@ -75,7 +75,7 @@ def test_every_metric_of_the_list_is_exported_and_no_other(progress: Progress, s
     progress.record_step(replace(step(1), losses={"qa": 2.0, "web": 4.0}), noise_scale=12.0)
     progress.record_step(replace(step(1), losses={"qa": 1.0}, tokens=0, seconds=0.0), noise_scale=12.0)
     server.observe_step(step(1))
-    progress.record_evaluation(3.0)
+    progress.record_evaluation(3.0, {"qa": 2.5, "web": 3.5})
     progress.record_checkpoint(1)
     progress.record_iteration("1-raft", 1, 8, {"reward": 0.5})
 
@@ -88,6 +88,8 @@ def test_every_metric_of_the_list_is_exported_and_no_other(progress: Progress, s
     assert families["alidade_trainer_tokens"].samples[0].value == 100
     losses = {one.labels["dataset"]: one.value for one in families["alidade_trainer_dataset_loss"].samples}
     assert losses == {"qa": 1.5, "web": 4.0}
+    held_out = {one.labels["dataset"]: one.value for one in families["alidade_trainer_dataset_eval_loss"].samples}
+    assert held_out == {"qa": 2.5, "web": 3.5}
     reward = families["alidade_trainer_alignment"].samples[0]
     assert (reward.labels, reward.value) == ({"step": "1-raft", "metric": "reward"}, 0.5)
     memory = {sample.labels["kind"]: sample.value for sample in families["alidade_trainer_memory_bytes"].samples}

@@ -90,10 +90,13 @@ def test_the_page_is_well_formed_loads_nothing_and_escapes_what_it_shows() -> No
 def test_losses_of_mixed_datasets_have_charts_of_three_lines() -> None:
     names = ["a & b", "c", "d", "e"]
     steps = [step | {"losses": {name: 1.0 for name in names[: 4 if step["step"] % 2 else 3]}} for step in STEPS]
-    page = report_page(lineage=LINEAGE, pieces=PIECES, lines=steps)
+    evaluation = {"step": 19, "eval_loss": 1.0, "eval_losses": {"c": 1.0, "d": 1.0}}
+    page = report_page(lineage=LINEAGE, pieces=PIECES, lines=[*steps, evaluation])
     assert page.count("Loss of each dataset") == 2
+    assert page.count("Loss on what is held out of each dataset") == 1
     assert "a &amp; b" in page
-    assert "Loss of each dataset" not in report_page(lineage=LINEAGE, pieces=PIECES, lines=STEPS)
+    plain = report_page(lineage=LINEAGE, pieces=PIECES, lines=STEPS)
+    assert "of each dataset" not in plain
 
 
 def test_a_report_of_an_unfinished_folder_says_what_is_missing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -80,6 +81,21 @@ def _naive_losses(job_path: Path, steps: int) -> list[float]:
     return losses
 
 
+@torch.no_grad()
+def naive_held_out_losses(job_path: Path, model_folder: Path) -> dict[str, float]:
+    """The loss on what is held out of each dataset by plain PyTorch, each sample alone: its text says whose it is."""
+    job, tokenizer, model = read_job(job_path), load_tokenizer(model_folder), load_model(model_folder)
+    data = prepare(job, tokenizer, Locations(Path("/none"), Path("/none")))
+    assert data.validation is not None
+    losses: dict[str, list[float]] = {"train": [], "heldout": []}
+    for item in (data.validation[index] for index in range(len(data.validation))):
+        ids, labels = torch.tensor(item["input_ids"]), torch.tensor(item["labels"])
+        predicted = model(input_ids=ids[None]).logits[0, :-1].double().log_softmax(-1)
+        own = losses["heldout" if " of heldout " in tokenizer.decode(ids) else "train"]
+        own += [-float(predicted[at, label]) for at, label in enumerate(labels[1:]) if label != -100]
+    return {name: fmean(own) for name, own in losses.items()}
+
+
 def naive_noise(job_path: Path, processes: int) -> list[float]:
     """As `_naive_noise`."""
     noise: list[float] = in_child(_naive_noise, job_path, processes)
@@ -127,17 +143,25 @@ def test_losses_are_those_of_plain_pytorch_whatever_the_processes_micro_batches_
     if (processes, stage) == (2, 3):
         deepspeed["zeroPlusPlus"] = {"partitionSize": 2}
     job = make_job({"training": {"microBatchSize": micro_batch_size, "maxSteps": 4}, "deepspeed": deepspeed})
+    is_one_pass = micro_batch_size == 8
 
-    run = run_job(job, processes=processes)
+    run = run_job(job, processes=processes, prepare=without_norms if is_one_pass else None)
 
     assert run.result.outcome == "succeeded"
     assert run.losses == pytest.approx(naive_losses(job, 4), abs=SAME)
     first = run.lines[0]
-    if micro_batch_size == 8:  # the step is one pass, which tells nothing of noise
+    if is_one_pass:  # which tells nothing of noise
         assert "gradient_signal" not in first
     else:
         noise = [first["gradient_variance"], first["gradient_signal"]]
         assert noise == pytest.approx(naive_noise(job, processes), rel=1e-3)
+
+
+def without_norms(_rank: int) -> None:
+    """For `prepare`: where no pass's norm can be taken."""
+    import alidade_trainer.training as training
+
+    vars(training).pop("PassNorms")
 
 
 def small_memory(_rank: int) -> None:
@@ -220,10 +244,17 @@ def test_noise_on_embeddings_is_added_in_training_and_not_in_evaluation(make_job
     ],
 )
 def test_a_run_that_is_killed_and_resumed_has_the_loss_curve_of_one_that_is_not(
-    make_job: MakeJob, run_job: RunJob, workplace: Path, documented: Documented, over: dict[str, Any], processes: int
+    make_job: MakeJob,
+    run_job: RunJob,
+    workplace: Path,
+    tmp_path: Path,
+    documented: Documented,
+    over: dict[str, Any],
+    processes: int,
 ) -> None:
     mix = [{"uri": f"file://{workplace}/heldout.jsonl", "weight": 0.2}]
-    over = over | {"dataset": {"mix": mix, "lengthGrouping": True}}
+    validation = {"uri": None, "fraction": 0.25}
+    over = over | {"dataset": {"mix": mix, "lengthGrouping": True, "validation": validation}}
     whole = run_job(make_job(over, output="whole"), processes=processes)
     job = make_job(over | {"tracking": {"tensorboard": {}}}, output="killed")
 
@@ -241,12 +272,19 @@ def test_a_run_that_is_killed_and_resumed_has_the_loss_curve_of_one_that_is_not(
     assert whole.result.metrics["train_loss.train"] == pytest.approx(
         sum(losses["train"] for losses in by_dataset) / len(by_dataset)
     )
+    held_out = naive_held_out_losses(tmp_path / "whole.json", whole.output / "model")
+    assert whole.lines[-1]["eval_losses"] == pytest.approx(held_out, abs=SAME)
+    assert {name: whole.result.metrics[f"eval_loss.{name}"] for name in held_out} == whole.lines[-1]["eval_losses"]
+    assert "Loss on what is held out of each dataset" in (whole.output / "report.html").read_text()
     documented(whole.result.metrics)
     assert third.result.model.digest == whole.result.model.digest  # type: ignore[union-attr]
     told = curves(third.output / "tensorboard")
     for name, key in (("train/loss", "loss"), ("train/tokens", "tokens"), ("eval/loss", "eval_loss")):
         lines = [(line["step"], pytest.approx(line[key])) for line in whole.lines if key in line]
         assert told[name] == lines, f"{name}: by the first process only, no step left out, none there twice"
+    assert [value for _, value in told["eval/loss/heldout"]] == [
+        pytest.approx(line["eval_losses"]["heldout"]) for line in whole.lines if "eval_losses" in line
+    ]
     assert told["train/final/train_loss"] == [(6, pytest.approx(whole.result.metrics["train_loss"]))]
 
 

@@ -41,6 +41,8 @@ def test_two_stages_train_the_embeddings_first_and_the_blocks_then(
     assert torch.equal(one.get_parameter(block), base.get_parameter(block))
     assert not torch.equal(two.get_parameter(block), base.get_parameter(block))
     assert not torch.equal(two.get_input_embeddings().weight, table)
+    assert second.result.model is not None
+    assert second.result.model.parameters == sum(weight.numel() for weight in two.parameters()), "copies not counted"
     made, metrics = first.result.model, first.result.metrics
     assert made is not None
     assert (made.vocab_size, made.trainable_parameters) == (rows + 32, table.numel())
@@ -67,6 +69,8 @@ def test_lora_leaves_the_longer_embeddings_to_be_trained_whole_and_merges_to_the
     table, before = model.get_input_embeddings().weight, base.get_input_embeddings().weight
     assert len(table) == model.config.vocab_size == 384
     assert not torch.equal(table[: len(before)], before), "embeddings are trained"
+    assert run.result.model is not None
+    assert run.result.model.parameters == sum(weight.numel() for weight in model.parameters())
     merge_adapter(workplace / "base", run.output / "adapter", tmp_path / "merged")
     again = load_model(tmp_path / "merged")
     for name, weight in again.named_parameters():

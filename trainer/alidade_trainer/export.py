@@ -134,12 +134,13 @@ def _write_merged(export: Export, folder: Path) -> None:
 def _describe(module: nn.Module, export: Export, *, digest: str) -> ModelInfo:
     """The model in numbers; parameters are those of the model/ folder, without the additions that were merged."""
     named = list(module.named_parameters())
+    added = ("lora_", ".original_module.")  # the latter are those of which an adapter trains a copy whole
     config: Any = module.config
     return ModelInfo(
         uri=f"{export.job.output.rstrip('/')}/model",
         digest=digest,
         base_model=export.job.model.uri,
-        parameters=sum(weight_size(weight) for name, weight in named if "lora_" not in name),
+        parameters=sum(weight_size(weight) for name, weight in named if not any(part in name for part in added)),
         trainable_parameters=sum(weight_size(weight) for _, weight in named if weight.requires_grad),
         hidden_size=getattr(config, "hidden_size", None),
         layers=getattr(config, "num_hidden_layers", None),

@@ -11,6 +11,8 @@ from alidade_engine.disk import write_file
 from alidade_trainer.progress import StepMetrics
 
 METRICS_FILE = "metrics.jsonl"
+_OF_DATASETS = {"losses": "loss", "eval_losses": "eval_loss"}
+"""Entries that have a loss for each dataset, and what they are parts of."""
 
 Track = Callable[[int, Mapping[str, float]], None]
 """Takes the metrics of a step: optimizer steps done, and values by name."""
@@ -44,9 +46,9 @@ class History:
         self.steps.append(line)
         self._append(line)
 
-    def add_evaluation(self, step: int, loss: float) -> None:
-        """Appends a loss on held-out data."""
-        line = {"step": step, "eval_loss": loss}
+    def add_evaluation(self, step: int, loss: float, losses: Mapping[str, float]) -> None:
+        """Appends a loss on held-out data, and that of each dataset where several are told apart."""
+        line: dict[str, Any] = {"step": step, "eval_loss": loss} | ({"eval_losses": dict(losses)} if losses else {})
         self.evaluations.append(line)
         self._append(line)
 
@@ -90,11 +92,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def values_of(line: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a line by name, as trackers show them; an iteration's under its step, a dataset's under `loss`."""
+    """The numbers of a line by name, as trackers show them; an iteration's under its step, a dataset's under loss."""
     if "iteration" in line:
         return {f"{line['align_step']}/{name}": value for name, value in line["metrics"].items()}
-    values = {name: value for name, value in line.items() if name not in ("step", "seconds", "losses")}
-    return values | {f"loss/{name}": value for name, value in line.get("losses", {}).items()}
+    values = {name: value for name, value in line.items() if name not in ("step", "seconds", *_OF_DATASETS)}
+    return values | {
+        f"{one}/{name}": value for key, one in _OF_DATASETS.items() for name, value in line.get(key, {}).items()
+    }
 
 
 def patience_is_over(eval_losses: list[float], patience: int) -> bool:

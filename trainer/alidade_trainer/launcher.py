@@ -35,6 +35,8 @@ from alidade_trainer.topology import Topology, TopologyError, count_cores, count
 
 STOP_FILE = "stop"
 """In the run folder: asks the training processes to save a checkpoint at the next step boundary and to end."""
+MEETING_FILE = "meeting"
+"""In the run folder: is there until the pods of the job have met, which takes as long as one of them has no node."""
 
 WORKER_MODULE = "alidade_trainer.worker"
 ELASTIC_MODULE = "alidade_trainer.elastic"
@@ -80,8 +82,10 @@ def _supervise(environ: Mapping[str, str], topology: Topology, stage: Stage) -> 
     with tempfile.TemporaryDirectory(prefix="alidade-run-", dir=scratch or None) as folder:
         run_folder = Path(folder)
         kills_before = count_memory_kills()
+        if not topology.is_single_process:
+            (run_folder / MEETING_FILE).touch()
         with subprocess.Popen(_command(topology), env=training_environment(environ, topology, run_folder)) as process:
-            stopped = _stop_on_signals(run_folder)
+            stopped = _stop_on_signals(process, run_folder)
             returncode = process.wait()
         return conclude(
             read_outcomes(run_folder),
@@ -92,15 +96,18 @@ def _supervise(environ: Mapping[str, str], topology: Topology, stage: Stage) -> 
         )
 
 
-def _stop_on_signals(run_folder: Path) -> Path:
+def _stop_on_signals(process: subprocess.Popen[bytes], run_folder: Path) -> Path:
     """Lets SIGTERM and SIGINT ask the training processes to stop; answers the file that says so.
 
     A file, not a signal, carries the wish: torch elastic would turn a signal into a kill after its own time limit.
+    Before the pods have met nobody would see the file, and nothing is lost.
     """
     stop = run_folder / STOP_FILE
 
     def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
         stop.touch()
+        if (run_folder / MEETING_FILE).exists():
+            process.kill()
 
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)

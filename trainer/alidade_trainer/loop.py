@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import deepspeed
@@ -54,8 +54,8 @@ class TrainingLoop:
     checkpoint_every_steps: int
     selects_positions: bool
     """Whether the model can leave out logits that no loss needs."""
-    norms: PassNorms
-    """Sees the gradient of each pass."""
+    norms: PassNorms | None
+    """Sees the gradient of each pass, where a step has several."""
     watch: SpikeWatch | None = None
     """Notices loss spikes."""
     tally: LossTally | None = None
@@ -131,7 +131,7 @@ class TrainingLoop:
         """Adds up the step's gradients.
 
         Returns this process's sum of token losses, and the squared norms of its passes' mean gradients, each times the
-        tokens that it is the mean of. learned: the step's learned tokens over all processes.
+        tokens that it is the mean of, 0 where none are taken. learned: the step's learned tokens over all processes.
         """
         # DeepSpeed averages gradients over the processes; the factor makes of that average the sum it has to be.
         scale = self.peers.count / max(learned, 1)
@@ -144,7 +144,8 @@ class TrainingLoop:
             loss = self._summed_loss(tensors)
             self.engine.backward(loss * scale, scale_wrt_gas=False)
             sums[0] += loss.detach()
-            sums[1] += self.norms.squared() / (scale**2 * max(batch.learned, 1))
+            if self.norms is not None:
+                sums[1] += self.norms.squared() / (scale**2 * max(batch.learned, 1))
         loss_sum, weighted_norms = sums.tolist()
         return loss_sum, weighted_norms
 
@@ -171,15 +172,35 @@ def refuse_not_finite(value: float, name: str, step: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """The loss on held-out data."""
+
+    loss: float
+    """Mean over all learned tokens, in nats per token; of a reward model over prompts."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """The same of each dataset, by its name, where several are told apart."""
+
+
 def evaluation_loss(
-    engine: deepspeed.DeepSpeedEngine, batches: list[MicroBatch], peers: Peers, *, selects_positions: bool
-) -> float:
-    """Mean loss over the learned tokens of held-out data, in nats per token, over all processes."""
+    engine: deepspeed.DeepSpeedEngine,
+    batches: Iterable[MicroBatch],
+    peers: Peers,
+    *,
+    selects_positions: bool,
+    tally: LossTally | None = None,
+) -> HeldOutLoss:
+    """The loss on held-out data over all processes, which each bring their own batches.
+
+    tally: new, of the datasets that are told apart.
+    """
     engine.eval()
     loss_sum = torch.zeros((), dtype=torch.float64, device=peers.device)
+    mine = 0
     with torch.no_grad():
         for batch in batches:
+            mine += batch.learned
             tensors = {name: tensor.to(peers.device) for name, tensor in batch.tensors.items()}
-            loss_sum += summed_loss(engine, tensors, selects_positions=selects_positions)
-    total, learned = peers.sums([float(loss_sum), sum(batch.learned for batch in batches)])
-    return total / max(learned, 1)
+            loss_sum += summed_loss(engine, tensors, selects_positions=selects_positions, tally=tally)
+    total, learned, *by_dataset = peers.sums([float(loss_sum), mine, *(tally.sums() if tally is not None else [])])
+    return HeldOutLoss(total / max(learned, 1), tally.means(by_dataset) if tally is not None else {})

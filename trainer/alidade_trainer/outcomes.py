@@ -87,7 +87,7 @@ def conclude(
     if exit_code == 0 and outcomes:
         return outcomes[0].result, ExitCode.SUCCEEDED
     if stop_requested:
-        return ResultDocument(outcome="terminated"), ExitCode.TERMINATED
+        return ResultDocument(outcome="terminated", step=0), ExitCode.TERMINATED
     return _died(exit_code, stage)
 
 

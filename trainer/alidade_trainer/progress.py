@@ -76,6 +76,8 @@ class Progress:
     total_steps: int = 0
     resumed_from_step: int | None = None
     eval_loss: float | None = None
+    eval_losses: dict[str, float] = field(default_factory=dict)
+    """The same of each dataset, where several are told apart."""
     last: StepMetrics | None = None
     checkpoint_step: int | None = None
     """Steps done in the newest complete checkpoint."""
@@ -133,10 +135,10 @@ class Progress:
         with self._lock:
             self.tracking_warning = warning
 
-    def record_evaluation(self, loss: float) -> None:
-        """Takes up a loss on held-out data."""
+    def record_evaluation(self, loss: float, losses: Mapping[str, float]) -> None:
+        """Takes up a loss on held-out data, and that of each dataset where several are told apart."""
         with self._lock:
-            self.eval_loss = loss
+            self.eval_loss, self.eval_losses = loss, dict(losses)
 
     def record_activity(self, align_step: str, iteration: int, total_iterations: int, activity: str) -> None:
         """Says what an alignment step does from now on, and how many iterations are done."""

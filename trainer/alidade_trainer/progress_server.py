@@ -1,7 +1,7 @@
 """Progress over HTTP: /progress for the operator, /metrics for Prometheus, /healthz for probes."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -35,10 +35,8 @@ class ProgressCollector(Collector):
         if gpu is not None:
             memory.add_metric(["gpu_peak"], gpu)
         yield memory
-        losses = GaugeMetricFamily(TrainerMetric.DATASET_LOSS, TrainerMetric.DATASET_LOSS.meaning, labels=["dataset"])
-        for name, loss in self._progress.dataset_losses().items():
-            losses.add_metric([name], loss)
-        yield losses
+        yield _of_datasets(TrainerMetric.DATASET_LOSS, self._progress.dataset_losses())
+        yield _of_datasets(TrainerMetric.DATASET_EVAL_LOSS, self._progress.eval_losses)
         yield from self._alignment()
 
     def _alignment(self) -> Iterator[Metric]:
@@ -70,6 +68,13 @@ class ProgressCollector(Collector):
             TrainerMetric.CHECKPOINT_STEP: progress.checkpoint_step,
             TrainerMetric.CHECKPOINT_TIME: progress.checkpoint_at,
         }
+
+
+def _of_datasets(metric: TrainerMetric, losses: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(metric, metric.meaning, labels=["dataset"])
+    for name, loss in losses.items():
+        family.add_metric([name], loss)
+    return family
 
 
 def peak_gpu_bytes() -> int | None:

@@ -146,7 +146,9 @@ def _charts(steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> I
         Line("validation", held_out, "other", dots=True),
     ]
     yield "Loss, nats per token", line_chart(losses, x_name="step", y_name="loss")
-    yield from _losses_of_datasets(steps)
+    yield from _losses_of_datasets("Loss of each dataset, smoothed", steps, "losses")
+    held_out_of_each = "Loss on what is held out of each dataset"
+    yield from _losses_of_datasets(held_out_of_each, evaluations, "eval_losses", dots=True)
     rates = [Line("learning rate", of("learning_rate"))]
     yield "Learning rate", line_chart(rates, x_name="step", y_name="learning rate")
     speeds = [Line("each step", of("tokens_per_second"), "raw"), Line("smoothed", smoothed(of("tokens_per_second")))]
@@ -155,16 +157,19 @@ def _charts(steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> I
     yield "Norm of the gradient before clipping", line_chart(norms, x_name="step", y_name="norm")
 
 
-def _losses_of_datasets(steps: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
+def _losses_of_datasets(
+    caption: str, lines: list[dict[str, Any]], key: str, *, dots: bool = False
+) -> Iterable[tuple[str, str]]:
     """A chart for every three of the datasets that are mixed: a chart tells three lines apart."""
-    names = sorted({name for step in steps for name in step.get("losses", {})})
+    names = sorted({name for line in lines for name in line.get(key, {})})
     styles = ("main", "other", "third")
     for first in range(0, len(names), len(styles)):
-        lines = [
-            Line(name, smoothed([(one["step"], one["losses"][name]) for one in steps if name in one["losses"]]), style)
+        curves = [
+            (name, [(line["step"], line[key][name]) for line in lines if name in line.get(key, {})], style)
             for name, style in zip(names[first : first + len(styles)], styles, strict=False)
         ]
-        yield "Loss of each dataset, smoothed", line_chart(lines, x_name="step", y_name="loss")
+        drawn = [Line(name, points if dots else smoothed(points), style, dots) for name, points, style in curves]
+        yield caption, line_chart(drawn, x_name="step", y_name="loss")
 
 
 def _histogram(histogram: Mapping[str, Any] | None) -> Iterable[tuple[str, str]]:

@@ -30,7 +30,7 @@ from alidade_trainer.export import Export, export_model
 from alidade_trainer.history import METRICS_FILE, History, patience_is_over
 from alidade_trainer.jobs import fingerprint
 from alidade_trainer.kernels import compile_engine, refuse_unavailable
-from alidade_trainer.loop import AfterStep, LoopEnd, TrainingLoop, evaluation_loss
+from alidade_trainer.loop import AfterStep, HeldOutLoss, LoopEnd, TrainingLoop, evaluation_loss
 from alidade_trainer.loss import LossTally, can_select_positions
 from alidade_trainer.microbatch import found_micro_batch
 from alidade_trainer.noise import PassNorms, noise_scale
@@ -179,7 +179,8 @@ class TrainingRun:
             read_rewinds(self.around.output) if self.peers.is_first else None
         )
         self._selects = can_select_positions(model_itself(self.engine.module))
-        self._norms = PassNorms(self.engine.module)
+        passes = self.plan.accumulation * self.peers.count
+        self._norms = PassNorms(self.engine.module) if passes > 1 else None  # of one pass they tell nothing of noise
         self._collate = Collator(self.start.tokenizer.pad_token_id, packed=self.start.data.packed)
         self._started = time.monotonic()
 
@@ -307,25 +308,28 @@ class TrainingRun:
         if self.start.data.validation is None:
             return False
         _enter(self.around, "evaluating")
-        loss = self._held_out_loss()
-        self._eval_losses.append(loss)
+        measured = self._held_out_loss()
+        self._eval_losses.append(measured.loss)
         if self._history is not None:
-            self._history.add_evaluation(step, loss)
-            self.around.progress.record_evaluation(loss)
-        self.around.say(f"step {step}/{self.plan.total_steps}  eval_loss {loss:.4f}")
+            self._history.add_evaluation(step, measured.loss, measured.losses)
+            self.around.progress.record_evaluation(measured.loss, measured.losses)
+        parts = "".join(f"  {name} {loss:.4f}" for name, loss in measured.losses.items())
+        self.around.say(f"step {step}/{self.plan.total_steps}  eval_loss {measured.loss:.4f}{parts}")
         _enter(self.around, "training")
         return self._patience is not None and patience_is_over(self._eval_losses, self._patience)
 
-    def _held_out_loss(self) -> float:
-        assert self.start.data.validation is not None
+    def _held_out_loss(self) -> HeldOutLoss:
+        held_out = self.start.data.validation
+        assert held_out is not None, "it is measured only then"
         batches = evaluation_batches(
-            self.start.data.validation,
+            held_out,
             self._collate,
             micro_batch_size=self.plan.micro_batch_size,
             rank=self.peers.rank,
             processes=self.peers.count,
         )
-        return evaluation_loss(self.engine, list(batches), self.peers, selects_positions=self._selects)
+        tally = LossTally(self._dataset_names()) if held_out.datasets is not None else None
+        return evaluation_loss(self.engine, batches, self.peers, selects_positions=self._selects, tally=tally)
 
     def _save(self, step: int) -> None:
         _enter(self.around, "saving")
@@ -372,6 +376,8 @@ class TrainingRun:
         metrics |= vocabulary_metrics(self.start.data.report.get("vocabulary"))
         if self._eval_losses:
             metrics["eval_loss"] = self._eval_losses[-1]
+            by_dataset = self._history.evaluations[-1].get("eval_losses", {})
+            metrics |= {f"eval_loss.{name}": loss for name, loss in by_dataset.items()}
             metrics["best_eval_loss"] = min(self._eval_losses)
             metrics["perplexity"] = math.exp(min(self._eval_losses[-1], 700.0))  # 700: the largest a float can hold
         return metrics

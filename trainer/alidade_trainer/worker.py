@@ -9,7 +9,7 @@ from pathlib import Path
 
 from alidade_crds.contract import JOB_ENV, POD_IP_ENV, PORT_ENV, ExitCode, JobDocument, ResultDocument, Stage
 from alidade_trainer.jobs import read_job
-from alidade_trainer.launcher import STOP_FILE
+from alidade_trainer.launcher import MEETING_FILE, STOP_FILE
 from alidade_trainer.outcomes import RUN_FOLDER_ENV, write_outcome
 from alidade_trainer.progress import Progress
 from alidade_trainer.progress_server import ProgressServer
@@ -20,6 +20,7 @@ def main() -> int:
     """Runs the job in this process. Returns 0 when it succeeded or stopped as asked, else 1."""
     rank = int(os.environ["RANK"])
     run_folder = Path(os.environ[RUN_FOLDER_ENV])
+    (run_folder / MEETING_FILE).unlink(missing_ok=True)
     stop = StopWish(run_folder / STOP_FILE)
     progress = Progress()
     say = _say if rank == 0 else _say_nothing

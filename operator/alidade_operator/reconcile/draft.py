@@ -158,6 +158,7 @@ def transitions(before: list[Condition], after: list[Condition], told: frozenset
         if (fact in _WARNINGS and condition.reason != Reason.WAITING) or condition.reason in (
             Reason.RETRYING,
             Reason.PODS_PENDING,
+            Reason.FEWER_WORKERS,
             Reason.INTERRUPTED,
         ):
             notices.append(Notice("Warning", condition.reason, condition.message))

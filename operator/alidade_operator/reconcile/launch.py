@@ -129,7 +129,7 @@ def _when_due(launch: Launch, draft: Draft) -> Plan:
         # A failure is written down before anything follows from it, however long it has been over.
         recorded = draft.before.last_failure == failure
         if draft.clock < due or not recorded:
-            message = f"{_ending(launch, failure)}: {failure.message} Attempt {number} starts at {_clock(due)}."
+            message = f"{_ending(launch, failure)}: {failure.message} Attempt {number} starts at {time_told(due)}."
             draft.conditions.set(ConditionType.LAUNCHED, "False", Reason.RETRYING, message)
             draft.look_again_in(seconds_until(due, draft.clock))
             return draft.finish("Retrying", "retry", message)
@@ -148,7 +148,8 @@ def retry_delay_s(attempt: int, config: OperatorConfig) -> float:
     return min(config.retry_delay_max_s, config.retry_delay_s * 2.0 ** min(attempt - 1, 30))
 
 
-def _clock(time: datetime) -> str:
+def time_told(time: datetime) -> str:
+    """A time as messages write it."""
     return time.isoformat().replace("+00:00", "Z")
 
 

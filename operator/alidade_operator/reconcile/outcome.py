@@ -136,6 +136,8 @@ def _must_be_mended(told: ResultDocument | None) -> bool:
 
 def _saved(told: ResultDocument | None, code: int) -> str:
     """What the next attempt begins with."""
+    if told is not None and told.outcome == "terminated" and told.step == 0:
+        return "it had not begun to train, and the newest checkpoint counts"
     if told is not None and told.outcome == "terminated":
         return f"its work was saved at step {told.step}" if told.step is not None else "its work was saved"
     if code == _SIGKILL:

@@ -99,11 +99,11 @@ def _source(
             f"{field}.model.from names {named}, which trains all weights and has no adapter. Name one whose "
             "adapter.type is lora, or serve its model by itself.",
         )
-    if view.trains_embeddings:
+    if view.beyond_low_rank:
         yield Refusal(
             Reason.INVALID_SPEC,
-            f"{field}.model.from names {named}, whose adapter.trainEmbeddings is true: whole embeddings are no "
-            "low-rank additions. Serve its model by itself.",
+            f"{field}.model.from names {named}, whose {view.beyond_low_rank} is set: its adapter is more than low-rank "
+            "additions to its base. Serve its model by itself.",
         )
     yield from _base(field, named, serve, seen, view)
 

@@ -12,7 +12,7 @@ from alidade_operator.reconcile import progress, usage
 from alidade_operator.reconcile.craft import Craft, craft_of
 from alidade_operator.reconcile.draft import Draft, failure_info
 from alidade_operator.reconcile.elastic import fewer_workers, patience_ends, with_present_workers
-from alidade_operator.reconcile.launch import NOTHING_RUNS, missing_document, plan_launch, state_suspension
+from alidade_operator.reconcile.launch import NOTHING_RUNS, missing_document, plan_launch, state_suspension, time_told
 from alidade_operator.reconcile.outcome import AttemptFailure, Undecided, outcome
 from alidade_operator.reconcile.plan import Delete, Notice, Plan, ProgressTarget, TrainingJob, seconds_until
 from alidade_operator.reconcile.queueing import queued
@@ -277,23 +277,27 @@ def _report(situation: Situation, draft: Draft, current: TrainingJobView, pods: 
     if master is not None and master.ip is not None and master.ready_to_report:
         target = ProgressTarget(master.uid, master.ip)
         _state_progress(situation, draft)
-    workers = with_present_workers(spec, situation.job.status).compute.workers
+    workers, waits = with_present_workers(spec, situation.job.status).compute.workers, ""
     fewer, patience_end = fewer_workers(spec, pods, workers=workers), patience_ends(spec, current)
     if fewer is not None and patience_end is not None:
         if situation.now >= patience_end:
             return _go_on_with(fewer, draft, current, workers)
         draft.look_again_in(seconds_until(patience_end, situation.now))
+        waits = f" Without room by {time_told(patience_end)} {fewer} of {workers} workers go on (spec.elastic)."
     interruption = _interruption(situation, pods, workers)
     if interruption is not None:
         draft.conditions.set(ConditionType.LAUNCHED, "True", Reason.INTERRUPTED, interruption)
         return draft.finish("Running", "report", interruption, progress=target)
-    if current.state == "running":
-        _launched(draft, Reason.RUNNING, current, "is running")
-        return draft.finish("Running", "report", f"{current.name} is running", progress=target)
-    trouble = next((_trouble(pod, situation.craft.image_setting) for pod in pods if pod.message), None)
+    # A PyTorchJob runs when its master does, whatever its workers wait for.
+    stuck = [pod for pod in pods if pod.message and not pod.ended]
+    trouble = _trouble(stuck[0], situation.craft.image_setting) if stuck else None
     if trouble is not None:
-        _launched(draft, Reason.PODS_PENDING, current, f"has pods that cannot run. {trouble}")
-        return draft.finish("Pending", "report", trouble)
+        _launched(draft, Reason.PODS_PENDING, current, f"has pods that cannot run. {trouble}{waits}")
+        return draft.finish("Pending", "report", trouble, progress=target)
+    if current.state == "running":
+        share = f" with {workers} of {spec.compute.workers} workers (spec.elastic)"
+        _launched(draft, Reason.RUNNING, current, f"is running{share if workers < spec.compute.workers else ''}")
+        return draft.finish("Running", "report", f"{current.name} is running", progress=target)
     _launched(draft, Reason.JOB_CREATED, current, "was created")
     return draft.finish("Starting", "report", f"{current.name} was created", progress=target)
 
@@ -301,8 +305,8 @@ def _report(situation: Situation, draft: Draft, current: TrainingJobView, pods: 
 def _go_on_with(fewer: int, draft: Draft, current: TrainingJobView, workers: int) -> Plan:
     """The attempt makes room for one of fewer workers, which goes on from the newest checkpoint."""
     message = (
-        f"{current.title} has no room for all of its {workers} workers; {fewer} of them go on (spec.elastic). The next "
-        "attempt tries all again."
+        f"{current.title} has no room for all of its {workers} workers and goes on with {fewer} (spec.elastic). The "
+        "next attempt tries all again."
     )
     draft.deletions.append(_deletion(current))
     draft.state(workers=fewer)

@@ -19,7 +19,8 @@ class AdapterView:
 
     source: SourceView
     rank: int | None = None
-    trains_embeddings: bool = False
+    beyond_low_rank: str = ""
+    """The field of its spec for which its adapter is more than low-rank additions to the base; empty without one."""
 
     @property
     def uri(self) -> str | None:
@@ -49,4 +50,14 @@ def adapter_view(body: Mapping[str, Any] | None) -> AdapterView:
         return AdapterView(source)
     if trained.type is AdapterType.NONE:
         return AdapterView(source)
-    return AdapterView(source, trained.rank, trained.train_embeddings)
+    return AdapterView(source, trained.rank, _beyond_low_rank(body["spec"], trained))
+
+
+def _beyond_low_rank(spec: Mapping[str, Any], trained: Adapter) -> str:
+    fields = {
+        "vocabulary": bool(spec.get("vocabulary")),
+        "context": bool(spec.get("context")),
+        "adapter.trainEmbeddings": trained.train_embeddings,
+        "adapter.dora": trained.dora,
+    }
+    return next((name for name, is_set in fields.items() if is_set), "")

@@ -117,7 +117,7 @@ def test_the_longer_context_is_saved_for_whoever_serves_the_model(tmp_path: obje
         (GPT2Config(), {"length": 2048}, "the model is a gpt2, which has no rotary positions to stretch"),
         (OPTConfig(), {"length": 4096}, "the model is a opt, which has no rotary positions"),
         (Gemma3TextConfig(), {"length": 2**18}, "rotary positions of different kinds"),
-        (config(), {"length": 256}, "the model's context is 256 tokens already"),
+        (config(), {"length": 128}, "context.length is 128; the model's context is 256 tokens already"),
         (
             config(),
             {"length": 8192},

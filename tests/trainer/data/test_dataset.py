@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,28 @@ def test_a_share_holds_out_at_least_one_record_and_never_all(
     write("train.json", questions(1) * 5)
     with pytest.raises(JobFailure, match=r"needs two different records to hold one out; the dataset has 1"):
         prepare(job("train.json", validation={"fraction": 0.5}), tokenizer, locations)
+
+
+def test_a_share_is_held_out_of_every_dataset_of_as_much_as_is_drawn(
+    job: Job, write: Write, tokenizer: PreTrainedTokenizerFast, locations: Locations
+) -> None:
+    counts = {"question": 40, "more": 200, "few": 4, "one": 1, "none": 9}
+    for name, count in counts.items():
+        write(f"{name}.json", [{"input": f"{name} {number}", "output": "a"} for number in range(count)])
+    weights = {"more": 0.5, "few": 2, "one": 0.1, "none": 0}
+    mix = [{"uri": f"pvc://data/{name}.json", "weight": weight} for name, weight in weights.items()]
+    for packing in (False, True):
+        described = job("question.json", mix=mix, validation={"fraction": 0.25}, packing=packing)
+        prepared = prepare(described, tokenizer, locations)
+        held_out = prepared.validation
+        assert held_out is not None
+        assert held_out.datasets is not None
+        found = Counter(list(counts)[number] for number in held_out.datasets[held_out.members])
+        # A quarter of 40; of 15, which are drawn of 200 since 30 are left; of all 4; and nothing of a single record.
+        assert found == {"question": 10, "more": 4, "few": 1}
+        said = texts(held_out, tokenizer)
+        assert Counter(name for name in counts for text in said if f"{name} " in text) == found
+        assert not set(texts(prepared.train, tokenizer)) & set(said)
 
 
 def test_held_out_data_of_its_own_is_checked_against_the_training_data(

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from alidade_crds.contract import JobDocument
 from alidade_crds.preview import PreviewRecord, PreviewRequest
@@ -116,16 +116,46 @@ def test_what_would_fail_is_said_beside_the_records_that_can_be_shown(
     assert record.pieces[0].text == "[dataset.template cannot render train.jsonl, line 1: not a]"
 
 
-@given(st.text(alphabet="ab 中国é🙂\n", max_size=30), st.data())
-@settings(max_examples=40, deadline=None)
+@pytest.fixture(scope="module")
+def llama_tokenizer() -> LlamaTokenizer:
+    """Sentencepiece's kind: a space before the first word, and bytes for characters that are no piece."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "中", "▁a", "ab"]
+    vocab = {piece: number for number, piece in enumerate(pieces)}
+    return LlamaTokenizer(vocab=vocab, merges=[("▁", "a"), ("a", "b")])
+
+
+@pytest.mark.parametrize("name", ["tokenizer_trained", "llama_tokenizer"])
+@given(text=st.text(alphabet="ab 中国é🙂\n", max_size=30), data=st.data())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])  # reads only
 def test_pieces_are_all_tokens_and_the_whole_text(
-    tokenizer_trained: PreTrainedTokenizerFast, text: str, data: st.DataObject
+    request: pytest.FixtureRequest, name: str, text: str, data: st.DataObject
 ) -> None:
-    ids: list[int] = tokenizer_trained(text, add_special_tokens=False)["input_ids"]
+    tokenizer: PreTrainedTokenizerBase = request.getfixturevalue(name)
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     learned = data.draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids)))
-    pieces = list(pieces_of(tokenizer_trained, ids, learned))
+    pieces = list(pieces_of(tokenizer, ids, learned))
     assert [token for piece in pieces for token in piece.ids] == ids
     ends = [sum(len(piece.ids) for piece in pieces[: number + 1]) for number in range(len(pieces))]
     assert [piece.learned for piece in pieces] == [end > 1 and learned[end - 1] for end in ends]
-    assert "".join(piece.text for piece in pieces) == text
+    joined = "".join(piece.text for piece in pieces)
+    assert joined == tokenizer.decode(ids)
+    assert joined.strip(" ") == text.strip(" ")  # sentencepiece's kind forgets spaces at the beginning
     assert all("\ufffd" not in piece.text for piece in pieces)
+
+
+def test_the_work_grows_with_the_tokens_and_not_with_their_square(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "What is 中国 é🙂 the capital\n" * 2200
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert len(ids) > 32_000
+    decoded, decode = [0], tokenizer.decode
+
+    def counted(some: list[int], **options: Any) -> str:
+        decoded[0] += len(some)
+        return decode(some, **options)
+
+    monkeypatch.setattr(tokenizer, "decode", counted)
+    assert "".join(piece.text for piece in pieces_of(tokenizer, ids, [True] * len(ids))) == text
+    # Each token twice, with and as the piece before, and those of a character again with every byte.
+    assert decoded[0] < 6 * len(ids)

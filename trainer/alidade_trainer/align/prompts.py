@@ -100,9 +100,9 @@ def prepare_prompts(
         both = len({one.key for one in held_out} & {one.key for one in prompts})
         if both:
             warnings.append(f"{both} of {len(held_out)} held-out prompts are also among those that are sampled for.")
-    elif data.validation is not None:
+    elif data.validation is not None and data.validation.fraction is not None:
         keys = np.array([one.key for one in prompts], dtype=np.uint64)
-        chosen = hold_out(keys, data.validation, job.training.seed)
+        chosen = hold_out(keys, data.validation.fraction, job.training.seed)
         held_out = [one for one, held in zip(prompts, chosen, strict=True) if held]
         prompts = [one for one, held in zip(prompts, chosen, strict=True) if not held]
     else:

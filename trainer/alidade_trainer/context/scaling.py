@@ -59,7 +59,10 @@ def _rotation(config: PretrainedConfig) -> dict[str, Any]:
 
 def _factor(context: Context, original: int) -> float:
     if context.length <= original:
-        raise _refused(f"the model's context is {original} tokens already. Leave context out, or ask for more")
+        raise _refused(
+            f"the model's context is {original} tokens already. Leave context out, or ask for more",
+            field=f"context.length is {context.length}",
+        )
     needed = context.length / original
     if context.factor is not None:
         if context.factor < needed:

@@ -111,7 +111,13 @@ def prepare(
     origins = _origins(sources, len(samples)) if data.mix else None
     train = TokenDataset.of(samples, selection.train, max_length=max_length, packing=packing, datasets=origins)
     validation = (
-        TokenDataset.of(samples, selection.validation, max_length=max_length, packing=packing)
+        TokenDataset.of(
+            samples,
+            selection.validation,
+            max_length=max_length,
+            packing=packing,
+            datasets=origins if sources.held_out is None else None,
+        )
         if len(selection.validation)
         else None
     )

@@ -86,11 +86,17 @@ def pieces_of(
 
     The first token of a sample carries no loss whatever the mask says: before it stands nothing to predict it from.
     """
-    before, start = "", 0
+
+    def text_of(first: int, end: int) -> str:
+        text: str = tokenizer.decode(ids[first:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    before, first, start = "", 0, 0
     for end in range(1, len(ids) + 1):
-        # From the beginning, since a token's text depends on those before it: SentencePiece's spaces.
-        text = tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        # With the piece before it, since a token's text depends on whether it is the first: SentencePiece's spaces.
+        text = text_of(first, end)
         if not text.endswith("\ufffd") or end - start >= _LONGEST_CHARACTER or end == len(ids):
             is_learned = end > 1 and learned[end - 1]
             yield PreviewPiece(text=text[len(before) :], learned=is_learned, ids=list(ids[start:end]))
-            before, start = text, end
+            first, start = start, end
+            before = text_of(first, end)

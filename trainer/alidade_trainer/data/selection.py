@@ -95,35 +95,47 @@ def select(
     seed: int,
 ) -> Selection:
     """What is trained on and what is held out: a function of the arguments alone."""
-    warnings: list[str] = []
-    kept = [_kept(source, repeats) for source, repeats in zip(sources.trained, repetitions.repeats, strict=True)]
-    held_out = np.empty(0, dtype=np.int64)
-    held_keys = np.empty(0, dtype=np.uint64)
-    if sources.held_out is not None:
-        held_out, held_keys = np.array(sources.held_out.samples, dtype=np.int64), sources.held_out.keys
-    elif validation is not None:
-        record_of = sources.main.record_of[kept[0]]
-        chosen = hold_out(sources.main.keys[record_of], validation, seed)
-        held_out, held_keys = kept[0][chosen], np.unique(sources.main.keys[record_of[chosen]])
-        kept[0] = kept[0][~chosen]
-    drawn = [kept[0]]
-    for number, (source, samples, one) in enumerate(zip(sources.mixed, kept[1:], mix, strict=True), 1):
-        if one.weight and not len(samples):
+    fraction = validation.fraction or 0.0 if validation is not None else 0.0
+    first, *others = repetitions.repeats
+    main = _split(sources.main, first, fraction, seed)
+    parts, drawn = [main], [main.learned]
+    for number, (source, repeats, one) in enumerate(zip(sources.mixed, others, mix, strict=True), 1):
+        available, records = int((~repeats[source.record_of]).sum()), len(np.unique(source.keys[~repeats]))
+        if one.weight and not available:
             raise JobFailure(
                 FailureReason.DATA_EMPTY,
                 f"dataset.mix[{number - 1}].uri: all {source.report.kept} records repeat earlier ones of this job's "
                 "data. Remove it from mix, or leave out dataset.deduplication.",
             )
-        wanted = round(one.weight * len(kept[0]))
-        drawn.append(samples[draw_samples(len(samples), wanted, seed, number)] + source.samples.start)
+        wanted = round(one.weight * len(main.learned))
+        # Of what is drawn, so that what is measured is mixed as what is learned; of one record nothing would be left.
+        share = fraction * min(1.0, wanted / available) if records > 1 else 0.0
+        parts.append(_split(source, repeats, share, seed))
+        drawn.append(parts[-1].learned[draw_samples(len(parts[-1].learned), wanted, seed, number)])
     train = np.concatenate(drawn)
-    warnings += _leaks(sources, drawn, held_keys, repetitions.near_leaks)
+    held_out, held_keys = (np.concatenate([getattr(part, name) for part in parts]) for name in ("held_out", "keys"))
+    if sources.held_out is not None:
+        held_out, held_keys = np.array(sources.held_out.samples, dtype=np.int64), sources.held_out.keys
+    warnings = _leaks(sources, drawn, held_keys, repetitions.near_leaks)
     return Selection(train[epoch_order(seed, 0, len(train))], held_out, warnings)
 
 
-def _kept(source: TokenisedSource, repeats: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(samples,) those of records that repeat none, counted within the source."""
-    return np.flatnonzero(~repeats[source.record_of])
+@dataclass(frozen=True)
+class _Split:
+    """Indices of a dataset's samples, learned and held out, and the keys of the records held out, each once."""
+
+    learned: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+
+
+def _split(source: TokenisedSource, repeats: NDArray[np.bool_], fraction: float, seed: int) -> _Split:
+    """A share of what repeats nothing is held out, of a share of 0 nothing."""
+    samples = np.flatnonzero(~repeats[source.record_of])
+    keys = source.keys[source.record_of[samples]]
+    chosen = hold_out(keys, fraction, seed) if fraction else np.zeros(len(samples), dtype=np.bool_)
+    places = samples + source.samples.start
+    return _Split(places[~chosen], places[chosen], np.unique(keys[chosen]))
 
 
 def _leaks(sources: Sources, drawn: Sequence[NDArray[np.int64]], held_keys: NDArray[np.uint64], near: int) -> list[str]:
@@ -141,19 +153,18 @@ def _leaks(sources: Sources, drawn: Sequence[NDArray[np.int64]], held_keys: NDAr
     return said
 
 
-def hold_out(keys: NDArray[np.uint64], validation: Validation, seed: int) -> NDArray[np.bool_]:
+def hold_out(keys: NDArray[np.uint64], fraction: float, seed: int) -> NDArray[np.bool_]:
     """(samples,) bool, which are held out: whole records, and with a record all its repetitions.
 
     Each record's place in the draw is a hash of its key and the seed, so it does not depend on the file's order.
     """
-    assert validation.fraction is not None
     records = np.unique(keys)
     if len(records) < 2:
         raise JobFailure(
             FailureReason.DATA_EMPTY,
             f"dataset.validation.fraction needs two different records to hold one out; the dataset has {len(records)}.",
         )
-    count = min(max(1, round(validation.fraction * len(records))), len(records) - 1)
+    count = min(max(1, round(fraction * len(records))), len(records) - 1)
     mixed = _scramble(records ^ np.uint64(_scramble(np.array([seed + 1], dtype=np.uint64))[0]))
     chosen = records[np.argsort(mixed, kind="stable")[:count]]
     return np.isin(keys, chosen)

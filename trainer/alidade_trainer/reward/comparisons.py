@@ -195,7 +195,7 @@ def _split(job: JobDocument, main: list[Comparison]) -> tuple[list[Comparison], 
     if validation is None or validation.fraction is None:
         return main, []
     keys = np.array([comparison.key for comparison in main], dtype=np.uint64)
-    chosen: NDArray[np.bool_] = hold_out(keys, validation, job.training.seed)
+    chosen: NDArray[np.bool_] = hold_out(keys, validation.fraction, job.training.seed)
     train = [one for one, held in zip(main, chosen, strict=True) if not held]
     return train, [one for one, held in zip(main, chosen, strict=True) if held]
 

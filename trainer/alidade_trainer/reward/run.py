@@ -17,7 +17,7 @@ from alidade_engine.sources import Locations
 from alidade_trainer.dealing import dealt
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.kernels import fuse, keep_few_activations
-from alidade_trainer.loop import TrainingLoop
+from alidade_trainer.loop import HeldOutLoss, TrainingLoop
 from alidade_trainer.peers import Peers
 from alidade_trainer.quantized_bases import refuse_quantized
 from alidade_trainer.report import ReportPieces
@@ -122,9 +122,9 @@ class RewardRun(TrainingRun):
             loss=loss,
         )
 
-    def _held_out_loss(self) -> float:
+    def _held_out_loss(self) -> HeldOutLoss:
         losses, _ = self._held_out_results()
-        return sum(losses) / len(losses)
+        return HeldOutLoss(sum(losses) / len(losses))
 
     def _held_out_results(self) -> tuple[list[float], list[ScoredPair]]:
         """The ranking loss of each held-out prompt, and each of their pairs with its rewards, on every process."""
