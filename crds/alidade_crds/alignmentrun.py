@@ -10,7 +10,6 @@ from alidade_crds.blocks import (
     Adapter,
     Checkpoint,
     Compute,
-    Dataset,
     DeepSpeed,
     Model,
     Output,
@@ -31,6 +30,7 @@ from alidade_crds.jobs import (
 from alidade_crds.modelserve import ModelServeTemplate
 from alidade_crds.publishing import Publish
 from alidade_crds.status import JobStatus, ModelInfo
+from alidade_crds.text_dataset import CleanDataset
 
 
 class LocalRef(Spec):
@@ -175,7 +175,7 @@ class DpoStep(Spec):
     """Direct preference optimization (Rafailov et al. 2023)."""
 
     beta: float = Field(0.1, gt=0, le=100, description="Strength of the tie to the reference.")
-    dataset: Dataset = Field(description="Preferences.")
+    dataset: CleanDataset = Field(description="Preferences.")
 
 
 class AlignStep(Spec):
@@ -338,7 +338,7 @@ class AlignmentRunSpec(RunPolicy):
         "weightedSum",
         description="How several rewards become one; gated is Llama 2's rule of safety before helpfulness.",
     )
-    prompts: Dataset | None = Field(None, description="Prompts that answers are sampled for.")
+    prompts: CleanDataset | None = Field(None, description="Prompts that answers are sampled for.")
     align: list[AlignStep] = Field(
         min_length=1, max_length=8, description="Steps in order, each from the model of the one before."
     )

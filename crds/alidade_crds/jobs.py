@@ -23,7 +23,7 @@ from alidade_crds.blocks import (
 )
 from alidade_crds.publishing import Publish
 from alidade_crds.status import JobStatus
-from alidade_crds.text_dataset import TextDataset
+from alidade_crds.text_dataset import CleanDataset, TextDataset
 
 
 class Method(StrEnum):
@@ -188,6 +188,21 @@ VOCABULARY_RULES = (
 )
 
 
+PERPLEXITY_RULES = (
+    (
+        "!has(self.dataset.filters) || !has(self.dataset.filters.perplexity) || !has(self.model.init)",
+        "dataset.filters.perplexity needs a model that has learned: under the random weights of model.init all text is "
+        "as unlikely",
+    ),
+    (
+        "!has(self.dataset.filters) || !has(self.dataset.filters.perplexity) || "
+        "!(has(self.vocabulary) || has(self.context))",
+        "dataset.filters.perplexity needs the model as it has learned, without the new pieces of vocabulary and the "
+        "stretched positions of context: filter in a job without them",
+    ),
+)
+
+
 class FineTuneJobSpec(TrainingJobSpec):
     """One job that pretrains a model or fine-tunes it on demonstrations."""
 
@@ -206,6 +221,7 @@ class FineTuneJobSpec(TrainingJobSpec):
             "ghostAttention samples answers from the start model: it needs method sft, and no model.init",
         ),
         *VOCABULARY_RULES,
+        *PERPLEXITY_RULES,
     )
 
     dataset: TextDataset = Field(description="What is trained on.")
@@ -245,6 +261,7 @@ NO_NEW_MODEL_RULE = (
 class RewardBlocks(TrainingBlocks):
     """The blocks of a reward model's training, but the model."""
 
+    dataset: CleanDataset = Field(description="Preferences.")
     training: RewardTraining = Field(default_factory=RewardTraining, description="Optimisation; one epoch by default.")
     loss: RankingLoss = Field(default_factory=RankingLoss, description="What is minimised.")
 

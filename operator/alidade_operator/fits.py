@@ -35,6 +35,7 @@ VLLM_CACHE_BYTES = 8.0 * GIB
 _ACTIVATION_BYTES = 34  # per token and unit of width in a block, 16 bit (Korthikanti et al., equation 1)
 _CHECKPOINT_BYTES = 2  # per token and unit of width: the block's input is all that is kept
 _LOGIT_BYTES = 8  # per token and vocabulary entry: float32 logits, and their gradient
+_SCORED_AT_ONCE, _MOST_SCORED_BYTES = 8192, 2.0 * GIB  # tokens whose logits the trainer holds at once, and the most
 _QUANTIZED_BYTES = 4.127 / 8  # per weight in NF4 with double quantization (Dettmers et al. 2023, section 3)
 _ADAM_STATES = 8  # float32 momentum and variance
 _MASTER_WEIGHT = 4  # float32 copy of a 16 bit weight
@@ -76,6 +77,8 @@ class Setup:
     """Sequences that are drawn at once, each with its keys and values."""
     samples_with_vllm: bool = False
     """Whether vLLM draws them, from weights and a cache of its own."""
+    scores_records: bool = False
+    """Whether records are filtered by perplexity, for which every process holds the start model whole."""
 
     @property
     def workers(self) -> int:
@@ -97,13 +100,16 @@ class Estimate:
     """Models that are held and not trained: the reference and the reward models."""
     sampling: float = 0.0
     """Keys and values of the sequences that are drawn at once."""
+    scoring: float = 0.0
+    """The start model that tells the perplexity of records, with its logits; gone before training begins."""
 
     @property
     def total(self) -> float:
         """All of them, in bytes."""
         held = self.weights + self.optimizer + self.frozen + self.fixed
         # An alignment samples and trains in turn: what one needs is free when the other does.
-        return held + max(self.gradients + self.activations + self.logits, self.sampling)
+        training = held + max(self.gradients + self.activations + self.logits, self.sampling)
+        return max(training, self.scoring + self.fixed)
 
     def __str__(self) -> str:
         parts = (
@@ -115,9 +121,10 @@ class Estimate:
             ("reference and reward models", self.frozen),
             ("sampling", self.sampling),
             ("fixed", self.fixed),
+            ("before training, scoring of records", self.scoring),
         )
-        alignment = ("reference and reward models", "sampling")
-        return ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts if size or name not in alignment)
+        of_some = ("reference and reward models", "sampling", "before training, scoring of records")
+        return ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts if size or name not in of_some)
 
 
 def setup_of(spec: TrainingJobSpec, *, micro_batch_size: int) -> Setup:
@@ -127,6 +134,8 @@ def setup_of(spec: TrainingJobSpec, *, micro_batch_size: int) -> Setup:
     if isinstance(spec, AlignmentJobSpec):
         fields |= _alignment(spec)
     vocabulary = spec.vocabulary if isinstance(spec, FineTuneJobSpec) else None
+    if isinstance(spec, FineTuneJobSpec):
+        fields["scores_records"] = spec.dataset.perplexity is not None
     if spec.deepspeed.zero_plus_plus is not None:
         fields["partition_size"] = spec.deepspeed.zero_plus_plus.partition_size
     if vocabulary is not None:
@@ -205,6 +214,7 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         fixed=FIXED_GPU_BYTES if setup.on_gpu else FIXED_CPU_BYTES,
         frozen=_frozen(shape, setup, item),
         sampling=_sampling(shape, setup, item),
+        scoring=_scoring(shape, setup, item),
     )
 
 
@@ -236,6 +246,14 @@ def _sampling(shape: ModelShape, setup: Setup, item: int) -> float:
     if setup.samples_with_vllm:
         return gathered + item * shape.parameters + VLLM_CACHE_BYTES
     return gathered + 2.0 * item * shape.layers * width * setup.max_length * setup.samples
+
+
+def _scoring(shape: ModelShape, setup: Setup, item: int) -> float:
+    """The start model, whole whatever the stage is, and the logits of a forward pass."""
+    if not setup.scores_records:
+        return 0.0
+    logits = _LOGIT_BYTES * shape.vocab_size * max(_SCORED_AT_ONCE, setup.max_length)
+    return _base_weights(shape, setup, item) + min(logits, _MOST_SCORED_BYTES)
 
 
 def _activations(shape: ModelShape, setup: Setup, item: int) -> float:
@@ -347,10 +365,15 @@ def _more_workers(setup: Setup) -> Iterator[Change]:
         workers *= 2
 
 
+def _no_scoring(setup: Setup) -> Iterator[Change]:
+    if setup.scores_records:
+        yield Change({"spec.dataset.filters.perplexity": "null"}, replace(setup, scores_records=False))
+
+
 def _stage_3(setup: Setup) -> dict[str, str]:
     return {} if setup.zero_stage == 3 else {"spec.deepspeed.zeroStage": "3"}
 
 
 # A proposal of more would not be a small change any more.
 _MOST_WORKERS = 64
-_STEPS = (_smaller_micro_batch, _checkpointing, _higher_stage, _lora, _qlora, _offload, _more_workers)
+_STEPS = (_smaller_micro_batch, _checkpointing, _higher_stage, _lora, _qlora, _offload, _more_workers, _no_scoring)

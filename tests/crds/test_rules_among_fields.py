@@ -39,6 +39,10 @@ def of_kind(kind: str, name: str = "demo") -> dict[str, Any]:
     return {"from": {"kind": kind, "name": name}}
 
 
+def asking(perplexity: dict[str, Any]) -> dict[str, Any]:
+    return DATA | {"filters": {"perplexity": perplexity}}
+
+
 def adapter(name: str = "a", model: Any = None) -> dict[str, Any]:
     return {"name": name, "model": model or {"uri": "pvc://models/a"}}
 
@@ -57,9 +61,14 @@ def test_files_of_the_web_are_let_in_with_their_digest() -> None:
 
 def test_what_is_learned_of_a_dataset_can_be_chosen() -> None:
     near = {"method": "near", "similarity": 0.9}
-    chosen = {"deduplication": near, "filters": {"minTokens": 4, "languages": ["en"]}, "packing": False}
+    filters = {"minTokens": 4, "languages": ["en"]}
+    cleaned = {"deduplication": near, "filters": filters}
+    asked = filters | {"perplexity": {"minimum": 5, "maximumQuantile": 0.9}}
+    chosen = cleaned | {"filters": asked, "packing": False}
     mixed = {"lengthGrouping": True, "mix": [DATA | {"weight": 0}, DATA | {"weight": 0.5}]}
     assert errors("FineTuneJob", JOB | {"dataset": DATA | chosen | mixed}) == []
+    assert errors("RewardModel", SPECS["RewardModel"] | {"dataset": DATA | cleaned}) == []
+    assert errors("AlignmentRun", SPECS["AlignmentRun"] | {"prompts": DATA | cleaned}) == []
 
 
 @pytest.mark.parametrize("kind", SPECS)
@@ -142,6 +151,15 @@ def test_a_name_that_pods_and_services_cannot_have_is_refused(kind: str, name: s
         ("RewardModel", {"dataset": DATA | {"mix": [DATA | {"weight": 0}]}}, "every weight in mix is 0"),
         ("FineTuneJob", {"dataset": DATA | {"lengthGrouping": True}}, "set packing: false"),
         ("FineTuneJob", {"dataset": DATA | {"filters": {}}}, "at least one of minTokens, maxTokens, languages"),
+        ("RewardModel", {"dataset": DATA | {"filters": {}}}, "at least one of minTokens, maxTokens, languages"),
+        ("RewardModel", {"dataset": asking({"maximum": 9})}, "at least one of minTokens, maxTokens, languages must"),
+        ("FineTuneJob", {"dataset": asking({})}, "at least one of minimum, maximum, minimumQuantile, maximumQuantile"),
+        ("FineTuneJob", {"dataset": asking({"minimum": 9, "maximum": 9})}, "minimum must be below maximum"),
+        ("FineTuneJob", {"dataset": asking({"minimumQuantile": 0.5, "maximumQuantile": 0.1})}, "must be below max"),
+        ("FineTuneJob", {"dataset": asking({"minimum": 0.5})}, "minimum"),
+        ("FineTuneJob", {"dataset": asking({"maximum": 9}), "model": INIT}, "under the random weights of model.init"),
+        ("FineTuneJob", {"dataset": asking({"maximum": 9}), "vocabulary": LEARNED}, "filter in a job without them"),
+        ("FineTuneJob", {"dataset": asking({"maximum": 9}), "context": {"length": 4096}}, "filter in a job without"),
         ("FineTuneJob", {"dataset": DATA | {"filters": {"minTokens": 9, "maxTokens": 8}}}, "must not be above maxT"),
         ("FineTuneJob", {"dataset": DATA | {"filters": {"minTokens": 2000}}}, "must not be above maxLength"),
         ("FineTuneJob", {"dataset": DATA | {"filters": {"languages": ["English"]}}}, "languages"),

@@ -415,12 +415,16 @@ def test_the_alignment_job_is_told_all_that_it_needs() -> None:
 
 
 def test_dpo_alone_takes_its_own_preferences_as_the_data() -> None:
-    dpo = {"dpo": {"dataset": {"uri": "pvc://data/pairs.json", "format": "preference"}}}
+    filters = {"filters": {"minTokens": 200}}
+    dpo = {"dpo": {"dataset": {"uri": "pvc://data/pairs.json", "format": "preference"} | filters}}
     cluster = with_sft(rewardModels=[], prompts=None, align=[dpo])
     document = JobDocument.model_validate_json(cluster.document())
     assert document.dataset.uri == "pvc://data/pairs.json"
+    assert document.dataset.filters is None, "prompts are shorter than preferences"
     assert document.alignment is not None
     assert document.alignment.rewards == []
+    assert document.alignment.steps[0].dpo is not None
+    assert document.alignment.steps[0].dpo.dataset.filters is not None
 
 
 def test_an_output_of_the_users_gets_a_folder_for_each_set_of_inputs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -192,6 +193,21 @@ def test_the_smallest_change_that_fits_is_proposed(
     assert remedy is not None
     assert remedy.fields == fields
     assert remedy.total <= limit
+
+
+def test_a_model_that_scores_records_is_whole_whatever_the_stage() -> None:
+    sharded = setup(zero_stage=3, processes=64, processes_per_worker=8)
+    scoring = replace(sharded, scores_records=True)
+    logits = 8 * 32000 * 8192  # float32, and as much again for their logarithms
+    assert estimate(LLAMA_7B, scoring).total == 2 * LLAMA_7B.parameters + logits + FIXED_GPU_BYTES
+    assert estimate(LLAMA_7B, sharded).total < 12 * GIB
+    remedy = smallest_remedy(LLAMA_7B, scoring, limit_bytes=12 * GIB)
+    assert remedy is not None
+    assert remedy.fields == {"spec.dataset.filters.perplexity": "null"}
+    four_bits = replace(scoring, zero_stage=0, adapter=AdapterType.QLORA)
+    assert estimate(LLAMA_7B, four_bits).scoring < 8 * GIB
+    filtered = {"uri": "pvc://data/a.json", "filters": {"perplexity": {"maximum": 100}}}
+    assert setup_of(job(dataset=filtered).spec, micro_batch_size=1).scores_records
 
 
 def test_changes_are_combined_when_none_is_enough_alone() -> None:

@@ -270,7 +270,17 @@ def _data_rows(report: Mapping[str, Any]) -> dict[str, str]:
     for source in report["sources"]:
         learned = source["kept"] - source.get("removed", 0)
         rows[source["uri"]] = f"{learned:,} of {source['records']:,} records ({source['shape']})"
+        if source.get("perplexity"):
+            rows[f"perplexity of {source['name']}"] = _spread(source["perplexity"])
     return rows
+
+
+def _spread(quantiles: Mapping[str, float]) -> str:
+    told = {name: f"{value:.4g}" for name, value in quantiles.items()}
+    return (
+        f"{told['0.5']} at the median, {told['0.25']} to {told['0.75']} in the middle half, {told['0.1']} to "
+        f"{told['0.9']} in the middle eight tenths, {told['0.0']} to {told['1.0']} in all, before it was filtered"
+    )
 
 
 def _fact_tables(pieces: Mapping[str, Any]) -> Iterable[str]:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,7 +24,8 @@ from alidade_engine.models import (
     load_tokenizer,
 )
 from alidade_engine.sources import Locations
-from alidade_trainer.data.dataset import PreparedData, prepare
+from alidade_trainer.data.dataset import PreparedData, TokenisedData, tokenise_data
+from alidade_trainer.data.sequences import Samples
 from alidade_trainer.data.tokenising import SampledAnswer
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.freezing import freeze
@@ -30,8 +33,9 @@ from alidade_trainer.ghost_sampling import sample_last_answers
 from alidade_trainer.kernels import attention_option, fuse, keep_few_activations
 from alidade_trainer.loss import add_embedding_noise
 from alidade_trainer.peers import Peers
+from alidade_trainer.perplexity_scoring import score_samples
 from alidade_trainer.quantized_bases import keep_as_loaded, loading_options, nf4, refuse_quantized
-from alidade_trainer.start_tokenizer import start_config, start_tokenizer
+from alidade_trainer.start_tokenizer import ReadyTokenizer, start_config, start_tokenizer
 from alidade_trainer.surroundings import Surroundings
 from alidade_trainer.vocabulary.embeddings import (
     adapter_of,
@@ -70,9 +74,14 @@ def prepare_start(job: JobDocument, around: Surroundings, peers: Peers) -> Start
     if job.ghost_attention is not None:
         assert folder is not None, "ghost attention samples from a model"
         sampled = sample_last_answers(job, folder, around, peers)
-    made = peers.agree(
-        lambda: _make_start(job, folder, around.locations, shared, peers, sampled) if peers.local_rank == 0 else None
+    tokenised = peers.agree(
+        lambda: _tokenise(job, folder, around.locations, shared, sampled) if peers.local_rank == 0 else None
     )
+    losses = None
+    if job.dataset.perplexity is not None:
+        assert folder is not None, "a model that has learned tells perplexity"
+        losses = _losses(job, folder, tokenised and tokenised[1], shared, around, peers)
+    made = peers.agree(lambda: _make_start(*tokenised, losses, folder, shared, peers) if tokenised else None)
     return made or _load_start(shared)
 
 
@@ -89,25 +98,67 @@ def _base_folder(job: JobDocument, locations: Locations) -> Path | None:
     return folder
 
 
-def _make_start(
+def _tokenise(
     job: JobDocument,
     folder: Path | None,
     locations: Locations,
     shared: Path,
-    peers: Peers,
     sampled: Mapping[int, SampledAnswer | None] | None,
-) -> StartingPoint:
+) -> tuple[ReadyTokenizer, TokenisedData]:
     ready = start_tokenizer(job, folder, locations)
-    tokenizer = ready.tokenizer
-    data = prepare(
+    tokenised = tokenise_data(
         job,
-        tokenizer,
+        ready.tokenizer,
         locations,
         context_length=ready.context_length,
         model_type=ready.model_type,
         sampled=sampled,
         folder=shared,
     )
+    return ready, tokenised
+
+
+def _losses(
+    job: JobDocument,
+    folder: Path,
+    tokenised: TokenisedData | None,
+    shared: Path,
+    around: Surroundings,
+    peers: Peers,
+) -> NDArray[np.float32]:
+    """What the candidates cost the base as it is. tokenised: where this process is the one that has it."""
+    on_gpu = peers.device.type == "cuda"
+    dtype = torch.bfloat16 if on_gpu and job.training.precision == Precision.BF16 else torch.float32
+
+    def load() -> PreTrainedModel:
+        options = base_options(job, folder, dtype)
+        model = load_model(folder, dtype=dtype, trust_remote_code=job.model.trust_remote_code, **options)
+        if job.adapter.type != AdapterType.QLORA:
+            return model.to(peers.device)
+        keep_as_loaded(model)
+        return model  # on its device already
+
+    if tokenised is not None and peers.local_count > 1:
+        tokenised.samples.save(shared)
+        np.save(shared / _CANDIDATES, tokenised.candidates)
+    peers.wait()
+    samples = tokenised.samples if tokenised is not None else Samples.load(shared)
+    indices = tokenised.candidates if tokenised is not None else np.load(shared / _CANDIDATES)
+    return score_samples(job, folder, samples, indices, load, around, peers)
+
+
+_CANDIDATES = "candidates.npy"
+
+
+def _make_start(
+    ready: ReadyTokenizer,
+    tokenised: TokenisedData,
+    losses: NDArray[np.float32] | None,
+    folder: Path | None,
+    shared: Path,
+    peers: Peers,
+) -> StartingPoint:
+    tokenizer, data = ready.tokenizer, tokenised.prepared(losses)
     extension = ready.extension
     if extension is not None:
         data.report["warnings"] += extension.pop("warnings")
@@ -264,6 +315,14 @@ def refuse_unknown(job: JobDocument) -> None:
             "ghostAttention",
             "set",
             "exactly one of its instructions and field must be",
+        ),
+        (
+            job.dataset.perplexity is not None
+            and (job.stage not in _LANGUAGE or job.model.init is not None or bool(job.vocabulary or job.context)),
+            "dataset.filters.perplexity",
+            "set",
+            "it asks a model that has learned, as it is: use it with method pretrain or sft and model.uri, and without "
+            "vocabulary and context",
         ),
         (
             job.training.early_stopping is not None and job.dataset.validation is None,

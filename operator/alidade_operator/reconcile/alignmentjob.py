@@ -52,7 +52,10 @@ def alignment_spec(
     rewards: for each reward that is a model, the model, its address, or None while that is not known.
     """
     first_dpo = next((step.dpo for step in spec.align if step.dpo is not None), None)
-    dataset = spec.prompts or (first_dpo.dataset if first_dpo is not None else None)
+    dataset = spec.prompts
+    if dataset is None and first_dpo is not None:
+        # Its prompts are only measured; what filters say of preferences is not meant for them.
+        dataset = first_dpo.dataset.model_copy(update={"filters": None})
     assert dataset is not None, "a rule of the schema: without dpo there are prompts"
     return AlignmentJobSpec(
         model=model,

@@ -28,8 +28,10 @@ def dpo_job(align_job: Callable[..., Path], tmp_path: Path) -> Callable[..., Pat
         {"prompt": f"What is number {number}?", "chosen": "Oslo", "rejected": ["red", "Lima", "tin"][number % 3]}
         for number in range(16)
     ]
+    records.append(records[0])
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    step = {"dpo": {"beta": 0.1, "dataset": {"uri": f"file://{tmp_path}/pairs.jsonl", "maxLength": 64}}}
+    data = {"uri": f"file://{tmp_path}/pairs.jsonl", "maxLength": 64, "deduplication": {"method": "exact"}}
+    step = {"dpo": {"beta": 0.1, "dataset": data}}
 
     def make(**named: Any) -> Path:
         over = {"training": {"epochs": 6, "learningRate": 0.003, "globalBatchSize": 8}, "alignment": {"rewards": []}}
@@ -47,6 +49,7 @@ def test_dpo_learns_the_preference_without_a_reward_and_goes_on_where_it_was_kil
     whole = run_job(dpo_job(output="whole"))
     assert whole.result.outcome == "succeeded", whole.result.failure
     documented(whole.result.metrics)
+    assert any(said.startswith("DPO: ") and "1 of 17 records are left out" in said for said in whole.result.warnings)
     data = json.loads((whole.output / "model" / "lineage.json").read_text())["alignment"][0]["data"]
     assert data["uri"].endswith("pairs.jsonl")
     assert data["digest"].startswith("sha256:")

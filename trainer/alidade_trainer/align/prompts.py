@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from alidade_crds.blocks import DataFormat, Dataset
+from alidade_crds.blocks import DataFormat
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
+from alidade_crds.text_dataset import CleanDataset
 from alidade_engine.data.formats import Conversation, Example, Messages, Preference, as_prompt
 from alidade_engine.data.records import Position
 from alidade_engine.sources import Locations
 from alidade_engine.templates import RenderError, render_batch, render_prompts, resolve_template
-from alidade_trainer.data.dataset import PreparedData, refuse_nothing
-from alidade_trainer.data.encoding import TOO_LONG
-from alidade_trainer.data.report import SourceReport, data_report
-from alidade_trainer.data.selection import hold_out
+from alidade_trainer.data.cleaning import CleanRecords, RecordCollector, without_repetitions
+from alidade_trainer.data.dataset import PreparedData, refuse_nothing, refuse_unknown_languages
+from alidade_trainer.data.encoding import TOO_LONG, said_in
+from alidade_trainer.data.report import data_report
+from alidade_trainer.data.selection import hold_out, near_leak
 from alidade_trainer.data.sequences import SampleBuilder, TokenDataset
 from alidade_trainer.data.tokenising import OpenedSource
 from alidade_trainer.failures import JobFailure
@@ -78,7 +80,8 @@ def prepare_prompts(
     DataTooLong, TemplateFailed.
     """
     assert job.alignment is not None
-    data = job.dataset
+    data: CleanDataset = job.dataset
+    refuse_unknown_languages(data)
     room = job.alignment.generation.max_new_tokens
     longest = data.max_length if context_length is None else min(data.max_length, context_length - room)
     if longest < 1:
@@ -88,18 +91,23 @@ def prepare_prompts(
             "prompt. Lower it.",
         )
     template = resolve_template(tokenizer, data.template)
-    reader = _Reader(locations, tokenizer, template, longest, room)
-    prompts, report = reader.read(data.address, data)
-    refuse_nothing(report)
-    reports, warnings = [report], []
+    reader = _Reader(locations, tokenizer, template, longest, room, data)
+    read = reader.read(data.address)
+    refuse_nothing(read.report)
+    reports, warnings = [read.report], []
     held_out: list[AskedPrompt] = []
+    checked = None
     if data.validation is not None and data.validation.address is not None:
-        held_out, checked = reader.read(data.validation.address, data, field="dataset.validation.uri")
-        refuse_nothing(checked, field="dataset.validation.uri")
-        reports.append(checked)
+        checked = reader.read(data.validation.address, field="dataset.validation.uri", is_held_out=True)
+        refuse_nothing(checked.report, field="dataset.validation.uri")
+        reports.append(checked.report)
+    [prompts], near = without_repetitions([read], checked, data.deduplication)
+    if checked is not None:
+        held_out = checked.records
         both = len({one.key for one in held_out} & {one.key for one in prompts})
         if both:
             warnings.append(f"{both} of {len(held_out)} held-out prompts are also among those that are sampled for.")
+        warnings += near_leak(near, len(held_out))
     elif data.validation is not None and data.validation.fraction is not None:
         keys = np.array([one.key for one in prompts], dtype=np.uint64)
         chosen = hold_out(keys, data.validation.fraction, job.training.seed)
@@ -146,22 +154,29 @@ class _Reader:
     """Reads addresses of prompts with one tokenizer and template."""
 
     def __init__(
-        self, locations: Locations, tokenizer: PreTrainedTokenizerBase, template: str, longest: int, room: int
+        self,
+        locations: Locations,
+        tokenizer: PreTrainedTokenizerBase,
+        template: str,
+        longest: int,
+        room: int,
+        data: CleanDataset,
     ) -> None:
         self._locations = locations
         self._tokenizer = tokenizer
         self._template = template
         self._longest = longest
         self._room = room
+        self._data = data
 
-    def read(self, uri: str, data: Dataset, *, field: str = "dataset.uri") -> tuple[list[AskedPrompt], SourceReport]:
+    def read(self, uri: str, *, field: str = "dataset.uri", is_held_out: bool = False) -> CleanRecords[AskedPrompt]:
         """The prompts of an address, and what became of its records."""
         # Read as what they are and not as bare prompts, so that an answer in the data stays known as the reference.
-        wanted = DataFormat.AUTO if data.format is DataFormat.PROMPTS else data.format
+        wanted = DataFormat.AUTO if self._data.format is DataFormat.PROMPTS else self._data.format
         source = OpenedSource(self._locations, uri, wanted, field=field)
         report = source.report()
         report.shape = "prompts"
-        found: list[AskedPrompt] = []
+        found: RecordCollector[AskedPrompt] = RecordCollector(self._data, report, is_held_out=is_held_out)
         examples = source.examples_with(SAFETY_TAG)
         while batch := list(islice(examples, _BATCH)):
             report.records += len(batch)
@@ -173,10 +188,11 @@ class _Reader:
                         position,
                     )
                 else:
-                    found.append(prompt)
-        report.kept = len(found)
-        report.duplicates = len(found) - len({one.key for one in found})
-        return found, report
+                    length = len(prompt.prompt_ids)
+                    found.add(prompt, position, key=prompt.key, words=said_in(prompt.messages), lengths=[length])
+        read = found.done()
+        report.duplicates = report.kept - len(np.unique(read.keys))
+        return read
 
     def _rendered(self, batch: list[tuple[Example, Position, Any]]) -> list[AskedPrompt]:
         asked = [as_prompt(example, position).messages for example, position, _ in batch]

@@ -245,6 +245,10 @@ def _dpo(job: JobDocument, step: AlignStep, start: StartingPoint, policy: Policy
     digest = digest_of_data(StartingPoint(start.tokenizer, data, start.model_folder))
     pairs = pairs_of(list(data.comparisons))
     around.say(f"DPO learns from {len(pairs):,} pairs of answers.")
+    for source in data.sources:
+        for sentence in source.sentences():
+            around.say(f"Warning: DPO: {sentence}")
+            start.data.report["warnings"].append(f"DPO: {sentence}")
     return Dpo(step.dpo, policy, pairs, digest, job.training.epochs, job.training.global_batch_size, job.training.seed)
 
 

@@ -14,19 +14,23 @@ from transformers import PreTrainedTokenizerBase
 
 from alidade_crds.contract import JobDocument, Stage
 from alidade_crds.reasons import FailureReason
-from alidade_crds.text_dataset import DeduplicationMethod, TextDataset
+from alidade_crds.text_dataset import CleanDataset, Perplexity, TextDataset
 from alidade_engine.data.formats import Conversation, Preference, Prompt, Text
 from alidade_engine.sources import Locations
 from alidade_engine.templates import resolve_template
+from alidade_trainer.data.cleaning import is_near
 from alidade_trainer.data.encoding import TOO_LONG, Rules
 from alidade_trainer.data.languages import languages_known
 from alidade_trainer.data.likeness import PERMUTATIONS
 from alidade_trainer.data.packing import PACKABLE
+from alidade_trainer.data.perplexity import candidates, out_of_bounds
 from alidade_trainer.data.report import GhostReport, SourceReport, data_report
-from alidade_trainer.data.selection import Sources, find_repetitions, select
+from alidade_trainer.data.selection import Repetitions, Sources, find_repetitions, kept_samples, select
 from alidade_trainer.data.sequences import Collator, SampleBuilder, Samples, TokenDataset, epoch_order
 from alidade_trainer.data.tokenising import OpenedSource, SampledAnswer, fault_of_sample, tokenise
 from alidade_trainer.failures import JobFailure
+
+NOT_SCORED = "dataset.filters.perplexity is not counted here: only a job scores records, with the model it starts from."
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,91 @@ class PreparedData:
         )
 
 
-def prepare(
+@dataclass(frozen=True)
+class TokenisedData:
+    """A job's records as samples, before it is decided which of them are learned.
+
+    template: Jinja source that conversations were rendered with; None for plain text. max_length: of a sequence, in
+    tokens. packing: whether samples share one. warnings: what a person should know so far.
+    """
+
+    job: JobDocument
+    stage: Stage
+    sources: Sources
+    repetitions: Repetitions
+    samples: Samples
+    template: str | None
+    max_length: int
+    packing: bool
+    warnings: list[str]
+    ghost_attention: GhostReport | None
+
+    @property
+    def candidates(self) -> NDArray[np.int64]:
+        """Samples that may be learned, whose losses `prepared` takes."""
+        return candidates(self.sources.trained, self.repetitions.repeats)
+
+    def prepared(self, losses: NDArray[np.float32] | None = None) -> PreparedData:
+        """What is trained on. losses: (candidates,) in nats, summed over the tokens that are learned of each.
+
+        Without losses no record is left out for its perplexity. Raises JobFailure (DataEmpty) where nothing is left.
+        """
+        data, warnings = self.job.dataset, list(self.warnings)
+        repetitions = self.repetitions
+        if data.perplexity is not None:
+            if losses is None:
+                warnings.append(NOT_SCORED)
+            else:
+                repetitions = replace(repetitions, repeats=self._out_of_bounds(losses, data.perplexity))
+        selection = select(
+            self.sources, repetitions, mix=data.mix, validation=data.validation, seed=self.job.training.seed
+        )
+        origins = _origins(self.sources, len(self.samples)) if data.mix else None
+        train = self._sequences(selection.train, origins)
+        of_several = origins if self.sources.held_out is None else None
+        validation = self._sequences(selection.validation, of_several) if len(selection.validation) else None
+        report = data_report(
+            self.stage,
+            template=self.template,
+            max_length=self.max_length,
+            packing=self.packing,
+            sources=[source.report for source in self.sources.all],
+            train=train,
+            validation=validation,
+            warnings=[*warnings, *selection.warnings],
+            ghost_attention=self.ghost_attention,
+        )
+        return PreparedData(train, validation, report, self.template, self.packing)
+
+    def _sequences(self, indices: NDArray[np.int64], origins: NDArray[np.uint8] | None = None) -> TokenDataset:
+        return TokenDataset.of(
+            self.samples, indices, max_length=self.max_length, packing=self.packing, datasets=origins
+        )
+
+    def _out_of_bounds(self, losses: NDArray[np.float32], bounds: Perplexity) -> list[NDArray[np.bool_]]:
+        """For each dataset, (records,) whether a record is left out for whatever reason."""
+        left_out = self.repetitions.repeats
+        counts = [len(kept_samples(*one)) for one in zip(self.sources.trained, left_out, strict=True)]
+        parts = np.split(losses, np.cumsum(counts)[:-1])
+        weights = [1.0, *(mix.weight for mix in self.job.dataset.mix)]
+        found = []
+        for number, (source, repeats, part) in enumerate(zip(self.sources.trained, left_out, parts, strict=True)):
+            outside = out_of_bounds(source, repeats, self.samples, part, bounds)
+            if outside.any() and weights[number]:
+                refuse_nothing(source.report, field=source.source.field)
+            found.append(repeats | outside)
+        return found
+
+
+def prepare(job: JobDocument, tokenizer: PreTrainedTokenizerBase, locations: Locations, **options: Any) -> PreparedData:
+    """The job's data as sequences of tokens, where no model tells the perplexity of records.
+
+    options: of `tokenise_data`, whose failures it has.
+    """
+    return tokenise_data(job, tokenizer, locations, **options).prepared()
+
+
+def tokenise_data(
     job: JobDocument,
     tokenizer: PreTrainedTokenizerBase,
     locations: Locations,
@@ -83,8 +171,8 @@ def prepare(
     sampled: Mapping[int, SampledAnswer | None] | None = None,
     folder: Path | None = None,
     limit: int | None = None,
-) -> PreparedData:
-    """The job's data as sequences of tokens: a function of the arguments and the files alone.
+) -> TokenisedData:
+    """The job's records as tokens: a function of the arguments and the files alone.
 
     stage: sft or pretrain; default: the job's. context_length: longest sequence of the model, in tokens; a greater
     dataset.maxLength is lowered to it, with a warning. model_type: transformers' name of the model's family; one whose
@@ -99,43 +187,27 @@ def prepare(
     warnings: list[str] = []
     max_length, packing = _room(data, context_length, model_type, warnings)
     template = resolve_template(tokenizer, data.template)
-    near = data.deduplication is not None and data.deduplication.method == DeduplicationMethod.NEAR
-    _refuse_unknown_languages(data)
-    rules = Rules(stage, max_length, template, data.filters, with_signatures=near)
+    refuse_unknown_languages(data)
+    rules = Rules(stage, max_length, template, data.filters, with_signatures=is_near(data.deduplication))
     builder = SampleBuilder(folder)
     sources = _tokenised(data, tokenizer, locations, rules, builder, sampled, limit)
     signatures = builder.signatures.done().reshape(-1, PERMUTATIONS)
-    repetitions = find_repetitions(sources, data.deduplication, signatures)
-    selection = select(sources, repetitions, mix=data.mix, validation=data.validation, seed=job.training.seed)
-    samples = builder.build()
-    origins = _origins(sources, len(samples)) if data.mix else None
-    train = TokenDataset.of(samples, selection.train, max_length=max_length, packing=packing, datasets=origins)
-    validation = (
-        TokenDataset.of(
-            samples,
-            selection.validation,
-            max_length=max_length,
-            packing=packing,
-            datasets=origins if sources.held_out is None else None,
-        )
-        if len(selection.validation)
-        else None
-    )
+    repetitions = find_repetitions(sources.trained, sources.held_out, data.deduplication, signatures)
     used = template if stage is Stage.SFT else None
     if used is not None:
         tokenizer.chat_template = used
-    report = data_report(
+    return TokenisedData(
+        job,
         stage,
-        template=used,
-        max_length=max_length,
-        packing=packing,
-        sources=[source.report for source in sources.all],
-        train=train,
-        validation=validation,
-        warnings=[*warnings, *selection.warnings],
+        sources,
+        repetitions,
+        builder.build(),
+        used,
+        max_length,
+        packing,
+        warnings,
         ghost_attention=_ghost_report(sampled, rules) if sampled else None,
     )
-    return PreparedData(train, validation, report, used, packing)
 
 
 def _room(
@@ -157,7 +229,8 @@ def _room(
     return max_length, packing
 
 
-def _refuse_unknown_languages(data: TextDataset) -> None:
+def refuse_unknown_languages(data: CleanDataset) -> None:
+    """Raises JobFailure (ConfigInvalid) for a filter by a language that cannot be told."""
     wanted = data.filters.languages if data.filters is not None else []
     unknown = [language for language in wanted if language not in languages_known()]
     if unknown:
@@ -240,7 +313,7 @@ def training_texts(job: JobDocument, locations: Locations) -> Iterator[str]:
 
 def refuse_nothing(report: SourceReport, *, field: str = "dataset.uri") -> None:
     """Raises JobFailure when no record is left, with the reason that took most of them."""
-    if report.kept:
+    if report.kept > report.removed:
         return
     reason, dropped = max(report.dropped.items(), key=lambda item: item[1].count)
     places = ", ".join(dropped.examples)
@@ -268,4 +341,13 @@ def _ghost_report(sampled: Mapping[int, SampledAnswer | None], rules: Rules) -> 
     return GhostReport(f"sha256:{total.hexdigest()}", sampled=len(sampled), kept=len(kept), mean_answer=mean)
 
 
-__all__ = ["Collator", "PreparedData", "TokenDataset", "epoch_order", "prepare", "training_texts"]
+__all__ = [
+    "Collator",
+    "PreparedData",
+    "TokenDataset",
+    "TokenisedData",
+    "epoch_order",
+    "prepare",
+    "tokenise_data",
+    "training_texts",
+]

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alidade_crds.contract import Stage
 from alidade_crds.text_dataset import Filters
-from alidade_engine.data.formats import Conversation, Prompt, Text
+from alidade_engine.data.formats import Conversation, Messages, Prompt, Text
 from alidade_engine.templates import RenderError, encode_texts, render_batch
 from alidade_trainer.data.languages import language_of
 from alidade_trainer.data.likeness import PERMUTATIONS, signature
@@ -103,9 +103,7 @@ class Encoder:
                 return NO_TEXT
         elif not any(turn["role"] == "assistant" and turn["content"].strip() for turn in example.messages):
             return NO_ANSWER
-        wanted = self._rules.filters.languages if self._rules.filters is not None else []
-        language = language_of(words_of(example)) if wanted else None
-        return "" if language is None or language in wanted else f"a language that filters.languages lacks, {language}"
+        return fault_of_language(self._rules.filters, words_of(example))
 
 
 class _Batch:
@@ -139,14 +137,10 @@ class _Batch:
             self._samples.append((place, ids, answers))
 
     def _is_filtered(self, place: int, ids: list[int]) -> bool:
-        filters = self._rules.filters
-        if filters is None:
-            return False
-        if filters.min_tokens is not None and len(ids) < filters.min_tokens:
-            self.faults[place] = f"shorter than filters.minTokens, {filters.min_tokens} tokens"
-        elif filters.max_tokens is not None and len(ids) > filters.max_tokens:
-            self.faults[place] = f"longer than filters.maxTokens, {filters.max_tokens} tokens"
-        return place in self.faults
+        fault = fault_of_length(self._rules.filters, len(ids), len(ids))
+        if fault:
+            self.faults[place] = fault
+        return bool(fault)
 
     def encoded(self, batch: Sequence[Learnable], unrendered: tuple[int, str] | None = None) -> Encoded:
         """All that was added, in the order of the examples."""
@@ -169,6 +163,24 @@ class _Batch:
         )
 
 
+def fault_of_length(filters: Filters | None, shortest: int, longest: int) -> str:
+    """Why a record with sequences of so many tokens is filtered out; empty when it is not."""
+    if filters is None:
+        return ""
+    if filters.min_tokens is not None and shortest < filters.min_tokens:
+        return f"shorter than filters.minTokens, {filters.min_tokens} tokens"
+    if filters.max_tokens is not None and longest > filters.max_tokens:
+        return f"longer than filters.maxTokens, {filters.max_tokens} tokens"
+    return ""
+
+
+def fault_of_language(filters: Filters | None, words: str) -> str:
+    """Why a record that says these words is filtered out; empty when it is not."""
+    wanted = filters.languages if filters is not None else []
+    language = language_of(words) if wanted else None
+    return "" if language is None or language in wanted else f"a language that filters.languages lacks, {language}"
+
+
 def too_long(rules: Rules) -> str:
     """Why a sample of too many tokens is left out."""
     return f"{TOO_LONG}, {rules.max_length} tokens"
@@ -178,7 +190,12 @@ def words_of(example: Learnable) -> str:
     """What is said in an example, but for the system's turn, which many records share."""
     if isinstance(example, Text):
         return example.text
-    return "\n".join(turn["content"] for turn in example.messages if turn["role"] != "system")
+    return said_in(example.messages)
+
+
+def said_in(messages: Messages) -> str:
+    """The words of all turns but the system's."""
+    return "\n".join(turn["content"] for turn in messages if turn["role"] != "system")
 
 
 def key_of(ids: Sequence[int]) -> int:

@@ -32,7 +32,8 @@ class SourceReport:
     shape: the kind of its first example; files: sha256 of each; digest: of all of them.
     name: in metrics. records: examples read; kept: those with tokens to learn that are short enough and pass the
     filters; duplicates: kept ones that are equal to another; removed: kept ones that are not learned, since
-    dataset.deduplication leaves out what repeats an earlier record.
+    dataset.deduplication leaves out what repeats an earlier record. perplexity: of its records by quantile, where they
+    are filtered by it.
     """
 
     uri: str
@@ -46,10 +47,16 @@ class SourceReport:
     name: str = ""
     dropped: dict[str, Dropped] = field(default_factory=dict)
     held_out_files: list[str] = field(default_factory=list)
+    perplexity: dict[str, float] | None = None
 
     def drop(self, reason: str, place: object) -> None:
         """Counts a record that is left out."""
         self.dropped.setdefault(reason, Dropped()).add(place)
+
+    def drop_kept(self, reason: str, count: int, places: Sequence[object]) -> None:
+        """Counts records that were kept at first; places: of the first of them."""
+        self.kept -= count
+        self.dropped[reason] = Dropped(count, [str(place) for place in places])
 
     def sentences(self) -> list[str]:
         """What a person should know."""

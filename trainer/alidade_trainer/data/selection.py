@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from alidade_crds.blocks import MixedDataset, Validation
 from alidade_crds.reasons import FailureReason
 from alidade_crds.text_dataset import Deduplication, DeduplicationMethod
 from alidade_trainer.data.likeness import earlier_alike
+from alidade_trainer.data.report import SourceReport
 from alidade_trainer.data.sequences import epoch_order
 from alidade_trainer.data.tokenising import TokenisedSource
 from alidade_trainer.failures import JobFailure
@@ -50,17 +52,30 @@ class Repetitions:
     near_leaks: int = 0
 
 
+class Keyed(Protocol):
+    """Records of an address. keys: (records,) uint64, equal for equal records."""
+
+    @property
+    def keys(self) -> NDArray[np.uint64]: ...
+
+    @property
+    def report(self) -> SourceReport: ...
+
+
 def find_repetitions(
-    sources: Sources, deduplication: Deduplication | None, signatures: NDArray[np.uint32]
+    trained: Sequence[Keyed],
+    held_out: Keyed | None,
+    deduplication: Deduplication | None,
+    signatures: NDArray[np.uint32],
 ) -> Repetitions:
     """What is left out, and counted in the reports of the datasets.
 
-    signatures: (records of all sources, PERMUTATIONS), see `likeness`; read for method near only.
+    signatures: (records of all sources, those held out last, PERMUTATIONS), see `likeness`; read for method near only.
     """
-    counts = [len(source.keys) for source in sources.trained]
+    counts = [len(source.keys) for source in trained]
     if deduplication is None:
         return Repetitions([np.zeros(count, dtype=np.bool_) for count in counts])
-    keys = np.concatenate([source.keys for source in sources.trained])
+    keys = np.concatenate([source.keys for source in trained])
     _, firsts = np.unique(keys, return_index=True)
     repeats = np.ones(len(keys), dtype=np.bool_)
     repeats[firsts] = False
@@ -68,11 +83,11 @@ def find_repetitions(
     if deduplication.method == DeduplicationMethod.NEAR:
         alike = earlier_alike(signatures, deduplication.similarity or SIMILARITY)
         repeats |= alike[: len(keys)] >= 0
-        if sources.held_out is not None:
+        if held_out is not None:
             leaks = (alike[len(keys) :] >= 0) & (alike[len(keys) :] < len(keys))
-            near_leaks = int((leaks & ~np.isin(sources.held_out.keys, keys)).sum())
+            near_leaks = int((leaks & ~np.isin(held_out.keys, keys[~repeats])).sum())
     parts = np.split(repeats, np.cumsum(counts)[:-1])
-    for source, part in zip(sources.trained, parts, strict=True):
+    for source, part in zip(trained, parts, strict=True):
         source.report.removed = int(part.sum())
     return Repetitions(parts, near_leaks)
 
@@ -102,11 +117,7 @@ def select(
     for number, (source, repeats, one) in enumerate(zip(sources.mixed, others, mix, strict=True), 1):
         available, records = int((~repeats[source.record_of]).sum()), len(np.unique(source.keys[~repeats]))
         if one.weight and not available:
-            raise JobFailure(
-                FailureReason.DATA_EMPTY,
-                f"dataset.mix[{number - 1}].uri: all {source.report.kept} records repeat earlier ones of this job's "
-                "data. Remove it from mix, or leave out dataset.deduplication.",
-            )
+            raise all_repeat(number, source.report)
         wanted = round(one.weight * len(main.learned))
         # Of what is drawn, so that what is measured is mixed as what is learned; of one record nothing would be left.
         share = fraction * min(1.0, wanted / available) if records > 1 else 0.0
@@ -120,6 +131,20 @@ def select(
     return Selection(train[epoch_order(seed, 0, len(train))], held_out, warnings)
 
 
+def all_repeat(number: int, report: SourceReport) -> JobFailure:
+    """That of the dataset mixed in as so manieth, from 1, nothing is left."""
+    return JobFailure(
+        FailureReason.DATA_EMPTY,
+        f"dataset.mix[{number - 1}].uri: all {report.kept} records repeat earlier ones of this job's data. Remove it "
+        "from mix, or leave out dataset.deduplication.",
+    )
+
+
+def kept_samples(source: TokenisedSource, left_out: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(samples,) those of records that are not left out, counted within the source."""
+    return np.flatnonzero(~left_out[source.record_of])
+
+
 @dataclass(frozen=True)
 class _Split:
     """Indices of a dataset's samples, learned and held out, and the keys of the records held out, each once."""
@@ -131,7 +156,7 @@ class _Split:
 
 def _split(source: TokenisedSource, repeats: NDArray[np.bool_], fraction: float, seed: int) -> _Split:
     """A share of what repeats nothing is held out, of a share of 0 nothing."""
-    samples = np.flatnonzero(~repeats[source.record_of])
+    samples = kept_samples(source, repeats)
     keys = source.keys[source.record_of[samples]]
     chosen = hold_out(keys, fraction, seed) if fraction else np.zeros(len(samples), dtype=np.bool_)
     places = samples + source.samples.start
@@ -148,9 +173,12 @@ def _leaks(sources: Sources, drawn: Sequence[NDArray[np.int64]], held_keys: NDAr
     said = []
     if both:
         said.append(f"{both} of {len(held_keys)} held-out records are also in the training data.")
-    if near:
-        said.append(f"{near} of {len(held_keys)} held-out records are much like one of the training data.")
-    return said
+    return [*said, *near_leak(near, len(held_keys))]
+
+
+def near_leak(count: int, held_out: int) -> list[str]:
+    """A sentence about held-out records that are much like one trained on, where there are any."""
+    return [f"{count} of {held_out} held-out records are much like one of the training data."] if count else []
 
 
 def hold_out(keys: NDArray[np.uint64], fraction: float, seed: int) -> NDArray[np.bool_]:

@@ -39,11 +39,16 @@ class Samples:
         """(samples,) tokens of each."""
         return np.diff(self.offsets)
 
+    @property
+    def learned_lengths(self) -> NDArray[np.int64]:
+        """(samples,) tokens of each that carry loss."""
+        if not len(self):
+            return np.empty(0, dtype=np.int64)
+        return np.add.reduceat(self.learned, self.offsets[:-1], dtype=np.int64)
+
     def learned_counts(self, indices: NDArray[np.int64]) -> int:
         """Tokens that carry loss in the samples named."""
-        if not len(self):
-            return 0
-        return int(np.add.reduceat(self.learned, self.offsets[:-1], dtype=np.int64)[indices].sum())
+        return int(self.learned_lengths[indices].sum())
 
     def save(self, folder: Path) -> None:
         """Writes the samples into files, unless they lie there already."""

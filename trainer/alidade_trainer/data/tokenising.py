@@ -3,7 +3,7 @@
 import hashlib
 from array import array
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -44,12 +44,14 @@ class TokenisedSource:
     """What came of one address; the samples themselves are in the builder, with the signatures of the records.
 
     samples: their indices there. record_of: (samples,) the record that each is from, counted among those kept.
-    keys: (records,) uint64, equal for equal records.
+    keys: (records,) uint64, equal for equal records. numbers: (records,) which example of the source each is, from 0.
     """
 
+    source: "OpenedSource"
     samples: range
     record_of: NDArray[np.int64]
     keys: NDArray[np.uint64]
+    numbers: NDArray[np.int64]
     report: SourceReport
 
 
@@ -97,6 +99,19 @@ class OpenedSource:
         """Examples with their places. Raises JobFailure as `read_files` and `read_examples` do, naming the field."""
         with self._named():
             yield from read_examples(read_files(self._files), self._wanted)
+
+    def places(self, numbers: Sequence[int]) -> list[Position]:
+        """Where the examples of these numbers, which rise, stand; all that is before the last is read once more."""
+        wanted = iter(numbers)
+        number = next(wanted, None)
+        found = []
+        for place, (_, position) in enumerate(self.examples()):
+            if number is None:
+                break
+            if place == number:
+                found.append(position)
+                number = next(wanted, None)
+        return found
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -179,6 +194,7 @@ class _Work:
         builder: SampleBuilder,
         sampled: Mapping[int, SampledAnswer | None],
     ) -> None:
+        self._source = source
         self._tokenizer = tokenizer
         self._rules = rules
         self._sampled = sampled
@@ -188,7 +204,8 @@ class _Work:
         self._first = len(builder)
         self._record_of = array("q")
         self._keys = array("Q")
-        self._waiting: deque[list[tuple[Learnable, Position]]] = deque()
+        self._numbers = array("q")
+        self._waiting: deque[list[tuple[int, Learnable, Position]]] = deque()
         self._agreed = False
         self._read = 0
         self.report = source.report()
@@ -196,32 +213,33 @@ class _Work:
     def batches(self, examples: Iterator[tuple[Example, Position]]) -> Iterator[list[Learnable]]:
         """What is to be encoded, batch by batch; examples whose answer was sampled are added at once."""
         while batch := list(islice(examples, _BATCH)):
-            kept: list[tuple[Learnable, Position]] = []
+            kept: list[tuple[int, Learnable, Position]] = []
             for example, position in batch:
                 number = self._read
                 self._read += 1
                 self.report.shape = self.report.shape or type(example).__name__.lower()
                 if number in self._sampled:
-                    self._add_sampled(self._sampled[number], example, position)
+                    self._add_sampled(number, example, position)
                 else:
-                    kept.append((self._usable(example, position), position))
+                    kept.append((number, self._usable(example, position), position))
             self._waiting.append(kept)
-            yield [example for example, _ in kept]
+            yield [example for _, example, _ in kept]
 
     def add(self, encoded: Encoded) -> None:
         """The samples of the batch that has waited longest."""
         batch = self._waiting.popleft()
         if encoded.unrendered is not None:
             place, message = encoded.unrendered
-            raise _unrendered(batch[place][1], message)
+            raise _unrendered(batch[place][2], message)
         self.report.records += len(batch)
         for place, fault in encoded.faults.items():
-            self.report.drop(fault, batch[place][1])
+            self.report.drop(fault, batch[place][2])
         kept = np.array([place not in encoded.faults for place in range(len(batch))], dtype=np.bool_)
         numbers = np.cumsum(kept, dtype=np.int64) + len(self._keys) - 1
         self._builder.add_all(encoded.tokens, encoded.learned, encoded.lengths)
         self._record_of.frombytes(numbers[encoded.places].tobytes())
         self._keys.frombytes(encoded.keys[kept].tobytes())
+        self._numbers.extend(number for place, (number, _, _) in enumerate(batch) if kept[place])
         if self._rules.with_signatures:
             self._builder.signatures.extend(encoded.signatures[kept])
 
@@ -231,9 +249,11 @@ class _Work:
         self.report.kept = len(keys)
         self.report.duplicates = len(keys) - len(np.unique(keys))
         return TokenisedSource(
+            self._source,
             range(self._first, len(self._builder)),
             np.array(self._record_of, dtype=np.int64),
             keys,
+            np.array(self._numbers, dtype=np.int64),
             self.report,
         )
 
@@ -270,8 +290,9 @@ class _Work:
         need = advice.get((self._rules.stage, kind), 'pretrain learns from plain text ({"text": …})')
         return JobFailure(FailureReason.DATA_MALFORMED, f"{self._field}: {position} holds {names[kind]}; {need}.")
 
-    def _add_sampled(self, answer: SampledAnswer | None, example: Example, position: Position) -> None:
+    def _add_sampled(self, number: int, example: Example, position: Position) -> None:
         """A conversation whose last answer was sampled; the answers before it are read and not learned."""
+        answer = self._sampled[number]
         self.report.records += 1
         fault = fault_of_sample(answer, self._rules)
         if answer is None or fault:
@@ -281,6 +302,7 @@ class _Work:
         self._builder.add(ids, [False] * len(answer.prompt_ids) + [True] * len(answer.answer_ids))
         self._record_of.append(len(self._keys))
         self._keys.append(key_of(ids))
+        self._numbers.append(number)
         if self._rules.with_signatures and isinstance(example, Conversation | Prompt):
             self._builder.signatures.extend(np.array(signature(words_of(example))))
 

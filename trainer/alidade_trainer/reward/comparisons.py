@@ -13,18 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from alidade_crds.blocks import Dataset
+from alidade_crds.blocks import DataFormat
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
+from alidade_crds.text_dataset import CleanDataset
 from alidade_engine.data.formats import Preference
 from alidade_engine.data.records import Position
 from alidade_engine.padding import padded
 from alidade_engine.sources import Locations
 from alidade_engine.templates import RenderError, render_batch, resolve_template
-from alidade_trainer.data.dataset import PreparedData, refuse_nothing
-from alidade_trainer.data.encoding import TOO_LONG
+from alidade_trainer.data.cleaning import CleanRecords, RecordCollector, without_repetitions
+from alidade_trainer.data.dataset import PreparedData, refuse_nothing, refuse_unknown_languages
+from alidade_trainer.data.encoding import TOO_LONG, said_in
 from alidade_trainer.data.report import SourceReport, data_report
-from alidade_trainer.data.selection import draw_samples, hold_out
+from alidade_trainer.data.selection import all_repeat, draw_samples, hold_out, near_leak
 from alidade_trainer.data.sequences import SampleBuilder, TokenDataset
 from alidade_trainer.data.tokenising import OpenedSource
 from alidade_trainer.failures import JobFailure
@@ -114,6 +116,7 @@ class ComparisonData(PreparedData):
 
     comparisons: Comparisons
     held_out: Comparisons | None
+    sources: Sequence[SourceReport]
 
 
 def prepare_comparisons(
@@ -123,7 +126,8 @@ def prepare_comparisons(
 
     The template is set as the tokenizer's chat_template. Raises JobFailure as `alidade_trainer.data.dataset.prepare`.
     """
-    data = job.dataset
+    data: CleanDataset = job.dataset
+    refuse_unknown_languages(data)
     warnings: list[str] = []
     max_length = min(data.max_length, context_length or data.max_length)
     if max_length < data.max_length:
@@ -131,24 +135,29 @@ def prepare_comparisons(
             f"dataset.maxLength is {data.max_length}, the model's context {max_length} tokens; {max_length} is used."
         )
     template = resolve_template(tokenizer, data.template)
-    reader = _Reader(locations, tokenizer, template, max_length)
-    main, report = reader.read(data.address, data)
-    refuse_nothing(report)
-    reports = [report]
-    train, held_out = _split(job, main)
+    reader = _Reader(locations, tokenizer, template, max_length, data)
+    read = [reader.read(data.address, data.format)]
+    for number, mix in enumerate(data.mix):
+        read.append(reader.read(mix.address, mix.format, field=f"dataset.mix[{number}].uri", is_needed=mix.weight > 0))
+    checked = None
     if data.validation is not None and data.validation.address is not None:
-        held_out, checked = reader.read(data.validation.address, data, field="dataset.validation.uri")
-        refuse_nothing(checked, field="dataset.validation.uri")
+        field = "dataset.validation.uri"
+        checked = reader.read(data.validation.address, data.format, field=field, is_held_out=True)
+    [main, *mixed], near = without_repetitions(read, checked, data.deduplication)
+    train, held_out = _split(job, main)
+    if checked is not None:
+        held_out = checked.records
         seen = {comparison.key for comparison in main}
         both = sum(comparison.key in seen for comparison in held_out)
         if both:
             warnings.append(f"{both} of {len(held_out)} held-out prompts are also in the training data.")
-        reports.append(checked)
-    for number, mix in enumerate(data.mix, 1):
-        mixed, checked = reader.read(mix.address, data, field=f"dataset.mix[{number - 1}].uri")
-        drawn = draw_samples(len(mixed), round(mix.weight * len(main)), job.training.seed, number)
-        train = [*train, *(mixed[place] for place in drawn)]
-        reports.append(checked)
+        warnings += near_leak(near, len(held_out))
+    for number, (mix, comparisons) in enumerate(zip(data.mix, mixed, strict=True), 1):
+        if mix.weight and not comparisons:
+            raise all_repeat(number, read[number].report)
+        drawn = draw_samples(len(comparisons), round(mix.weight * len(main)), job.training.seed, number)
+        train = [*train, *(comparisons[place] for place in drawn)]
+    reports = [one.report for one in (read[0], *([checked] if checked else []), *read[1:])]
     _check_margins(job, train)
     if not held_out:
         warnings.append("Nothing is held out, so the accuracy is not known; set dataset.validation.")
@@ -186,6 +195,7 @@ def _data(
         packed=False,
         comparisons=comparisons,
         held_out=checks,
+        sources=reports,
     )
 
 
@@ -215,19 +225,33 @@ class _Reader:
     """Reads addresses of preferences with one tokenizer and template."""
 
     def __init__(
-        self, locations: Locations, tokenizer: PreTrainedTokenizerBase, template: str, max_length: int
+        self,
+        locations: Locations,
+        tokenizer: PreTrainedTokenizerBase,
+        template: str,
+        max_length: int,
+        data: CleanDataset,
     ) -> None:
         self._locations = locations
         self._tokenizer = tokenizer
         self._template = template
         self._max_length = max_length
+        self._data = data
 
-    def read(self, uri: str, data: Dataset, *, field: str = "dataset.uri") -> tuple[list[Comparison], SourceReport]:
-        """The comparisons of an address, and what became of its records."""
-        source = OpenedSource(self._locations, uri, data.format, field=field)
+    def read(
+        self,
+        uri: str,
+        wanted: DataFormat,
+        *,
+        field: str = "dataset.uri",
+        is_held_out: bool = False,
+        is_needed: bool = True,
+    ) -> CleanRecords[Comparison]:
+        """The comparisons of an address, and what became of its records. Raises JobFailure where needed and none."""
+        source = OpenedSource(self._locations, uri, wanted, field=field)
         report = source.report()
         report.shape = "preference"
-        found: list[Comparison] = []
+        found: RecordCollector[Comparison] = RecordCollector(self._data, report, is_held_out=is_held_out)
         seen: set[int] = set()
         examples = source.examples()
         while batch := list(islice(examples, _BATCH)):
@@ -245,14 +269,23 @@ class _Reader:
                     report.drop(fault, position)
                 else:
                     usable.append((example, position))
-            for comparison in self._tokenised(usable, report):
-                report.kept += 1
+            for comparison, example, position in self._tokenised(usable, report):
                 report.duplicates += comparison.key in seen
                 seen.add(comparison.key)
-                found.append(comparison)
-        return found, report
+                found.add(
+                    comparison,
+                    position,
+                    key=_key(example, *sorted(zip(example.scores, example.answers, strict=True))),
+                    words="\n".join([said_in(example.prompt), *example.answers]),
+                    lengths=[len(answer) for answer in comparison.answers],
+                )
+        if is_needed:
+            refuse_nothing(report, field=field)
+        return found.done()
 
-    def _tokenised(self, usable: list[tuple[Preference, Position]], report: SourceReport) -> Iterator[Comparison]:
+    def _tokenised(
+        self, usable: list[tuple[Preference, Position]], report: SourceReport
+    ) -> Iterator[tuple[Comparison, Preference, Position]]:
         chats = [
             ([*example.prompt, {"role": "assistant", "content": answer}], position)
             for example, position in usable
@@ -273,12 +306,13 @@ class _Reader:
             scores = [example.scores[place] for place in short]
             pairs = ranked_pairs(scores)
             if len(short) == len(rows) or pairs:
-                yield Comparison(
+                comparison = Comparison(
                     [rows[place] for place in short],
                     pairs,
                     [pair_strength(scores, pair, example.strength) for pair in pairs],
                     _key(example),
                 )
+                yield comparison, example, position
 
 
 def _fault(example: Preference, position: Position, field: str) -> str | None:
@@ -298,6 +332,8 @@ def _fault(example: Preference, position: Position, field: str) -> str | None:
     return None if ranked_pairs(example.scores) else NO_RANKING
 
 
-def _key(example: Preference) -> int:
+def _key(example: Preference, *answers: tuple[float, str]) -> int:
+    """Equal for equal prompts and, where these are given, equal answers of equal scores."""
     text = "\0".join(f"{turn['role']}\0{turn['content']}" for turn in example.prompt)
+    text += "".join(f"\0\0{score}\0{answer}" for score, answer in answers)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
