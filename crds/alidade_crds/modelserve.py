@@ -125,15 +125,30 @@ class Autoscaling(Spec):
     )
 
 
+DEFAULT_TOTAL_TOKENS = 2048
+
+
 class ServingLimits(Spec):
     """Bounds on requests; what exceeds them is refused, never queued without end."""
 
     model_config = spec_config(
-        ("self.maxInputTokens < self.maxTotalTokens", "maxInputTokens must be less than maxTotalTokens")
+        (
+            "!has(self.maxInputTokens) || self.maxInputTokens < "
+            f"(has(self.maxTotalTokens) ? self.maxTotalTokens : {DEFAULT_TOTAL_TOKENS})",
+            f"maxInputTokens must be less than maxTotalTokens, by default {DEFAULT_TOTAL_TOKENS}",
+        )
     )
 
-    max_input_tokens: int = Field(1024, ge=1, le=1048576, description="Longest prompt, in tokens.")
-    max_total_tokens: int = Field(2048, ge=2, le=1048576, description="Longest prompt and answer together, in tokens.")
+    max_input_tokens: int | None = Field(
+        None, ge=1, le=1048576, description="Longest prompt, in tokens; by default half of maxTotalTokens."
+    )
+    max_total_tokens: int | None = Field(
+        None,
+        ge=2,
+        le=1048576,
+        description=f"Longest prompt and answer together, in tokens; by default {DEFAULT_TOTAL_TOKENS}, and under the "
+        "embedded engine the model's context where that is shorter.",
+    )
     max_concurrent_requests: int = Field(128, ge=1, le=65536, description="Requests at once; more are answered 429.")
 
 

@@ -7,6 +7,7 @@ same prompt with its answer.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jinja2
@@ -82,7 +83,9 @@ def _own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return str(own) if own else None
 
 
+@lru_cache(maxsize=16)
 def _check_syntax(source: str) -> None:
+    # Once for a source, not for every conversation: parsing takes longer than rendering.
     # `generation` is a tag of transformers' own; plain Jinja parses the rest.
     plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", source)
     try:

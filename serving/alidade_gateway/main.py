@@ -1,11 +1,12 @@
 """`alidade-gateway`: one address before a served model's replicas, until it is told to end."""
 
-import asyncio
 import logging
 import os
 import resource
 import sys
 from collections.abc import Callable, Sequence
+
+import uvloop
 
 from alidade_gateway.application import create_application
 from alidade_gateway.gateway import GATEWAY
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _allow_connections()
     log = logging.getLogger("alidade_serving")
     try:
-        asyncio.run(serve(settings, lambda address: log.info("listening: %s", address)))
+        uvloop.run(serve(settings, lambda address: log.info("listening: %s", address)))
     except (ValueError, OSError) as error:
         print(f"alidade-gateway: {error}", file=sys.stderr)
         return 1

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
+import orjson
 
 from alidade_serving.front.refusals import failed, incomplete
 from alidade_serving.generation import Ending, Generation, Likely, Piece
@@ -31,7 +32,9 @@ class LlamaCpp:
         self._adapters = list(adapters)
         # A connection per request: llama.cpp closes those that it has streamed on.
         connector = aiohttp.UnixConnector(str(address), limit=0, force_close=True)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=aiohttp.ClientTimeout(total=None), cookie_jar=aiohttp.DummyCookieJar()
+        )
 
     @staticmethod
     def load(
@@ -71,12 +74,12 @@ class LlamaCpp:
             async with self._session.post("http://engine/completion", json=self._document(generation)) as answer:
                 if answer.status != HTTPStatus.OK:
                     raise failed(_message(await answer.text()))
-                async for line in answer.content:
+                async for line in _lines(answer.content):
                     if not line.startswith(b"data: {"):
                         if line.startswith(b"error: "):
                             raise failed(_message(line[7:].decode()))
                         continue
-                    event = _read(json.loads(line[6:]))
+                    event = _read(orjson.loads(line[6:]))
                     yield event
                     if isinstance(event, Ending):
                         return
@@ -119,6 +122,16 @@ def _speculate(params: Any, xllamacpp: Any, draft: Path | None, settings: Settin
         # Three tokens in a row that stood in the text before: fewer are found too often to be right.
         params.speculative.ngram_simple.size_n = 3
         params.speculative.ngram_simple.size_m = settings.prompt_lookup_tokens
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
+    """The lines that are not empty, as they come: an event is one, and arrives whole as a rule."""
+    begun = b""
+    async for data in content.iter_any():
+        *whole, begun = (begun + data).split(b"\n")
+        for line in whole:
+            if line:
+                yield line
 
 
 def _message(body: str) -> str:

@@ -1,6 +1,5 @@
 """`alidade-serve`: one model behind HTTP, until it is told to end."""
 
-import asyncio
 import logging
 import os
 import sys
@@ -14,7 +13,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     settings = read_settings(argv, os.environ)
     write_lines()
+    # Prompts come one by one: handing each to a pool of threads costs more than it saves.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Imported here so that --help and mistakes in the settings answer at once.
+    import uvloop
+
     from alidade_engine.imports import large_imports
 
     with large_imports():
@@ -23,9 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from alidade_serving.serving import serve
 
     try:
-        asyncio.run(
-            serve(settings, lambda address: logging.getLogger("alidade_serving").info("listening: %s", address))
-        )
+        uvloop.run(serve(settings, lambda address: logging.getLogger("alidade_serving").info("listening: %s", address)))
     except (JobFailure, Refusal, RuntimeError, ValueError, OSError) as error:
         print(f"alidade-serve: {error}", file=sys.stderr)
         return 1

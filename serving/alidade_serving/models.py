@@ -45,6 +45,13 @@ def prepare_model(settings: Settings) -> Model:
             f"--max-total-tokens is {settings.max_total_tokens} (a ModelServe's limits.maxTotalTokens); the model was "
             f"made for {model.context_length}. Lower it, or scale the model's positions in training.",
         )
+    limits = settings.within(model.context_length)
+    if limits.max_input_tokens >= limits.max_total_tokens:
+        raise JobFailure(
+            FailureReason.CONFIG_INVALID,
+            f"--max-input-tokens is {limits.max_input_tokens} (a ModelServe's limits.maxInputTokens); prompt and "
+            f"answer together may have {limits.max_total_tokens}. Lower it.",
+        )
     return model
 
 

@@ -33,6 +33,7 @@ class Service:
     async def start(self) -> None:
         """Converts, loads and warms the model. Raises JobFailure or RuntimeError when it cannot be served."""
         model = await asyncio.to_thread(prepare_model, self.settings)
+        self.settings = self.settings.within(model.context_length)
         draft = await asyncio.to_thread(prepare_draft, self.settings)
         adapters = await asyncio.to_thread(prepare_adapters, self.settings)
         try:

@@ -3,9 +3,10 @@
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from alidade_crds.modelserve import DEFAULT_TOTAL_TOKENS
 from alidade_engine.gguf.quantization import QUANTIZATION_TYPES
 from alidade_serving.front.flags import Flags, between, seconds
 
@@ -40,6 +41,11 @@ class Settings:
     drain_delay_s: float
     drain_timeout_s: float
 
+    def within(self, context_length: int) -> "Settings":
+        """With the limits on tokens that were left to the model, which has this context."""
+        total = self.max_total_tokens or min(DEFAULT_TOTAL_TOKENS, context_length)
+        return replace(self, max_total_tokens=total, max_input_tokens=self.max_input_tokens or total // 2)
+
 
 def read_settings(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Settings:
     """Flags over environment over defaults. Ends with exit code 2 and a sentence when they do not go together."""
@@ -47,7 +53,7 @@ def read_settings(argv: Sequence[str] | None, environment: Mapping[str, str]) ->
     options = parser.parse_args(argv)
     if options.model is None:
         parser.error(f"--model is missing; name a folder in Hugging Face format or a .gguf file ({PREFIX}MODEL).")
-    if options.max_input_tokens >= options.max_total_tokens:
+    if options.max_total_tokens and options.max_input_tokens >= options.max_total_tokens:
         parser.error(
             f"--max-input-tokens is {options.max_input_tokens} and --max-total-tokens {options.max_total_tokens}; an "
             "answer needs at least one token more than its prompt."
@@ -83,8 +89,9 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--cache", Path, "/scratch/gguf", "folder that keeps converted models (default: /scratch/gguf)")
     add("--slots", between(1, 256), "8", "requests that generate at once (default: 8)")
     add("--threads", between(0, 1024), "0", "threads that compute (default: the CPUs it may use)")
-    add("--max-input-tokens", between(1, 1_048_576), "1024", "longest prompt, in tokens (default: 1024)")
-    add("--max-total-tokens", between(2, 1_048_576), "2048", "longest prompt and answer, in tokens (default: 2048)")
+    add("--max-input-tokens", between(0, 1_048_576), "0", "longest prompt, in tokens (default: half of the next)")
+    total = "longest prompt and answer, in tokens (default: 2048, or the model's context where that is shorter)"
+    add("--max-total-tokens", between(0, 1_048_576), "0", total)
     add("--max-concurrent-requests", between(1, 65536), "128", "requests at once; more get 429 (default: 128)")
     add("--max-stop-sequences", between(0, 64), "4", "most stop sequences of a request (default: 4)")
     add("--max-body-bytes", between(1024, 1 << 30), "2097152", "longest request body, in bytes (default: 2 MiB)")

@@ -105,6 +105,18 @@ def test_vllm_is_told_model_name_limits_and_how_many_gpus() -> None:
     } <= set(told)  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("limits", "prompt", "total"),
+    [({}, 1024, 2048), ({"maxTotalTokens": 512}, 256, 512), ({"maxInputTokens": 2000}, 2000, 2048)],
+)
+def test_limits_that_are_not_set_have_defaults_that_go_together(
+    limits: dict[str, int], prompt: int, total: int
+) -> None:
+    assert f"--max-model-len={total}" in command(server("vllm", limits=limits))
+    tgi = set(command(server("tgi", limits=limits)))
+    assert {f"--max-input-tokens={prompt}", f"--max-total-tokens={total}"} <= tgi
+
+
 def test_text_generation_inference_is_told_model_limits_and_how_many_gpus() -> None:
     told = command(server("tgi"))
     assert told[0] == "text-generation-launcher"

@@ -157,6 +157,11 @@ def test_the_server_is_told_model_name_limits_and_where_to_listen() -> None:
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
 
 
+def test_limits_that_are_not_set_are_left_to_the_server_which_knows_the_context() -> None:
+    (container,) = body_of(plan(serve()), DEPLOYMENT)["spec"]["template"]["spec"]["containers"]
+    assert {"--max-input-tokens=0", "--max-total-tokens=0"} <= set(container["command"])
+
+
 def test_every_flag_is_one_that_the_server_knows() -> None:
     from alidade_serving.settings import read_settings
 

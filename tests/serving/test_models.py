@@ -72,6 +72,19 @@ def test_more_tokens_than_the_model_was_made_for_are_refused(model_folder: Path,
         prepare_model(settings(model_folder, tmp_path, "--max-total-tokens=32768"))
 
 
+def test_limits_left_to_the_model_are_within_its_context(model_folder: Path, tmp_path: Path) -> None:
+    left = settings(model_folder, tmp_path)
+    assert (left.within(512).max_input_tokens, left.within(512).max_total_tokens) == (256, 512)
+    assert (left.within(16384).max_input_tokens, left.within(16384).max_total_tokens) == (1024, 2048)
+    given = settings(model_folder, tmp_path, "--max-total-tokens=300", "--max-input-tokens=100").within(16384)
+    assert (given.max_input_tokens, given.max_total_tokens) == (100, 300)
+
+
+def test_a_prompt_limit_that_leaves_no_room_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(JobFailure, match=r"--max-input-tokens is 2048 .*together may have 2048\."):
+        prepare_model(settings(model_folder, tmp_path, "--max-input-tokens=2048"))
+
+
 def test_a_file_without_its_tokenizer_is_refused(tmp_path: Path) -> None:
     writer = GGUFWriter(tmp_path / "other.gguf", "llama")
     writer.write_header_to_file()

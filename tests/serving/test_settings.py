@@ -11,7 +11,7 @@ from alidade_serving.settings import read_settings, usable_cpus
 def test_a_flag_wins_over_the_environment_and_that_over_the_default() -> None:
     environment = {"ALIDADE_SERVE_MODEL": "/models/kbqa", "ALIDADE_SERVE_SLOTS": "3", "ALIDADE_SERVE_PORT": "9000"}
     settings = read_settings(["--port=9001"], environment)
-    assert (settings.name, settings.slots, settings.port, settings.max_total_tokens) == ("kbqa", 3, 9001, 2048)
+    assert (settings.name, settings.slots, settings.port, settings.max_total_tokens) == ("kbqa", 3, 9001, 0)
     assert settings.threads >= 1
 
 
@@ -26,7 +26,11 @@ def test_a_file_is_named_without_its_ending() -> None:
         (["--model=m", "--port=70000"], {}, "70000 is not between 0 and 65535"),
         (["--model=m"], {"ALIDADE_SERVE_SLOTS": "many"}, "argument --slots: 'many' is not a whole number"),
         (["--model=m", "--quantization=q9"], {}, "'q9' is none of f32, f16, q8_0"),
-        (["--model=m", "--max-total-tokens=1024"], {}, "an answer needs at least one token more than its prompt."),
+        (
+            ["--model=m", "--max-input-tokens=1024", "--max-total-tokens=1024"],
+            {},
+            "an answer needs at least one token more than its prompt.",
+        ),
         (["--model=m", "--draft-model=d", "--prompt-lookup-tokens=3"], {}, "set one of them"),
         (["--model=m", "--slots=9", "--max-concurrent-requests=8"], {}, "Raise the second or lower the first."),
         (["--model=m", "--adapters=a"], {}, "'a' is not NAME=FOLDER with a name of its own"),

@@ -75,8 +75,9 @@ def _flags(server: Server) -> list[str]:
         f"--port={SERVER_PORT}",
         f"--cache={SCRATCH_FOLDER}/gguf",
         f"--slots={min(_MOST_SLOTS, limits.max_concurrent_requests)}",
-        f"--max-input-tokens={limits.max_input_tokens}",
-        f"--max-total-tokens={limits.max_total_tokens}",
+        # 0 leaves them to the server, which knows the model's context.
+        f"--max-input-tokens={limits.max_input_tokens or 0}",
+        f"--max-total-tokens={limits.max_total_tokens or 0}",
         f"--max-concurrent-requests={limits.max_concurrent_requests}",
         f"--drain-delay-s={_DRAIN_DELAY_S}",
         f"--drain-timeout-s={_DRAIN_TIMEOUT_S}",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alidade_crds.modelserve import DEFAULT_TOTAL_TOKENS
 from alidade_crds.uris import parse_uri
 from alidade_operator.resources.access import access
 from alidade_operator.resources.engines.server import (
@@ -84,6 +85,13 @@ def model_flags(server: Server) -> tuple[str, str | None]:
     if location.scheme == "hf":
         return location.root, location.revision
     return path_in_pod(location), None
+
+
+def token_limits(server: Server) -> tuple[int, int]:
+    """The longest prompt, and the longest prompt with its answer, for engines that have to be told."""
+    limits = server.spec.limits
+    longest = limits.max_total_tokens or DEFAULT_TOTAL_TOKENS
+    return limits.max_input_tokens or longest // 2, longest
 
 
 def _container(server: Server, program: Program) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from alidade_crds import contract
 from alidade_crds.modelserve import QuantizationMethod
-from alidade_operator.resources.engines.gpu import Program, gpu_pod, model_flags
+from alidade_operator.resources.engines.gpu import Program, gpu_pod, model_flags, token_limits
 from alidade_operator.resources.engines.server import KEYS_FOLDER, SERVER_PORT, EnginePod, Server, adapter_paths
 
 # It takes one key, and by its environment, so that it stands in no list of processes.
@@ -32,6 +32,7 @@ def tgi_pod(server: Server) -> EnginePod:
 def tgi_flags(server: Server) -> list[str]:
     """Arguments of `text-generation-launcher`."""
     limits = server.spec.limits
+    longest_prompt, longest = token_limits(server)
     model, revision = model_flags(server)
     flags = [
         f"--model-id={model}",
@@ -39,8 +40,8 @@ def tgi_flags(server: Server) -> list[str]:
         f"--port={SERVER_PORT}",
         f"--num-shard={server.spec.compute.gpus_per_worker}",
         f"--max-concurrent-requests={limits.max_concurrent_requests}",
-        f"--max-input-tokens={limits.max_input_tokens}",
-        f"--max-total-tokens={limits.max_total_tokens}",
+        f"--max-input-tokens={longest_prompt}",
+        f"--max-total-tokens={longest}",
         "--json-output",
         "--usage-stats=off",
     ]

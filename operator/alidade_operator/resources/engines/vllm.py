@@ -1,7 +1,7 @@
 """The pod of vLLM's OpenAI server. Flags: those of version 0.32."""
 
 from alidade_crds import contract
-from alidade_operator.resources.engines.gpu import DRAIN_TIMEOUT_S, Program, gpu_pod, model_flags
+from alidade_operator.resources.engines.gpu import DRAIN_TIMEOUT_S, Program, gpu_pod, model_flags, token_limits
 from alidade_operator.resources.engines.server import (
     ADAPTERS_FILE,
     ADAPTERS_FOLDER,
@@ -50,6 +50,7 @@ def vllm_pod(server: Server) -> EnginePod:
 def vllm_flags(server: Server) -> list[str]:
     """Arguments of `vllm serve`. Number format and quantization are as the model's config.json says."""
     limits = server.spec.limits
+    _, longest = token_limits(server)
     model, revision = model_flags(server)
     flags = [
         model,
@@ -57,7 +58,7 @@ def vllm_flags(server: Server) -> list[str]:
         f"--host=$({contract.POD_IP_ENV})",
         f"--port={SERVER_PORT}",
         f"--tensor-parallel-size={server.spec.compute.gpus_per_worker}",
-        f"--max-model-len={limits.max_total_tokens}",
+        f"--max-model-len={longest}",
         f"--max-num-seqs={min(_MOST_SEQUENCES, limits.max_concurrent_requests)}",
         f"--max-num-queued-reqs={limits.max_concurrent_requests}",
         f"--shutdown-timeout={DRAIN_TIMEOUT_S}",
