@@ -101,12 +101,12 @@ async def soak(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
                     await settled(api, operator)
                 untouched = {uid_of(body): body for kind in PARENT_KINDS for body in cluster.all(kind)}
                 async with Meter(operator, server, lives) as meter:
-                    before = await meter.rest(api)
+                    before = await meter.rest()
                     pace.start_s, pace.run_s = min(5.0, options.run_s / 4), options.run_s
                     await lead(lives, meter, options)
                     async with asyncio.timeout(DRAIN_S):
                         await settled(api, operator)
-                    after = await meter.rest(api)
+                    after = await meter.rest()
                 lives.check_all()
                 wrong = [*lives.wrong, *cluster.wrong, *touched(cluster, untouched), *await orphans(api, cluster)]
         finally:

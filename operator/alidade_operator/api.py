@@ -218,8 +218,11 @@ class Api:
                 pause_s = _pause_s(method, error, tries)
                 if pause_s is None:
                     raise
-            await asyncio.sleep(pause_s)
+            await self._pause(pause_s)
             tries += 1
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     async def _send(
         self,

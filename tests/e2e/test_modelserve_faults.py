@@ -61,34 +61,44 @@ def connections(process: psutil.Process) -> int:
     return sum(one.status == psutil.CONN_ESTABLISHED for one in process.net_connections("tcp"))
 
 
+def losses_of_a_kill(streams: list[Stream]) -> list[tuple[float, str]]:
+    """Kills the replica with fewer connections, of two; what was lost until every stream is answered again."""
+    victim, other = sorted(servers("doubled"), key=connections)
+    before = [len(stream.lost) for stream in streams]
+    killed = time.monotonic()
+    os.kill(victim.pid, signal.SIGKILL)
+    wait_until(lambda: len(servers("doubled")) == 2, "the killed server is started again", timeout_s=120)
+    since = time.monotonic()
+    wait_until(lambda: all(stream.answered[-1] > since for stream in streams), "every stream is answered again")
+    assert other.is_running(), "the other replica has ended, too"
+    lost = [stream.lost[known:] for stream, known in zip(streams, before, strict=True)]
+    # Each stream has one request under way, so that at most each stream loses one, when its server is killed.
+    assert all(len(found) <= 1 for found in lost), lost
+    assert all(killed <= at < killed + 5 for found in lost for at, _ in found), lost
+    return [one for found in lost for one in found]
+
+
 def test_kill_9_of_a_replica_loses_its_own_requests_and_no_others(trained_on_sums: Cluster) -> None:
     cluster = trained_on_sums
     apply(cluster, finetune_job("doubled-sums", steps=20))
     apply(cluster, model_serve("doubled", "doubled-sums", quantization={"method": "int8"}, replicas=2))
     wait_until_serving(cluster, "doubled")
     address = service_address(cluster, "doubled")
-    running = servers("doubled")
-    assert len(running) == 2, [process.cmdline() for process in running]
     streams = [Stream(address) for _ in range(STREAMS)]
     for stream in streams:
         stream.start()
     try:
         wait_until(lambda: all(len(stream.answered) > 3 for stream in streams), "every stream is answered")
-        # Connections are shared out by chance, now and then all to one: the other one is killed.
-        victim = min(running, key=connections)
-        killed = time.monotonic()
-        os.kill(victim.pid, signal.SIGKILL)
-        wait_until(lambda: len(servers("doubled")) == 2, "the killed server is started again", timeout_s=120)
-        since = time.monotonic()
-        wait_until(lambda: all(stream.answered[-1] > since for stream in streams), "every stream is answered again")
+        # A replica that is slower than the other for a moment may have all streams: it is killed once more then.
+        for _ in range(3):
+            wait_until_serving(cluster, "doubled")
+            lost = losses_of_a_kill(streams)
+            if len(lost) < STREAMS:
+                break
     finally:
         for stream in streams:
             stream.stopped.set()
         for stream in streams:
             stream.join(timeout=60)
-    lost = [found for stream in streams for found in stream.lost]
-    # Each stream has one request under way, so that at most each stream loses one, when its server is killed.
-    assert all(len(stream.lost) <= 1 for stream in streams), lost
-    assert all(killed <= at < killed + 5 for at, _ in lost), lost
     assert len(lost) < STREAMS, "the other replica's requests were lost too"
     cluster.kubectl("delete", "modelserve", "doubled")

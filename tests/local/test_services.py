@@ -17,7 +17,8 @@ from tests.local.workloads import apply, container, get, pod, processes, status,
 
 Doc = dict[str, Any]
 
-# Says who it is; ends on SIGTERM when what has begun is answered. /slow takes a second.
+# Says who it is; ends on SIGTERM when what has begun is answered, half a second later, since connections that were made
+# before may still wait to be taken. /slow takes a second.
 SERVER = """
 import os, signal, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,7 +36,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = False
     request_queue_size = 128
 server = Server((os.environ["IP"], 8080), Handler)
-signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+signal.signal(signal.SIGTERM, lambda *_: threading.Timer(0.5, server.shutdown).start())
 server.serve_forever()
 server.server_close()
 """

@@ -67,7 +67,7 @@ def drive(work: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("nothing in memory has to be waited for")
 
 
-TROUBLES = st.lists(st.sampled_from(["", "lost", "unanswered"]), max_size=6)
+TROUBLES = st.lists(st.sampled_from(["", "lost", "unanswered", "failed", "failed late"]), max_size=6)
 
 
 class MemoryApi(Api):
@@ -82,7 +82,8 @@ class MemoryApi(Api):
         self.refused: set[str] = set()
         """Kinds that a quota lets nobody make."""
         self.troubles: list[str] = []
-        """What becomes of the next calls: `lost` before they are carried out, `unanswered` after it, or nothing."""
+        """What becomes of the next calls: `lost` before they are carried out, or `unanswered` after it; an error of the
+        server's before it, `failed`, or after it, `failed late`, upon which the client calls again; or nothing."""
         self.made: list[tuple[str, str]] = []
         """Every object that was ever made."""
         self.log: list[tuple[str, JsonObject]] = []
@@ -94,11 +95,18 @@ class MemoryApi(Api):
     async def _send(self, method: str, kind: Kind, path: str, **call: Any) -> JsonObject:
         trouble = self.troubles.pop(0) if self.troubles else ""
         if trouble == "lost":
-            raise ApiError(500, "InternalError", "the call was lost")
+            raise ApiError(0, "Unreachable", "the call was lost")
+        if trouble == "failed":
+            raise ApiError(500, "InternalError", "the call failed")
         answer = self._answer(method, kind, path, **call)
         if trouble == "unanswered":
             raise ApiError(0, "Unreachable", "the answer was lost")
+        if trouble == "failed late":
+            raise ApiError(500, "InternalError", "the call failed once it was done")
         return answer
+
+    async def _pause(self, seconds: float) -> None:
+        """Nothing in memory has to be waited for."""
 
     def _answer(self, method: str, kind: Kind, path: str, **call: Any) -> JsonObject:
         body = copy.deepcopy(call["body"])
