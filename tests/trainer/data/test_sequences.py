@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from alidade_trainer.data import sequences
 from alidade_trainer.data.sequences import (
     NO_LOSS,
     Collator,
@@ -218,3 +219,12 @@ def test_grouped_batches_come_in_another_order_in_each_epoch() -> None:
     starts = [[int(order[start]) for start in range(0, 64, 8)] for order in (first, second)]
     assert starts[0] != sorted(starts[0])
     assert starts[0] != starts[1]
+
+
+@pytest.mark.parametrize("lengths", [[], [4], [2, 1, 3], [1, 5, 2, 2, 3, 1, 4]])
+def test_learned_tokens_are_counted_part_by_part(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequences, "_SAMPLES_AT_ONCE", 3)
+    marks = [np.arange(length) % 2 == 1 for length in lengths]
+    learned = np.concatenate([*marks, np.empty(0, np.bool_)]).astype(np.bool_)
+    samples = Samples(np.zeros(len(learned), np.int32), learned, np.cumsum([0, *lengths], dtype=np.int64))
+    assert samples.learned_lengths.tolist() == [int(one.sum()) for one in marks]
