@@ -53,7 +53,7 @@ def read_settings(argv: Sequence[str] | None, environment: Mapping[str, str]) ->
     options = parser.parse_args(argv)
     if options.model is None:
         parser.error(f"--model is missing; name a folder in Hugging Face format or a .gguf file ({PREFIX}MODEL).")
-    if options.max_total_tokens and options.max_input_tokens >= options.max_total_tokens:
+    if options.max_total_tokens and max(1, options.max_input_tokens) >= options.max_total_tokens:
         parser.error(
             f"--max-input-tokens is {options.max_input_tokens} and --max-total-tokens {options.max_total_tokens}; an "
             "answer needs at least one token more than its prompt."
@@ -90,8 +90,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--slots", between(1, 256), "8", "requests that generate at once (default: 8)")
     add("--threads", between(0, 1024), "0", "threads that compute (default: the CPUs it may use)")
     add("--max-input-tokens", between(0, 1_048_576), "0", "longest prompt, in tokens (default: half of the next)")
-    total = "longest prompt and answer, in tokens (default: 2048, or the model's context where that is shorter)"
-    add("--max-total-tokens", between(0, 1_048_576), "0", total)
+    usual = f"{DEFAULT_TOTAL_TOKENS}, or the model's context where that is shorter"
+    add("--max-total-tokens", between(0, 1_048_576), "0", f"longest prompt and answer, in tokens (default: {usual})")
     add("--max-concurrent-requests", between(1, 65536), "128", "requests at once; more get 429 (default: 128)")
     add("--max-stop-sequences", between(0, 64), "4", "most stop sequences of a request (default: 4)")
     add("--max-body-bytes", between(1024, 1 << 30), "2097152", "longest request body, in bytes (default: 2 MiB)")
