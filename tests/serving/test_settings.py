@@ -31,6 +31,7 @@ def test_a_file_is_named_without_its_ending() -> None:
             {},
             "an answer needs at least one token more than its prompt.",
         ),
+        (["--model=m", "--max-total-tokens=1"], {}, "an answer needs at least one token more than its prompt."),
         (["--model=m", "--draft-model=d", "--prompt-lookup-tokens=3"], {}, "set one of them"),
         (["--model=m", "--slots=9", "--max-concurrent-requests=8"], {}, "Raise the second or lower the first."),
         (["--model=m", "--adapters=a"], {}, "'a' is not NAME=FOLDER with a name of its own"),
