@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from alidade_crds.blocks import AdapterType
 from alidade_crds.contract import JobDocument, ResultDocument, Stage
 from alidade_crds.status import ModelInfo
+from alidade_engine.perplexity import perplexity_of
 from alidade_trainer.batches import BatchStream, Collate, Sequences, evaluation_batches
 from alidade_trainer.checkpoints import Checkpoint, CheckpointStore, TrainingState
 from alidade_trainer.context.study import LengthStudy, begin_study
@@ -379,7 +379,7 @@ class TrainingRun:
             by_dataset = self._history.evaluations[-1].get("eval_losses", {})
             metrics |= {f"eval_loss.{name}": loss for name, loss in by_dataset.items()}
             metrics["best_eval_loss"] = min(self._eval_losses)
-            metrics["perplexity"] = math.exp(min(self._eval_losses[-1], 700.0))  # 700: the largest a float can hold
+            metrics["perplexity"] = perplexity_of(self._eval_losses[-1])
         return metrics
 
     def _finish(self, model: ModelInfo, metrics: dict[str, float]) -> ResultDocument:

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from alidade_engine.perplexity import MOST_NATS
 from alidade_eval.measures import Statistics
-
-MOST_NATS = 700.0
-"""e to it is about the most a float can hold."""
 
 
 def perplexity_statistics(nats: Sequence[float], tokens: Sequence[int], texts: Sequence[str]) -> Statistics:

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from alidade_crds.contract import JobSuite
 from alidade_crds.reasons import FailureReason
 from alidade_engine.failures import JobFailure
+from alidade_engine.perplexity import MOST_NATS
 from alidade_engine.sources import Locations
 from alidade_eval.asked import CHUNK, Collection, Keep, Rows, key_of, local
 from alidade_eval.measures import AnyMeasure, Direction, Measure, SetMeasure, Statistics, mean
-from alidade_eval.metrics.perplexity import MOST_NATS
 from alidade_eval.samples import INDEX, Row
 from alidade_eval.subjects import Subject
 from alidade_eval.suites.base import Findings, Sample, Suite, check_metrics

@@ -7,10 +7,11 @@ import numpy as np
 
 from alidade_crds.contract import JobSuite
 from alidade_crds.evaluation import SUITE_METRICS
+from alidade_engine.perplexity import MOST_NATS
 from alidade_eval.asked import Collection, Rows, TextLikelihoods
 from alidade_eval.items import Item, need
 from alidade_eval.measures import Measure
-from alidade_eval.metrics.perplexity import MOST_NATS, bits_per_byte, perplexity, perplexity_statistics
+from alidade_eval.metrics.perplexity import bits_per_byte, perplexity, perplexity_statistics
 from alidade_eval.suites.answering import indices_of, samples
 from alidade_eval.suites.base import Findings, Suite, check_metrics, wanted_only, whole
 

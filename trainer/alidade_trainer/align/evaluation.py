@@ -1,12 +1,12 @@
 """What a policy is worth on prompts that it is not trained on, measured after every iteration."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from alidade_crds.blocks import RewardFunction
+from alidade_engine.perplexity import perplexity_of
 from alidade_engine.reward.functions import programmed
 from alidade_trainer.align.answers import answer_batch
 from alidade_trainer.align.divergence import token_divergence
@@ -116,4 +116,4 @@ class Evaluator:
             if not group.is_filler:
                 total -= float((logprobs * batch.answer_mask).sum())
         tokens = sum(len(answer) for _, answer in rows)
-        return math.exp(min(self.policy.peers.sums([total])[0] / tokens, 700.0))  # 700: the most a float can hold
+        return perplexity_of(self.policy.peers.sums([total])[0] / tokens)

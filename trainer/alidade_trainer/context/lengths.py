@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from alidade_engine.perplexity import perplexity_of
 from alidade_engine.scoring import token_logprobs
 from alidade_trainer.data.sequences import TokenDataset
 from alidade_trainer.peers import Peers
@@ -86,8 +87,7 @@ def perplexities(model: PreTrainedModel, windows: Windows, peers: Peers) -> list
                 for window, weight in _share(windows.tokens, peers)
             )
             [summed] = peers.sums([total])
-            mean = summed / (windows.stride * len(windows.tokens))
-            found.append(math.exp(min(mean, 700.0)))  # 700: the largest a float can hold
+            found.append(perplexity_of(summed / (windows.stride * len(windows.tokens))))
     model.train(was_training)
     return found
 

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alidade_crds.text_dataset import Perplexity
+from alidade_engine.perplexity import MOST_NATS
 from alidade_trainer.data.report import EXAMPLES_SHOWN
 from alidade_trainer.data.selection import kept_samples
 from alidade_trainer.data.sequences import Samples
 from alidade_trainer.data.tokenising import TokenisedSource
 
 QUANTILES_TOLD = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-_LARGEST = 700.0  # nats: the exponential of more is no number that a float can hold
 
 
 def candidates(sources: Sequence[TokenisedSource], left_out: Sequence[NDArray[np.bool_]]) -> NDArray[np.int64]:
@@ -61,7 +61,7 @@ def _perplexities(
     tokens = np.bincount(records, weights=learned, minlength=len(source.keys))
     means = np.full(len(source.keys), -np.inf)
     np.divide(sums, tokens, out=means, where=tokens > 0)
-    return np.where(tokens > 0, np.exp(np.minimum(means, _LARGEST)), -np.inf)
+    return np.where(tokens > 0, np.exp(np.minimum(means, MOST_NATS)), -np.inf)
 
 
 def _faults(perplexities: NDArray[np.float64], bounds: Perplexity) -> Iterator[tuple[str, NDArray[np.bool_]]]:

@@ -1,6 +1,5 @@
 """Texts to calibrate on and to measure on: perplexity, over the same windows for every model of one tokenizer."""
 
-import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from alidade_crds.contract import QuantizationDocument
 from alidade_crds.reasons import FailureReason
 from alidade_engine.data.formats import Conversation, Example, Preference, Prompt, Text
 from alidade_engine.encoding import Rendered, encode_texts
+from alidade_engine.perplexity import perplexity_of
 from alidade_engine.scoring import sequence_logprobs
 from alidade_engine.sources import Locations
 from alidade_trainer.data.tokenising import OpenedSource
@@ -27,8 +27,6 @@ _WINDOW = 512
 _CALIBRATION_WINDOW = 2048
 # Records of one source lie next to one another; the order in which they are dealt out is drawn, always the same.
 _DEALING_SEED = 0
-# exp(700) is still a number in float64.
-_MOST_NATS = 700.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Measure:
         """exp of the mean negative log-probability over the windows' tokens but the first of each."""
         scored = sequence_logprobs(model, self.windows, pad_token_id=pad_token_id)
         nats = -sum(float(one.double().sum()) for one in scored)
-        return math.exp(min(nats / sum(len(one) for one in scored), _MOST_NATS))
+        return perplexity_of(nats / sum(len(one) for one in scored))
 
 
 def measure_of(
