@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from alidade_crds.blocks import AdapterType, Precision
+from alidade_crds.blocks import AdapterType
 from alidade_crds.contract import JobDocument
 from alidade_crds.status import ModelInfo
 from alidade_engine.digests import model_digest
@@ -22,6 +22,7 @@ from alidade_trainer.jobs import fingerprint
 from alidade_trainer.merge import write_merged
 from alidade_trainer.model_card import write_model_card
 from alidade_trainer.peers import Peers
+from alidade_trainer.precision import training_format
 from alidade_trainer.starting import StartingPoint
 from alidade_trainer.zero import gathered_state, weight_size
 
@@ -121,7 +122,7 @@ def _write_adapter(module: nn.Module, state: dict[str, torch.Tensor], export: Ex
 
 def _write_merged(export: Export, folder: Path) -> None:
     assert export.start.model_folder is not None
-    dtype = torch.bfloat16 if export.job.training.precision == Precision.BF16 else torch.float32
+    dtype = training_format(export.job.training)
     write_merged(
         export.start.model_folder,
         export.output / "adapter",

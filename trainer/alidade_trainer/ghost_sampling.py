@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
-from alidade_crds.blocks import Precision
 from alidade_crds.contract import JobDocument
 from alidade_engine.disk import write_file
 from alidade_engine.drawing import SamplingParams
@@ -22,6 +19,7 @@ from alidade_trainer.data.tokenising import OpenedSource, SampledAnswer
 from alidade_trainer.drawn import KeptDraws
 from alidade_trainer.jobs import fingerprint
 from alidade_trainer.peers import Peers
+from alidade_trainer.precision import asking_format
 from alidade_trainer.stopping import StopRequested
 from alidade_trainer.surroundings import Surroundings
 
@@ -80,8 +78,7 @@ def _draw(
     trust = job.model.trust_remote_code
     tokenizer = load_tokenizer(model_folder, trust_remote_code=trust)
     ensure_pad_token(tokenizer)
-    on_gpu = peers.device.type == "cuda"
-    dtype = torch.bfloat16 if on_gpu and job.training.precision == Precision.BF16 else torch.float32
+    dtype = asking_format(job.training, peers.device)
     model = load_model(model_folder, dtype=dtype, trust_remote_code=trust).to(peers.device)
     longest = min(job.dataset.max_length, int(getattr(model.config, "max_position_embeddings", None) or 2**31))
     # What leaves no room for an answer is dropped as too long when it comes to be tokenised.

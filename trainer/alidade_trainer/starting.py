@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alidade_crds.blocks import AdapterType, Precision
+from alidade_crds.blocks import AdapterType
 from alidade_crds.contract import JobDocument, Stage
 from alidade_crds.reasons import FailureReason
 from alidade_engine.digests import model_digest
@@ -34,6 +34,7 @@ from alidade_trainer.kernels import attention_option, fuse, keep_few_activations
 from alidade_trainer.loss import add_embedding_noise
 from alidade_trainer.peers import Peers
 from alidade_trainer.perplexity_scoring import score_samples
+from alidade_trainer.precision import asking_format, training_format
 from alidade_trainer.quantized_bases import keep_as_loaded, loading_options, nf4, refuse_quantized
 from alidade_trainer.start_tokenizer import ReadyTokenizer, start_config, start_tokenizer
 from alidade_trainer.surroundings import Surroundings
@@ -127,8 +128,7 @@ def _losses(
     peers: Peers,
 ) -> NDArray[np.float32]:
     """What the candidates cost the base as it is. tokenised: where this process is the one that has it."""
-    on_gpu = peers.device.type == "cuda"
-    dtype = torch.bfloat16 if on_gpu and job.training.precision == Precision.BF16 else torch.float32
+    dtype = asking_format(job.training, peers.device)
 
     def load() -> PreTrainedModel:
         options = base_options(job, folder, dtype)
@@ -195,7 +195,7 @@ def build_model(job: JobDocument, start: StartingPoint) -> nn.Module:
 
     Raises JobFailure when it cannot be loaded, or the adapter does not fit it.
     """
-    dtype = torch.bfloat16 if job.training.precision == Precision.BF16 else torch.float32
+    dtype = training_format(job.training)
     torch.manual_seed(job.training.seed)
     if job.model.init is not None:
         model: PreTrainedModel = init_model(

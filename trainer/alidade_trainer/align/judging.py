@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alidade_crds.blocks import Precision
 from alidade_crds.contract import JobAlignment, JobDocument
 from alidade_crds.reasons import FailureReason
 from alidade_engine.reward.functions import NEEDS_REFERENCE, Reward, program_of
@@ -16,6 +15,7 @@ from alidade_engine.sources import Locations
 from alidade_trainer.align.prompts import AskedPrompt
 from alidade_trainer.failures import JobFailure
 from alidade_trainer.peers import Peers
+from alidade_trainer.precision import training_format
 from alidade_trainer.reward.combination import gate, gated, weighted_sum
 
 
@@ -48,7 +48,7 @@ class Judge:
     def load(cls, job: JobDocument, locations: Locations, device: torch.device) -> "Judge":
         """The rewards that a job names. Raises JobFailure for one that cannot be used."""
         assert job.alignment is not None
-        dtype = torch.bfloat16 if job.training.precision == Precision.BF16 else torch.float32
+        dtype = training_format(job.training)
         rewards: dict[str, Reward] = {}
         folders: dict[str, Path] = {}
         for number, wanted in enumerate(job.alignment.rewards):

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import deepspeed
-import torch
 from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from alidade_crds.alignmentrun import AlignStep, PpoStep, RaftStep
-from alidade_crds.blocks import AdapterType, Precision, RewardFunction
+from alidade_crds.blocks import AdapterType, RewardFunction
 from alidade_crds.contract import JobDocument
 from alidade_crds.reasons import FailureReason
 from alidade_engine.models import load_config, load_model, load_tokenizer
@@ -34,6 +33,7 @@ from alidade_trainer.kernels import keep_few_activations
 from alidade_trainer.microbatch import fitting_micro_batch
 from alidade_trainer.peers import Peers
 from alidade_trainer.plan import TrainingPlan, share_of_process
+from alidade_trainer.precision import training_format
 from alidade_trainer.reward.comparisons import prepare_comparisons
 from alidade_trainer.reward.heads import init_head, zero_head
 from alidade_trainer.starting import StartingPoint, build_model
@@ -279,7 +279,7 @@ def _network(job: JobDocument, step: AlignStep, start: StartingPoint, around: Su
         taught = _critic_folder(job, start, around)
         critic = load_classifier(
             taught or start.model_folder,
-            dtype=_dtype(job),
+            dtype=training_format(job.training),
             trust_remote_code=job.model.trust_remote_code,
             new_head=init_head,
         )
@@ -322,7 +322,9 @@ def _reference(
     if job.adapter.type != AdapterType.NONE or not wanted:
         return None
     assert start.model_folder is not None
-    model = load_model(start.model_folder, dtype=_dtype(job), trust_remote_code=job.model.trust_remote_code)
+    model = load_model(
+        start.model_folder, dtype=training_format(job.training), trust_remote_code=job.model.trust_remote_code
+    )
     copy = FrozenReference(model)
     if job.deepspeed.zero_stage < 3:
         return copy.to(peers.device)
@@ -330,10 +332,6 @@ def _reference(
     engine, _, _, _ = deepspeed.initialize(model=copy, config=config)
     engine.eval()
     return engine
-
-
-def _dtype(job: JobDocument) -> torch.dtype:
-    return torch.bfloat16 if job.training.precision == Precision.BF16 else torch.float32
 
 
 def _plan(job: JobDocument, step: AlignStep, start: StartingPoint, network: nn.Module, peers: Peers) -> TrainingPlan:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alidade_crds.blocks import Precision
 from alidade_crds.contract import JobDocument
 from alidade_crds.jobs import RankingLoss
 from alidade_crds.reasons import FailureReason
@@ -19,6 +18,7 @@ from alidade_trainer.failures import JobFailure
 from alidade_trainer.kernels import fuse, keep_few_activations
 from alidade_trainer.loop import HeldOutLoss, TrainingLoop
 from alidade_trainer.peers import Peers
+from alidade_trainer.precision import training_format
 from alidade_trainer.quantized_bases import refuse_quantized
 from alidade_trainer.report import ReportPieces
 from alidade_trainer.reward.comparisons import Comparison, ComparisonCollator, ComparisonData, prepare_comparisons
@@ -54,7 +54,7 @@ def _make_start(job: JobDocument, locations: Locations) -> StartingPoint:
 def build_reward_model(job: JobDocument, start: StartingPoint) -> RewardNetwork:
     """The model to train, equal on all processes. Raises JobFailure when it or the adapter cannot be used."""
     assert start.model_folder is not None
-    dtype = torch.bfloat16 if job.training.precision == Precision.BF16 else torch.float32
+    dtype = training_format(job.training)
     torch.manual_seed(job.training.seed)
     model = load_classifier(
         start.model_folder,
